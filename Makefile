@@ -1,0 +1,165 @@
+# fkm: the whole build. `make help` lists targets and variables.
+
+CONFIG ?= release
+CUDA   ?= auto
+HDF5   ?= auto
+MPI    ?= 0
+V      ?= 0
+
+PREFIX  ?= /usr/local
+bindir  ?= $(PREFIX)/bin
+mandir  ?= $(PREFIX)/share/man
+docdir  ?= $(PREFIX)/share/doc/fkm
+INSTALL ?= install
+PKG_CONFIG ?= pkg-config
+
+B := build/$(CONFIG)
+
+# ---- sources, by folder (calls go down only: see CONTRIBUTING.md) ----
+
+BASE_SRC := $(addprefix src/base/,clock.c crc32c.c dtype.c exact.c file.c log.c mem.c \
+	pool.c status.c sysinfo.c)
+CPU_SRC := $(addprefix src/cpu/,assign.c backend_cpu.c cpuid.c kernels.c kernels_avx2.c \
+	kernels_avx512.c kernels_scalar.c update.c)
+FORMAT_SRC := $(addprefix formats/,bin.c formats.c npy.c reader.c safetensors.c vecs.c writer.c)
+CORE_SRC := $(addprefix src/,backend.c engine.c inertia.c label.c options.c output.c plan.c \
+	rng.c scan.c seed.c source.c stats.c)
+CMD_SRC := $(addprefix cmd/,common_opts.c fit.c info.c main.c opt.c predict.c progress.c)
+
+# ---- optional parts ----
+
+pkg = $(shell $(PKG_CONFIG) --exists $(1) 2>/dev/null && echo $(1))
+HDF5_PKG := $(or $(call pkg,hdf5-serial),$(call pkg,hdf5))
+ifeq ($(HDF5),auto)
+  HAVE_HDF5 := $(if $(HDF5_PKG),1,0)
+else
+  HAVE_HDF5 := $(HDF5)
+endif
+ifeq ($(HAVE_HDF5),1)
+  ifeq ($(HDF5_PKG),)
+    $(error HDF5=1, but pkg-config knows neither hdf5-serial nor hdf5: install libhdf5-dev)
+  endif
+  FORMAT_SRC += formats/hdf5.c
+  HDF5_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(HDF5_PKG))
+  HDF5_LIBS := $(shell $(PKG_CONFIG) --libs $(HDF5_PKG))
+endif
+CJSON_CFLAGS := $(shell $(PKG_CONFIG) --cflags libcjson 2>/dev/null)
+CJSON_LIBS := $(or $(shell $(PKG_CONFIG) --libs libcjson 2>/dev/null),-lcjson)
+
+NVCC ?= nvcc
+ifeq ($(CUDA),auto)
+  HAVE_CUDA := 0
+  CUDA_NOTE := CPU only (the CUDA backend is not part of this version)
+else ifeq ($(CUDA),1)
+  $(error CUDA=1: the CUDA backend is not part of this version)
+else
+  HAVE_CUDA := 0
+  CUDA_NOTE := CPU only (CUDA=0)
+endif
+ifneq ($(MPI),0)
+  $(error MPI=1: MPI is not part of this version)
+endif
+
+# ---- flags; the user's CFLAGS, CPPFLAGS, LDFLAGS and LDLIBS are appended ----
+
+WARN := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes \
+	-Wmissing-prototypes -Wvla
+OPT_release := -O2 -g
+OPT_debug := -O0 -g3
+OPT_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+OPT_ubsan := -O1 -g -fsanitize=undefined -fno-sanitize-recover=all
+OPT_tsan := -O1 -g -fsanitize=thread
+OPT_fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
+OPT := $(OPT_$(CONFIG))
+ifeq ($(OPT),)
+  $(error CONFIG=$(CONFIG): expected release, debug, asan, ubsan, tsan or fuzz)
+endif
+HARDEN := -fPIE -fstack-protector-strong $(if $(filter release,$(CONFIG)),-D_FORTIFY_SOURCE=2)
+
+# -ffp-contract=off: a contracted multiply-add would change the bits of the canonical distance.
+ALL_CFLAGS := -std=c11 $(WARN) $(OPT) $(HARDEN) -ffp-contract=off -pthread $(CFLAGS)
+ALL_CPPFLAGS := -D_GNU_SOURCE -DFKM_HAVE_HDF5=$(HAVE_HDF5) -DFKM_HAVE_CUDA=$(HAVE_CUDA) \
+	$(CJSON_CFLAGS) $(HDF5_CFLAGS) $(CPPFLAGS)
+ALL_LDFLAGS := $(filter -fsanitize%,$(OPT)) -pie -pthread -Wl,-z,relro,-z,now $(LDFLAGS)
+ALL_LDLIBS := $(HDF5_LIBS) $(CJSON_LIBS) -lm $(LDLIBS)
+
+# Instruction sets: for these objects only, chosen at run time. No -mfma for the canonical code:
+# -ffp-contract=off covers it.
+$(B)/src/cpu/kernels_avx2.o: ISA_FLAGS := -mavx2 -mfma -mf16c -O3
+$(B)/src/cpu/kernels_avx512.o: ISA_FLAGS := -mavx512f -mavx512dq -mavx512bw -mavx512vl -mavx2 -mfma -mf16c -O3
+$(B)/src/cpu/kernels_scalar.o: ISA_FLAGS := $(if $(filter release,$(CONFIG)),-O3)
+
+LIB_SRC := $(BASE_SRC) $(FORMAT_SRC) $(CPU_SRC) $(CORE_SRC)
+LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
+CMD_OBJ := $(CMD_SRC:%.c=$(B)/%.o)
+
+Q := $(if $(filter 1,$(V)),,@)
+say = $(if $(filter 1,$(V)),,@printf '  %-5s %s\n' $(1) $(2);)
+
+.PHONY: all
+all: $(B)/fkm
+	@echo 'fkm: $(B)/fkm  $(CUDA_NOTE)  HDF5=$(HAVE_HDF5)  CC=$(CC)'
+
+$(B)/fkm: $(CMD_OBJ) $(B)/libfkm.a
+	$(call say,LD,$@)$(CC) $(ALL_LDFLAGS) -o $@ $(CMD_OBJ) $(B)/libfkm.a $(ALL_LDLIBS)
+
+$(B)/libfkm.a: $(LIB_OBJ)
+	$(call say,AR,$@)rm -f $@ && ar rcs $@ $^
+
+# Objects depend on the flags: the stamp changes when they do.
+FLAGS := $(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(ALL_LDLIBS)
+$(B)/flags: FORCE
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(FLAGS)' | cmp -s - $@ || printf '%s\n' '$(FLAGS)' > $@
+.PHONY: FORCE
+FORCE:
+
+$(B)/%.o: %.c $(B)/flags
+	@mkdir -p $(@D)
+	$(call say,CC,$<)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(ISA_FLAGS) -MMD -MP -c -o $@ $<
+
+-include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d)
+
+include tests/tests.mk
+
+# ---- install ----
+
+MAN := $(wildcard man/*.1 man/*.5 man/*.7)
+
+.PHONY: install uninstall
+install: $(B)/fkm
+	$(INSTALL) -d $(DESTDIR)$(bindir) $(DESTDIR)$(mandir)/man1 $(DESTDIR)$(mandir)/man5 $(DESTDIR)$(docdir)
+	$(INSTALL) -m 755 $(B)/fkm $(DESTDIR)$(bindir)/fkm
+	for page in $(MAN); do $(INSTALL) -m 644 $$page $(DESTDIR)$(mandir)/man$${page##*.}/; done
+	$(INSTALL) -m 644 README.md LICENSE $(DESTDIR)$(docdir)
+
+uninstall:
+	rm -f $(DESTDIR)$(bindir)/fkm
+	for page in $(notdir $(MAN)); do rm -f $(DESTDIR)$(mandir)/man$${page##*.}/$$page; done
+	rm -rf $(DESTDIR)$(docdir)
+
+# ---- upkeep ----
+
+.PHONY: dist clean help format lint
+dist:
+	git archive --prefix=fkm/ -o fkm.tar.gz HEAD
+
+clean:
+	rm -rf build
+
+format:
+	clang-format -i $$(git ls-files '*.c' '*.h')
+
+lint:
+	scripts/check-layers
+	scripts/check-format
+
+help:
+	@echo 'make                 build $(B)/fkm'
+	@echo 'make check           build and run the test suite (CTest) of this CONFIG'
+	@echo 'make install         to DESTDIR, PREFIX=$(PREFIX); also uninstall'
+	@echo 'make lint format dist clean'
+	@echo
+	@echo 'CONFIG=release|debug|asan|ubsan|tsan|fuzz   now: $(CONFIG)'
+	@echo 'CUDA=auto|0|1  HDF5=auto|0|1  MPI=0|1        now: $(CUDA) $(HDF5) $(MPI)'
+	@echo 'CC, CFLAGS, CPPFLAGS, LDFLAGS, LDLIBS are honoured; V=1 shows commands'

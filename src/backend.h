@@ -1,0 +1,131 @@
+/* What a device must do for k-means: the interface that the CPU and the CUDA backend implement.
+ *
+ * Calls are coarse (a few per chunk of rows), so an indirect call costs nothing. The order of a run:
+ *
+ *   bytes -> open -> for each problem: reset, set_centroids, { set_scale } ->
+ *     each pass: begin -> feed (every chunk, in any order, each row once) -> end -> [move]
+ *   -> get_centroids -> close
+ *
+ * The contract is design.md section 1: labels are the argmin of the canonical distance, ties to the
+ * lowest index; sums are integers; therefore every implementation gives the same bits for labels,
+ * counts, sums, centroids and inertia, for every split into chunks and threads. How a backend gets
+ * there (screening type, tiles, bounds) is its own business, as long as it is proved.
+ *
+ * One thread per backend. After FKM_EDEVICE a backend can only be closed. */
+#ifndef FKM_BACKEND_H
+#define FKM_BACKEND_H
+
+#include "base/dtype.h"
+#include "base/status.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Everything that fixes allocations. All values resolved, no "auto" left. */
+typedef struct fkm_plan {
+    int64_t rows;       /* rows of one problem */
+    int64_t chunk_rows; /* most rows in one feed */
+    int32_t dims, clusters;
+    fkm_dtype dtype;    /* in-memory type of the rows */
+    bool update;        /* fit: sums are needed; predict: not */
+    bool wide;          /* room for 128-bit sums (set when set_scale may ask for them) */
+    int32_t top;        /* most nearest centroids a row that `nearest` is asked for; 1: none */
+    int32_t threads;
+    const char *isa;    /* CPU path, NULL: best; cuda ignores it */
+    const char *devices; /* cuda: "0,2", NULL: all; cpu ignores it */
+} fkm_plan;
+
+/* Rows in host memory, [count][dims] of plan.dtype, tightly packed. Borrowed until the feed
+ * returns (cpu) or until the next feed or end (cuda). */
+typedef struct fkm_rows {
+    const void *x;
+    int64_t row0, count; /* row0: index within the problem */
+} fkm_rows;
+
+/* Fixed point of the sums: coordinates are added as rint(x * 2^exponent). design.md section 1.3. */
+typedef struct fkm_scale {
+    int32_t exponent;
+    bool wide; /* 128-bit integers instead of 64-bit ones */
+} fkm_scale;
+
+typedef struct fkm_pass_options {
+    bool update;  /* accumulate sums and counts; move() and inertia need it */
+    bool squares; /* also accumulate the constant sum of squares that inertia needs: in the first
+                     pass with a new scale; kept until reset or the next such pass */
+} fkm_pass_options;
+
+/* What a pass brings back: a few scalars. */
+typedef struct fkm_pass {
+    int64_t rows;          /* labelled */
+    int64_t skipped;       /* rows with NaN or Inf: label -1, in no sum */
+    int64_t moved;         /* labels that differ from those handed in */
+    int32_t empty;         /* clusters without rows (passes with update) */
+    double inertia;        /* passes with update: see inertia.h; else 0 */
+    int64_t in_doubt, candidates, rescans, skipped_by_bounds; /* see fkm_screening */
+} fkm_pass;
+
+typedef struct fkm_backend fkm_backend; /* opaque; defined by each implementation */
+
+typedef struct fkm_backend_ops {
+    const char *name; /* spelling used by --device */
+
+    /* FKM_OK when the device can be used; else FKM_EDEVICE with the reason. Cheap. */
+    fkm_status (*probe)(const char *devices, fkm_err *e);
+
+    /* Host bytes that open will allocate for such a plan (device bytes are the backend's own
+     * affair); saturates instead of overflowing. Must not underestimate: it is a promise. */
+    int64_t (*bytes)(const fkm_plan *p);
+
+    /* Makes every allocation of its life. FKM_ENOMEM, FKM_EDEVICE, FKM_EUSAGE (isa). */
+    fkm_status (*open)(fkm_backend **out, const fkm_plan *p, fkm_err *e);
+
+    /* Forgets everything about the previous problem. */
+    void (*reset)(fkm_backend *b);
+
+    /* c: [clusters][dims], finite, copied. */
+    fkm_status (*set_centroids)(fkm_backend *b, const float *c, fkm_err *e);
+
+    /* Before a pass with update. A new scale needs a pass with `squares`. FKM_EBUG: wide without
+     * plan.wide. */
+    fkm_status (*set_scale)(fkm_backend *b, fkm_scale s, fkm_err *e);
+
+    fkm_status (*begin)(fkm_backend *b, const fkm_pass_options *o, fkm_err *e);
+
+    /* Labels rows. labels: [count], in: labels of the previous pass, or any negative number (they
+     * warm-start the search and are compared for `moved`); out: the nearest centroid, -1 for rows
+     * that are not finite. distances: [count] canonical squared distances to it, or NULL; NaN for
+     * rows that are not finite. Both may complete as late as end(). */
+    fkm_status (*feed)(fkm_backend *b, const fkm_rows *r, int32_t *labels, double *distances,
+        fkm_err *e);
+
+    /* Waits for the pass and fills *out. */
+    fkm_status (*end)(fkm_backend *b, fkm_pass *out, fkm_err *e);
+
+    /* After a pass with update: replaces each centroid that has rows by their mean, rounded once;
+     * the others stay. *max_shift: the largest Euclidean movement. */
+    fkm_status (*move)(fkm_backend *b, double *max_shift, fkm_err *e);
+
+    /* Outside passes: canonical squared distance of each row to the centroid labels[i]; NaN for a
+     * label of -1. */
+    fkm_status (*distances)(fkm_backend *b, const fkm_rows *r, const int32_t *labels, double *out,
+        fkm_err *e);
+
+    /* Outside passes: the `top` nearest centroids of each row, nearest first, ties to the lowest
+     * index. labels, distances: [count][top]; rows that are not finite get -1 and NaN. */
+    fkm_status (*nearest)(fkm_backend *b, const fkm_rows *r, int32_t top, int32_t *labels,
+        double *distances, fkm_err *e);
+
+    /* c: [clusters][dims]; counts: [clusters], of the last pass with update. Either may be NULL. */
+    fkm_status (*get_centroids)(fkm_backend *b, float *c, int64_t *counts, fkm_err *e);
+
+    const char *(*isa)(const fkm_backend *b); /* the path in use, static text for stats.json */
+    void (*close)(fkm_backend *b);            /* NULL is fine */
+} fkm_backend_ops;
+
+/* Picks by --device: "auto" (NULL), "cpu", "cuda", "cuda:LIST". auto takes CUDA when it can be
+ * used. *devices: the list after "cuda:", or NULL. FKM_EUSAGE: unknown; FKM_EDEVICE: an explicit
+ * device that is not there. */
+fkm_status fkm_backend_choose(const fkm_backend_ops **out, const char **devices, const char *device,
+    fkm_err *e) FKM_MUST_USE;
+
+#endif

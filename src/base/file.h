@@ -1,0 +1,85 @@
+/* Files: positioned reads that are never short, and outputs that appear whole or not at all. */
+#ifndef FKM_FILE_H
+#define FKM_FILE_H
+
+#include "status.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* ---- inputs ---- */
+
+typedef struct fkm_file fkm_file;
+
+/* What a file was when it was opened: the run is about these bytes. */
+typedef struct fkm_file_id {
+    dev_t dev;
+    ino_t ino;
+    int64_t bytes, mtime_ns;
+} fkm_file_id;
+
+/* Opens a regular file for reading. "-" is standard input, which is spooled to an unlinked temporary
+ * file (in $TMPDIR, else /tmp) unless it already is a regular file, so that formats can seek.
+ * FKM_EFILE: absent, a directory, no permission. */
+fkm_status fkm_file_open(fkm_file **out, const char *path, fkm_err *e) FKM_MUST_USE;
+void fkm_file_close(fkm_file *f); /* NULL is fine */
+
+const char *fkm_file_path(const fkm_file *f); /* as given; "standard input" for "-" */
+int64_t fkm_file_bytes(const fkm_file *f);    /* size when opened */
+const fkm_file_id *fkm_file_identity(const fkm_file *f);
+int fkm_file_descriptor(const fkm_file *f);   /* for libraries that want one; still owned by f */
+
+/* Reads exactly len bytes at offset into dst. Any thread, several at once. FKM_EFILE: an I/O error,
+ * naming the offset; FKM_EDATA: the file has become shorter than it was when opened. */
+fkm_status fkm_file_read(fkm_file *f, int64_t offset, void *dst, size_t len,
+    fkm_err *e) FKM_MUST_USE;
+
+/* FKM_EDATA if size, mtime or inode behind the path or descriptor are not those of the opening. */
+fkm_status fkm_file_unchanged(fkm_file *f, fkm_err *e) FKM_MUST_USE;
+
+/* *out = the whole file, zero-terminated; refuses more than max_bytes with FKM_EDATA. fkm_free. */
+fkm_status fkm_file_slurp(char **out, const char *path, int64_t max_bytes, fkm_err *e) FKM_MUST_USE;
+
+/* ---- outputs: create -> write -> finish -> publish, or close at any point to abandon ---- */
+
+typedef struct fkm_outfile fkm_outfile;
+
+/* Starts a temporary file beside `path` (after following path's symbolic links): ".NAME.tmp.PID", with O_EXCL.
+ * FKM_EFILE with the directory named. */
+fkm_status fkm_outfile_create(fkm_outfile **out, const char *path, fkm_err *e) FKM_MUST_USE;
+
+/* Appends; buffered, CRC32C on the way. FKM_EFILE (no space left, I/O error). */
+fkm_status fkm_outfile_write(fkm_outfile *f, const void *data, size_t len, fkm_err *e) FKM_MUST_USE;
+
+/* Overwrites len bytes at offset, both inside what was written: for headers known last. The
+ * CRC of fkm_outfile_crc32c is then recomputed by finish. */
+fkm_status fkm_outfile_patch(fkm_outfile *f, int64_t offset, const void *data, size_t len,
+    fkm_err *e) FKM_MUST_USE;
+
+/* For libraries that write by name (HDF5): the temporary's path. After such writing call
+ * fkm_outfile_adopt, which takes size and CRC from the bytes on disk. */
+const char *fkm_outfile_temporary(const fkm_outfile *f);
+fkm_status fkm_outfile_adopt(fkm_outfile *f, fkm_err *e) FKM_MUST_USE;
+
+/* Flushes, fsyncs, closes. The content is final, the name still temporary. Never retried. */
+fkm_status fkm_outfile_finish(fkm_outfile *f, fkm_err *e) FKM_MUST_USE;
+
+/* Renames to the final name and fsyncs the directory. Needs finish. */
+fkm_status fkm_outfile_publish(fkm_outfile *f, fkm_err *e) FKM_MUST_USE;
+
+const char *fkm_outfile_path(const fkm_outfile *f); /* the final name, as given */
+int64_t fkm_outfile_bytes(const fkm_outfile *f);
+uint32_t fkm_outfile_crc32c(const fkm_outfile *f);
+
+/* Removes the temporary unless published. NULL is fine. */
+void fkm_outfile_close(fkm_outfile *f);
+
+/* ---- small helpers ---- */
+
+bool fkm_path_exists(const char *path);                    /* follows symbolic links */
+int64_t fkm_free_space(const char *path);                  /* bytes free for files beside path; -1: unknown */
+const char *fkm_path_suffix(const char *path);             /* ".npy", or "" */
+fkm_status fkm_path_base(char **out, const char *path, fkm_err *e) FKM_MUST_USE; /* "a/b.npy" -> "b"; fkm_free */
+
+#endif

@@ -1,0 +1,72 @@
+/* Talk on stderr: see log.h. */
+#define _GNU_SOURCE
+#include "log.h"
+
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_WARNINGS 64
+
+static fkm_log_level g_level = FKM_LOG_NORMAL;
+static pthread_mutex_t g_lock = PTHREAD_MUTEX_INITIALIZER;
+static const char *g_warnings[MAX_WARNINGS];
+static int g_warning_count;
+static void (*g_before)(void);
+
+void fkm_log_set_level(fkm_log_level level)
+{
+    g_level = level;
+}
+
+void fkm_log_on_line(void (*before)(void))
+{
+    g_before = before;
+}
+
+static void print_line(const char *prefix, const char *text)
+{
+    if (g_before)
+        g_before();
+    fprintf(stderr, "%s%s\n", prefix, text);
+}
+
+void fkm_warn(const char *fmt, ...)
+{
+    char text[800];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    pthread_mutex_lock(&g_lock);
+    if (g_warning_count < MAX_WARNINGS) {
+        char *copy = strdup(text);
+        if (copy)
+            g_warnings[g_warning_count++] = copy;
+    }
+    if (g_level > FKM_LOG_QUIET)
+        print_line("fkm: warning: ", text);
+    pthread_mutex_unlock(&g_lock);
+}
+
+void fkm_verbose(const char *fmt, ...)
+{
+    if (g_level < FKM_LOG_VERBOSE)
+        return;
+    char text[800];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    pthread_mutex_lock(&g_lock);
+    print_line("fkm: ", text);
+    pthread_mutex_unlock(&g_lock);
+}
+
+int fkm_log_warnings(const char *const **list)
+{
+    *list = g_warnings;
+    return g_warning_count;
+}

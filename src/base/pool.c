@@ -1,0 +1,150 @@
+/* A fixed pool of threads: see pool.h. */
+#define _GNU_SOURCE
+#include "pool.h"
+
+#include "mem.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <string.h>
+
+struct worker_arg {
+    struct fkm_pool *pool;
+    int worker;
+};
+
+struct fkm_pool {
+    int threads; /* including the caller, which is worker 0 */
+    int started; /* helper threads that exist */
+    pthread_t *helpers;
+    struct worker_arg *args;
+    pthread_mutex_t lock;
+    pthread_cond_t wake, done;
+    uint64_t round; /* number of the current job; helpers sleep until it changes */
+    int running;    /* helpers that have not finished the current job */
+    bool closing;
+    fkm_pool_fn fn;
+    void *arg;
+    int64_t blocks;
+    atomic_llong next; /* next block to hand out */
+};
+
+static void run_blocks(fkm_pool *pool, int worker)
+{
+    for (;;) {
+        int64_t block = atomic_fetch_add_explicit(&pool->next, 1, memory_order_relaxed);
+        if (block >= pool->blocks)
+            return;
+        pool->fn(pool->arg, block, worker);
+    }
+}
+
+static void *helper_main(void *p)
+{
+    struct worker_arg *a = p;
+    fkm_pool *pool = a->pool;
+    uint64_t seen = 0;
+    pthread_mutex_lock(&pool->lock);
+    for (;;) {
+        while (pool->round == seen && !pool->closing)
+            pthread_cond_wait(&pool->wake, &pool->lock);
+        if (pool->closing)
+            break;
+        seen = pool->round;
+        pthread_mutex_unlock(&pool->lock);
+        run_blocks(pool, a->worker);
+        pthread_mutex_lock(&pool->lock);
+        if (--pool->running == 0)
+            pthread_cond_signal(&pool->done);
+    }
+    pthread_mutex_unlock(&pool->lock);
+    return NULL;
+}
+
+/* Signals are for the main thread: a helper must not be the one that is interrupted. */
+static int start_helper(fkm_pool *pool, int index)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    pool->args[index] = (struct worker_arg){pool, index + 1};
+    int rc = pthread_create(&pool->helpers[index], NULL, helper_main, &pool->args[index]);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return rc;
+}
+
+fkm_status fkm_pool_open(fkm_pool **out, int threads, fkm_err *e)
+{
+    fkm_pool *pool = NULL;
+    FKM_TRY(fkm_calloc(&pool, 1, sizeof *pool, "the thread pool", e));
+    pthread_mutex_init(&pool->lock, NULL);
+    pthread_cond_init(&pool->wake, NULL);
+    pthread_cond_init(&pool->done, NULL);
+    pool->threads = threads;
+    fkm_status st = FKM_OK;
+    FKM_GO(fkm_calloc(&pool->helpers, threads, sizeof *pool->helpers, "the thread pool", e));
+    FKM_GO(fkm_calloc(&pool->args, threads, sizeof *pool->args, "the thread pool", e));
+    for (int i = 0; i < threads - 1; i++) {
+        int rc = start_helper(pool, i);
+        if (rc != 0) {
+            fkm_fail(e, FKM_ENOMEM, "cannot start thread %d of %d: %s", i + 2, threads,
+                strerror(rc));
+            st = fkm_hint(e, "use a smaller --threads");
+            goto out;
+        }
+        pool->started++;
+    }
+    *out = pool;
+    return FKM_OK;
+out:
+    fkm_pool_close(pool);
+    return st;
+}
+
+void fkm_pool_close(fkm_pool *pool)
+{
+    if (!pool)
+        return;
+    pthread_mutex_lock(&pool->lock);
+    pool->closing = true;
+    pthread_cond_broadcast(&pool->wake);
+    pthread_mutex_unlock(&pool->lock);
+    for (int i = 0; i < pool->started; i++)
+        pthread_join(pool->helpers[i], NULL);
+    pthread_cond_destroy(&pool->wake);
+    pthread_cond_destroy(&pool->done);
+    pthread_mutex_destroy(&pool->lock);
+    fkm_free(pool->helpers);
+    fkm_free(pool->args);
+    fkm_free(pool);
+}
+
+int fkm_pool_threads(const fkm_pool *pool)
+{
+    return pool->threads;
+}
+
+void fkm_pool_for(fkm_pool *pool, int64_t blocks, fkm_pool_fn fn, void *arg)
+{
+    if (pool->threads == 1 || blocks <= 1) {
+        for (int64_t block = 0; block < blocks; block++)
+            fn(arg, block, 0);
+        return;
+    }
+    pthread_mutex_lock(&pool->lock);
+    pool->fn = fn;
+    pool->arg = arg;
+    pool->blocks = blocks;
+    atomic_store(&pool->next, 0);
+    pool->running = pool->threads - 1;
+    pool->round++;
+    pthread_cond_broadcast(&pool->wake);
+    pthread_mutex_unlock(&pool->lock);
+    run_blocks(pool, 0);
+    pthread_mutex_lock(&pool->lock);
+    while (pool->running > 0)
+        pthread_cond_wait(&pool->done, &pool->lock);
+    pthread_mutex_unlock(&pool->lock);
+}

@@ -1,0 +1,182 @@
+/* What this process may use of the machine: affinity, cgroup v2 and v1 limits, rlimits. */
+#define _GNU_SOURCE
+#include "sysinfo.h"
+
+#include "checked.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+/* First line of a small text file, "" when there is none. */
+static void read_line(const char *path, char *out, size_t cap)
+{
+    out[0] = '\0';
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return;
+    if (!fgets(out, (int)cap, f))
+        out[0] = '\0';
+    fclose(f);
+}
+
+/* A number in /proc/meminfo or /proc/self/status, given in kB there; -1 when absent. */
+static int64_t read_kilobytes(const char *path, const char *key)
+{
+    char line[256];
+    int64_t found = -1;
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return -1;
+    while (found < 0 && fgets(line, sizeof line, f))
+        if (!strncmp(line, key, strlen(key)))
+            found = strtoll(line + strlen(key), NULL, 10) * 1024;
+    fclose(f);
+    return found;
+}
+
+/* The path of this process in the cgroup v2 tree ("" when unknown). */
+static void cgroup_path(char *out, size_t cap)
+{
+    char line[512];
+    out[0] = '\0';
+    FILE *f = fopen("/proc/self/cgroup", "re");
+    if (!f)
+        return;
+    while (fgets(line, sizeof line, f))
+        if (!strncmp(line, "0::", 3)) {
+            line[strcspn(line, "\n")] = '\0';
+            snprintf(out, cap, "%s", line + 3);
+        }
+    fclose(f);
+}
+
+/* Room below one cgroup directory's limit; INT64_MAX without a limit. Page cache that belongs to
+ * the group can be dropped, so it does not count as used. */
+static int64_t cgroup_room(const char *dir, const char *limit_name, const char *used_name)
+{
+    char path[900], text[64];
+    snprintf(path, sizeof path, "%s/%s", dir, limit_name);
+    read_line(path, text, sizeof text);
+    if (text[0] < '0' || text[0] > '9')
+        return INT64_MAX;
+    int64_t limit = strtoll(text, NULL, 10);
+    if (limit >= INT64_MAX / 2)
+        return INT64_MAX;
+    snprintf(path, sizeof path, "%s/%s", dir, used_name);
+    read_line(path, text, sizeof text);
+    int64_t used = strtoll(text, NULL, 10), cache = 0;
+    snprintf(path, sizeof path, "%s/memory.stat", dir);
+    FILE *f = fopen(path, "re");
+    if (f) {
+        char line[256];
+        while (fgets(line, sizeof line, f))
+            if (!strncmp(line, "inactive_file ", 14) || !strncmp(line, "active_file ", 12))
+                cache += strtoll(strchr(line, ' '), NULL, 10);
+        fclose(f);
+    }
+    return fkm_max_i64(0, limit - fkm_max_i64(0, used - cache));
+}
+
+/* The least room on the way from this process's cgroup up to the root. */
+static int64_t cgroup_memory(void)
+{
+    char rel[512], dir[640];
+    cgroup_path(rel, sizeof rel);
+    int64_t room = cgroup_room("/sys/fs/cgroup/memory", "memory.limit_in_bytes",
+        "memory.usage_in_bytes");
+    for (;;) {
+        snprintf(dir, sizeof dir, "/sys/fs/cgroup%s", rel);
+        room = fkm_min_i64(room, cgroup_room(dir, "memory.max", "memory.current"));
+        char *slash = strrchr(rel, '/');
+        if (!slash)
+            return room;
+        *slash = '\0';
+    }
+}
+
+static int64_t address_space_room(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
+        return INT64_MAX;
+    int64_t used = read_kilobytes("/proc/self/status", "VmSize:");
+    return fkm_max_i64(0, (int64_t)limit.rlim_cur - fkm_max_i64(0, used));
+}
+
+int64_t fkm_memory_available(void)
+{
+    int64_t room = read_kilobytes("/proc/meminfo", "MemAvailable:");
+    if (room < 0)
+        room = (int64_t)sysconf(_SC_AVPHYS_PAGES) * sysconf(_SC_PAGESIZE);
+    room = fkm_min_i64(room, cgroup_memory());
+    return fkm_min_i64(room, address_space_room());
+}
+
+int64_t fkm_peak_memory(void)
+{
+    int64_t peak = read_kilobytes("/proc/self/status", "VmHWM:");
+    if (peak >= 0)
+        return peak;
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return (int64_t)usage.ru_maxrss * 1024;
+}
+
+/* CPUs that a cgroup v2 quota pays for, rounded up; a large number without a quota. */
+static int cgroup_cpus(void)
+{
+    char rel[512], path[640], text[64];
+    cgroup_path(rel, sizeof rel);
+    snprintf(path, sizeof path, "/sys/fs/cgroup%s/cpu.max", rel);
+    read_line(path, text, sizeof text);
+    char *end;
+    double quota = strtod(text, &end), period = strtod(end, NULL);
+    if (end == text || quota <= 0 || period <= 0)
+        return 1 << 20;
+    double cpus = quota / period;
+    return cpus < 1 ? 1 : (int)(cpus + 0.999);
+}
+
+int fkm_cpu_count(void)
+{
+    int n = 0;
+    cpu_set_t *set = NULL;
+    for (int cpus = 1024; cpus <= 1 << 17 && n == 0; cpus *= 2) { /* the kernel's mask may be wide */
+        set = CPU_ALLOC((size_t)cpus);
+        if (!set)
+            break;
+        if (sched_getaffinity(0, CPU_ALLOC_SIZE((size_t)cpus), set) == 0)
+            n = CPU_COUNT_S(CPU_ALLOC_SIZE((size_t)cpus), set);
+        CPU_FREE(set);
+    }
+    if (n == 0)
+        n = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    int quota = cgroup_cpus();
+    n = n < quota ? n : quota;
+    return n > 0 ? n : 1;
+}
+
+const char *fkm_cpu_model(void)
+{
+    static char model[128];
+    if (model[0])
+        return model;
+    char line[256];
+    FILE *f = fopen("/proc/cpuinfo", "re");
+    while (f && !model[0] && fgets(line, sizeof line, f)) {
+        char *colon = strchr(line, ':');
+        if (strncmp(line, "model name", 10) != 0 || !colon)
+            continue;
+        line[strcspn(line, "\n")] = '\0';
+        snprintf(model, sizeof model, "%s", colon + 2);
+    }
+    if (f)
+        fclose(f);
+    if (!model[0])
+        snprintf(model, sizeof model, "unknown");
+    return model;
+}
