@@ -163,10 +163,12 @@ fkm_status fkm_predict(fkm_reader *in, const fkm_predict_options *o, fkm_label_s
 /* ---- scan: what is in the data ---- */
 
 typedef struct fkm_scan {
-    int64_t rows, values;
-    float min, max;                 /* of the finite values */
-    double mean;                    /* of the finite values; rounded, for people */
-    int64_t zeros, nans, infinities, rows_not_finite;
+    int64_t rows;
+    int64_t values;                 /* in rows without NaN or Inf; what follows is about these */
+    float min, max;                 /* +inf and -inf when there are none */
+    double mean;                    /* rounded, for people */
+    int64_t zeros;
+    int64_t nans, infinities, rows_not_finite; /* of the other rows */
     int64_t bad_row;                /* first row with NaN or Inf; -1: none */
     int32_t bad_column;
     float bad_value;

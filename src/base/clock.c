@@ -1,5 +1,4 @@
 /* Time: see clock.h. */
-#define _GNU_SOURCE
 #include "clock.h"
 
 #include <time.h>

@@ -19,21 +19,21 @@ typedef struct fkm_file_id {
     int64_t bytes, mtime_ns;
 } fkm_file_id;
 
-/* Opens a regular file for reading. "-" is standard input, which is spooled to an unlinked temporary
- * file (in $TMPDIR, else /tmp) unless it already is a regular file, so that formats can seek.
- * FKM_EFILE: absent, a directory, no permission. */
+/* Opens a file for reading. "-" is standard input. A pipe, by either way, is first copied to an
+ * unlinked temporary file (in $TMPDIR, else /tmp), so that formats can seek.
+ * FKM_EFILE: absent, a directory, a device, no permission. */
 fkm_status fkm_file_open(fkm_file **out, const char *path, fkm_err *e) FKM_MUST_USE;
 void fkm_file_close(fkm_file *f); /* NULL is fine */
 
 const char *fkm_file_path(const fkm_file *f); /* as given; "standard input" for "-" */
 int64_t fkm_file_bytes(const fkm_file *f);    /* size when opened */
 const fkm_file_id *fkm_file_identity(const fkm_file *f);
-int fkm_file_descriptor(const fkm_file *f);   /* for libraries that want one; still owned by f */
+int fkm_file_descriptor(const fkm_file *f); /* for libraries that want one; still owned by f */
 
 /* Reads exactly len bytes at offset into dst. Any thread, several at once. FKM_EFILE: an I/O error,
  * naming the offset; FKM_EDATA: the file has become shorter than it was when opened. */
-fkm_status fkm_file_read(fkm_file *f, int64_t offset, void *dst, size_t len,
-    fkm_err *e) FKM_MUST_USE;
+fkm_status fkm_file_read(
+    fkm_file *f, int64_t offset, void *dst, size_t len, fkm_err *e) FKM_MUST_USE;
 
 /* FKM_EDATA if size, mtime or inode behind the path or descriptor are not those of the opening. */
 fkm_status fkm_file_unchanged(fkm_file *f, fkm_err *e) FKM_MUST_USE;
@@ -45,8 +45,9 @@ fkm_status fkm_file_slurp(char **out, const char *path, int64_t max_bytes, fkm_e
 
 typedef struct fkm_outfile fkm_outfile;
 
-/* Starts a temporary file beside `path` (after following path's symbolic links): ".NAME.tmp.PID", with O_EXCL.
- * FKM_EFILE with the directory named. */
+/* Starts a temporary file ".NAME.tmp.PID", with O_EXCL, beside `path` (after following path's
+ * symbolic links), and removes those that killed runs left for the same name. One at a time for a
+ * name: see output.c's lock. FKM_EFILE with the directory named. */
 fkm_status fkm_outfile_create(fkm_outfile **out, const char *path, fkm_err *e) FKM_MUST_USE;
 
 /* Appends; buffered, CRC32C on the way. FKM_EFILE (no space left, I/O error). */
@@ -54,11 +55,12 @@ fkm_status fkm_outfile_write(fkm_outfile *f, const void *data, size_t len, fkm_e
 
 /* Overwrites len bytes at offset, both inside what was written: for headers known last. The
  * CRC of fkm_outfile_crc32c is then recomputed by finish. */
-fkm_status fkm_outfile_patch(fkm_outfile *f, int64_t offset, const void *data, size_t len,
-    fkm_err *e) FKM_MUST_USE;
+fkm_status fkm_outfile_patch(
+    fkm_outfile *f, int64_t offset, const void *data, size_t len, fkm_err *e) FKM_MUST_USE;
 
 /* For libraries that write by name (HDF5): the temporary's path. After such writing call
- * fkm_outfile_adopt, which takes size and CRC from the bytes on disk. */
+ * fkm_outfile_adopt, which takes the size from the file on disk; finish then reads it for the CRC.
+ */
 const char *fkm_outfile_temporary(const fkm_outfile *f);
 fkm_status fkm_outfile_adopt(fkm_outfile *f, fkm_err *e) FKM_MUST_USE;
 
@@ -77,9 +79,10 @@ void fkm_outfile_close(fkm_outfile *f);
 
 /* ---- small helpers ---- */
 
-bool fkm_path_exists(const char *path);                    /* follows symbolic links */
-int64_t fkm_free_space(const char *path);                  /* bytes free for files beside path; -1: unknown */
-const char *fkm_path_suffix(const char *path);             /* ".npy", or "" */
-fkm_status fkm_path_base(char **out, const char *path, fkm_err *e) FKM_MUST_USE; /* "a/b.npy" -> "b"; fkm_free */
+bool fkm_path_exists(const char *path);        /* follows symbolic links */
+int64_t fkm_free_space(const char *path);      /* bytes free for files beside path; -1: unknown */
+const char *fkm_path_suffix(const char *path); /* ".npy", or "" */
+fkm_status fkm_path_base(
+    char **out, const char *path, fkm_err *e) FKM_MUST_USE; /* "a/b.npy" -> "b"; fkm_free */
 
 #endif

@@ -1,5 +1,4 @@
 /* Talk on stderr: see log.h. */
-#define _GNU_SOURCE
 #include "log.h"
 
 #include <pthread.h>

@@ -1,5 +1,4 @@
 /* Heap memory: see mem.h. */
-#define _GNU_SOURCE
 #include "mem.h"
 
 #include "checked.h"
@@ -50,10 +49,10 @@ fkm_status fkm_calloc(void *out, int64_t count, size_t size, const char *what, f
 
 fkm_status fkm_strdup(char **out, const char *text, fkm_err *e)
 {
-    return fkm_format(out, e, "%s", text);
+    return fkm_asprintf(out, e, "%s", text);
 }
 
-fkm_status fkm_format(char **out, fkm_err *e, const char *fmt, ...)
+fkm_status fkm_asprintf(char **out, fkm_err *e, const char *fmt, ...)
 {
     va_list ap, again;
     va_start(ap, fmt);

@@ -20,7 +20,7 @@ fkm_status fkm_calloc(void *out, int64_t count, size_t size, const char *what,
 fkm_status fkm_strdup(char **out, const char *text, fkm_err *e) FKM_MUST_USE;
 
 /* *out = formatted text on the heap, FKM_ENOMEM. Free with fkm_free. */
-fkm_status fkm_format(char **out, fkm_err *e, const char *fmt, ...) FKM_PRINTF(3, 4) FKM_MUST_USE;
+fkm_status fkm_asprintf(char **out, fkm_err *e, const char *fmt, ...) FKM_PRINTF(3, 4) FKM_MUST_USE;
 
 /* NULL is fine. */
 void fkm_free(void *p);

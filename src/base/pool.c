@@ -1,14 +1,12 @@
 /* A fixed pool of threads: see pool.h. */
-#define _GNU_SOURCE
 #include "pool.h"
 
 #include "mem.h"
+#include "thread.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <string.h>
 
 struct worker_arg {
     struct fkm_pool *pool;
@@ -63,18 +61,6 @@ static void *helper_main(void *p)
     return NULL;
 }
 
-/* Signals are for the main thread: a helper must not be the one that is interrupted. */
-static int start_helper(fkm_pool *pool, int index)
-{
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    pool->args[index] = (struct worker_arg){pool, index + 1};
-    int rc = pthread_create(&pool->helpers[index], NULL, helper_main, &pool->args[index]);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return rc;
-}
-
 fkm_status fkm_pool_open(fkm_pool **out, int threads, fkm_err *e)
 {
     fkm_pool *pool = NULL;
@@ -87,13 +73,8 @@ fkm_status fkm_pool_open(fkm_pool **out, int threads, fkm_err *e)
     FKM_GO(fkm_calloc(&pool->helpers, threads, sizeof *pool->helpers, "the thread pool", e));
     FKM_GO(fkm_calloc(&pool->args, threads, sizeof *pool->args, "the thread pool", e));
     for (int i = 0; i < threads - 1; i++) {
-        int rc = start_helper(pool, i);
-        if (rc != 0) {
-            fkm_fail(e, FKM_ENOMEM, "cannot start thread %d of %d: %s", i + 2, threads,
-                strerror(rc));
-            st = fkm_hint(e, "use a smaller --threads");
-            goto out;
-        }
+        pool->args[i] = (struct worker_arg){pool, i + 1};
+        FKM_GO(fkm_thread_start(&pool->helpers[i], helper_main, &pool->args[i], "a thread", e));
         pool->started++;
     }
     *out = pool;

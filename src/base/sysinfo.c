@@ -1,5 +1,4 @@
 /* What this process may use of the machine: affinity, cgroup v2 and v1 limits, rlimits. */
-#define _GNU_SOURCE
 #include "sysinfo.h"
 
 #include "checked.h"

@@ -1,0 +1,52 @@
+/* The table of backends and the choice by --device. */
+#include "backend.h"
+
+#include "base/log.h"
+#include "cpu/backend_cpu.h"
+
+#include <string.h>
+
+/* In order of preference. */
+static const fkm_backend_ops *const table[] = {
+    &fkm_backend_cpu,
+};
+#define TABLE_ROWS (sizeof table / sizeof table[0])
+
+static fkm_status choose_best(const fkm_backend_ops **out, fkm_err *e)
+{
+    fkm_status st = FKM_EBUG;
+    for (size_t i = 0; i < TABLE_ROWS; i++) {
+        st = table[i]->probe(NULL, e);
+        if (st == FKM_OK) {
+            *out = table[i];
+            return FKM_OK;
+        }
+        fkm_verbose("%s: %s", table[i]->name, e->msg);
+    }
+    return st;
+}
+
+fkm_status fkm_backend_choose(
+    const fkm_backend_ops **out, const char **devices, const char *device, fkm_err *e)
+{
+    *devices = NULL;
+    if (!device || !strcmp(device, "auto"))
+        return choose_best(out, e);
+    const char *colon = strchr(device, ':');
+    size_t length = colon ? (size_t)(colon - device) : strlen(device);
+    for (size_t i = 0; i < TABLE_ROWS; i++) {
+        if (strlen(table[i]->name) != length || strncmp(table[i]->name, device, length) != 0)
+            continue;
+        if (colon && table[i] == &fkm_backend_cpu)
+            break;
+        *devices = colon ? colon + 1 : NULL;
+        *out = table[i];
+        return table[i]->probe(*devices, e);
+    }
+    if (length == 4 && !strncmp(device, "cuda", 4)) {
+        fkm_fail(e, FKM_EDEVICE, "--device %s: this fkm was built without CUDA", device);
+        return fkm_hint(e, "use --device cpu: the results are the same bits");
+    }
+    fkm_fail(e, FKM_EUSAGE, "--device %s: no such device", device);
+    return fkm_hint(e, "expected auto or cpu");
+}

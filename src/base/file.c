@@ -1,0 +1,693 @@
+/* Files: see file.h. */
+#include "file.h"
+
+#include "checked.h"
+#include "crc32c.h"
+#include "mem.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#define SPOOL_BYTES ((size_t)1 << 18)        /* one read of a pipe */
+#define WRITE_BUFFER_BYTES ((size_t)1 << 18) /* small writes are collected up to this */
+#define IO_BYTES ((size_t)1 << 30)           /* most that one system call is asked for */
+#define MAX_SYMLINKS 40                      /* as the kernel's own limit */
+
+static int64_t mtime_ns(const struct stat *s)
+{
+    return (int64_t)s->st_mtim.tv_sec * 1000000000 + s->st_mtim.tv_nsec;
+}
+
+static fkm_file_id identity(const struct stat *s)
+{
+    return (fkm_file_id){s->st_dev, s->st_ino, s->st_size, mtime_ns(s)};
+}
+
+/* Where the last component of path begins. */
+static const char *last_component(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+/* *out = the directory part of path: "a/b" -> "a", "b" -> ".", "/b" -> "/". fkm_free. */
+static fkm_status directory_of(char **out, const char *path, fkm_err *e)
+{
+    const char *name = last_component(path);
+    if (name == path)
+        return fkm_strdup(out, ".", e);
+    int length = (int)(name - path) - 1;
+    return length == 0 ? fkm_strdup(out, "/", e) : fkm_asprintf(out, e, "%.*s", length, path);
+}
+
+/* ---- inputs ---- */
+
+struct fkm_file {
+    char *path; /* as given, for messages; NULL name "-" becomes "standard input" */
+    int fd;
+    bool by_name; /* the bytes are those behind `path`, not a spooled copy or descriptor 0 */
+    fkm_file_id id;
+};
+
+static fkm_status spool_failed(fkm_err *e, const char *path, const char *dir)
+{
+    fkm_fail(e, FKM_EFILE, "%s: cannot keep a copy in %s: %s", path, dir, strerror(errno));
+    return fkm_hint(
+        e, "a pipe is copied to a temporary file first; set TMPDIR to a folder with room");
+}
+
+/* An unlinked temporary file: it goes away with its descriptor, even when the process is killed. */
+static fkm_status open_spool(int *out, const char *path, const char *dir, fkm_err *e)
+{
+    char *name;
+    FKM_TRY(fkm_asprintf(&name, e, "%s/fkm-spool-XXXXXX", dir));
+    int fd = mkostemp(name, O_CLOEXEC);
+    if (fd < 0) {
+        fkm_status st = spool_failed(e, path, dir);
+        fkm_free(name);
+        return st;
+    }
+    unlink(name);
+    fkm_free(name);
+    *out = fd;
+    return FKM_OK;
+}
+
+static bool write_all(int fd, const char *p, size_t len)
+{
+    while (len > 0) {
+        ssize_t wrote = write(fd, p, len < IO_BYTES ? len : IO_BYTES);
+        if (wrote < 0 && errno == EINTR)
+            continue;
+        if (wrote < 0)
+            return false;
+        p += wrote;
+        len -= (size_t)wrote;
+    }
+    return true;
+}
+
+static fkm_status copy_to_end(int to, int from, const char *path, const char *dir, fkm_err *e)
+{
+    char *buffer;
+    FKM_TRY(fkm_alloc(&buffer, (int64_t)SPOOL_BYTES, 1, "copying a pipe", e));
+    fkm_status st = FKM_OK;
+    for (;;) {
+        ssize_t got = read(from, buffer, SPOOL_BYTES);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            st = fkm_fail(e, FKM_EFILE, "%s: cannot read: %s", path, strerror(errno));
+        else if (got > 0 && !write_all(to, buffer, (size_t)got))
+            st = spool_failed(e, path, dir);
+        if (got <= 0 || st != FKM_OK)
+            break;
+    }
+    fkm_free(buffer);
+    return st;
+}
+
+/* Replaces f->fd, which cannot seek, by a file with the same bytes. */
+static fkm_status spool(fkm_file *f, fkm_err *e)
+{
+    const char *dir = getenv("TMPDIR");
+    if (!dir || !*dir)
+        dir = "/tmp";
+    int fd = -1;
+    FKM_TRY(open_spool(&fd, f->path, dir, e));
+    fkm_status st = copy_to_end(fd, f->fd, f->path, dir, e);
+    if (st != FKM_OK) {
+        close(fd);
+        return st;
+    }
+    close(f->fd);
+    f->fd = fd;
+    f->by_name = false;
+    return FKM_OK;
+}
+
+static fkm_status open_descriptor(fkm_file *f, const char *path, fkm_err *e)
+{
+    if (!f->by_name) {
+        f->fd = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3);
+        if (f->fd < 0)
+            return fkm_fail(e, FKM_EFILE, "standard input: cannot read: %s", strerror(errno));
+        return FKM_OK;
+    }
+    do {
+        f->fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    } while (f->fd < 0 && errno == EINTR);
+    if (f->fd >= 0)
+        return FKM_OK;
+    int error = errno;
+    fkm_fail(e, FKM_EFILE, "%s: cannot open: %s", path, strerror(error));
+    if (error == ENOENT)
+        return fkm_hint(e, "there is no file of that name; relative names start at the working "
+                           "directory");
+    if (error == EMFILE || error == ENFILE)
+        return fkm_hint(e, "raise the limit on open files with 'ulimit -n'");
+    return FKM_EFILE;
+}
+
+/* Says what a thing is that is neither a file nor a pipe; FKM_OK when it can be read as a stream.
+ */
+static fkm_status refuse_special(const fkm_file *f, const struct stat *s, fkm_err *e)
+{
+    if (S_ISDIR(s->st_mode)) {
+        fkm_fail(e, FKM_EFILE, "%s: is a directory", f->path);
+        return fkm_hint(e, "name the files in it: %s/*.npy", f->by_name ? f->path : ".");
+    }
+    if (S_ISBLK(s->st_mode)) {
+        fkm_fail(e, FKM_EFILE, "%s: is a block device, not a file", f->path);
+        return fkm_hint(e, "copy its content to a file first");
+    }
+    if (S_ISCHR(s->st_mode) && isatty(f->fd)) {
+        fkm_fail(e, FKM_EFILE, "%s: is a terminal", f->path);
+        return fkm_hint(e, "redirect a file or a pipe to it: < data.npy");
+    }
+    if (S_ISCHR(s->st_mode) && f->by_name)
+        return fkm_fail(e, FKM_EFILE, "%s: is a character device, not a file", f->path);
+    return FKM_OK;
+}
+
+static fkm_status examine(fkm_file *f, fkm_err *e)
+{
+    struct stat s;
+    if (fstat(f->fd, &s) != 0)
+        return fkm_fail(e, FKM_EFILE, "%s: cannot read its size: %s", f->path, strerror(errno));
+    /* A shell may hand over a regular file from which something has already been read. */
+    bool whole = S_ISREG(s.st_mode) && (f->by_name || lseek(f->fd, 0, SEEK_CUR) == 0);
+    if (!whole) {
+        FKM_TRY(refuse_special(f, &s, e));
+        FKM_TRY(spool(f, e));
+        if (fstat(f->fd, &s) != 0)
+            return fkm_fail(e, FKM_EFILE, "%s: cannot read its size: %s", f->path, strerror(errno));
+    }
+    f->id = identity(&s);
+    (void)posix_fadvise(f->fd, 0, 0, POSIX_FADV_SEQUENTIAL); /* a hint: more reading ahead */
+    return FKM_OK;
+}
+
+fkm_status fkm_file_open(fkm_file **out, const char *path, fkm_err *e)
+{
+    fkm_status st = FKM_OK;
+    fkm_file *f = NULL;
+    FKM_TRY(fkm_calloc(&f, 1, sizeof *f, "an open file", e));
+    f->fd = -1;
+    f->by_name = strcmp(path, "-") != 0;
+    FKM_GO(fkm_strdup(&f->path, f->by_name ? path : "standard input", e));
+    FKM_GO(open_descriptor(f, path, e));
+    FKM_GO(examine(f, e));
+    *out = f;
+    return FKM_OK;
+out:
+    fkm_file_close(f);
+    return st;
+}
+
+void fkm_file_close(fkm_file *f)
+{
+    if (!f)
+        return;
+    if (f->fd >= 0)
+        close(f->fd);
+    fkm_free(f->path);
+    fkm_free(f);
+}
+
+const char *fkm_file_path(const fkm_file *f)
+{
+    return f->path;
+}
+
+int64_t fkm_file_bytes(const fkm_file *f)
+{
+    return f->id.bytes;
+}
+
+const fkm_file_id *fkm_file_identity(const fkm_file *f)
+{
+    return &f->id;
+}
+
+int fkm_file_descriptor(const fkm_file *f)
+{
+    return f->fd;
+}
+
+fkm_status fkm_file_read(fkm_file *f, int64_t offset, void *dst, size_t len, fkm_err *e)
+{
+    char *p = dst;
+    while (len > 0) {
+        ssize_t got = pread(f->fd, p, len < IO_BYTES ? len : IO_BYTES, offset);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return fkm_fail(e, FKM_EFILE, "%s: cannot read %zu bytes at byte %lld: %s", f->path,
+                len, (long long)offset, strerror(errno));
+        if (got == 0) {
+            fkm_fail(e, FKM_EDATA,
+                "%s: file is shorter than when it was opened: ends at byte %lld, had %lld bytes",
+                f->path, (long long)offset, (long long)f->id.bytes);
+            return fkm_hint(e, "another program is changing it; run again when that is done");
+        }
+        p += got;
+        offset += got;
+        len -= (size_t)got;
+    }
+    return FKM_OK;
+}
+
+static fkm_status changed(const fkm_file *f, fkm_err *e, const char *what)
+{
+    fkm_fail(e, FKM_EDATA, "%s: changed while it was being read: %s", f->path, what);
+    return fkm_hint(e, "the result would mix two files; run again when nothing writes to it");
+}
+
+static fkm_status compare_identity(const fkm_file *f, const struct stat *s, fkm_err *e)
+{
+    char text[120];
+    fkm_file_id now = identity(s);
+    if (now.dev != f->id.dev || now.ino != f->id.ino)
+        return changed(f, e, "another file has taken its name");
+    if (now.bytes != f->id.bytes) {
+        snprintf(text, sizeof text, "it had %lld bytes, now %lld", (long long)f->id.bytes,
+            (long long)now.bytes);
+        return changed(f, e, text);
+    }
+    if (now.mtime_ns != f->id.mtime_ns)
+        return changed(f, e, "its modification time is another one");
+    return FKM_OK;
+}
+
+fkm_status fkm_file_unchanged(fkm_file *f, fkm_err *e)
+{
+    struct stat s;
+    if (fstat(f->fd, &s) != 0)
+        return fkm_fail(e, FKM_EFILE, "%s: cannot read its size: %s", f->path, strerror(errno));
+    FKM_TRY(compare_identity(f, &s, e));
+    if (!f->by_name)
+        return FKM_OK;
+    if (stat(f->path, &s) != 0)
+        return changed(f, e, strerror(errno));
+    return compare_identity(f, &s, e);
+}
+
+fkm_status fkm_file_slurp(char **out, const char *path, int64_t max_bytes, fkm_err *e)
+{
+    fkm_status st = FKM_OK;
+    fkm_file *f = NULL;
+    char *text = NULL;
+    FKM_GO(fkm_file_open(&f, path, e));
+    if (f->id.bytes > max_bytes) {
+        st = fkm_fail(e, FKM_EDATA,
+            "%s: has %lld bytes, more than the %lld that such a file may have", f->path,
+            (long long)f->id.bytes, (long long)max_bytes);
+        goto out;
+    }
+    FKM_GO(fkm_alloc(&text, f->id.bytes + 1, 1, f->path, e));
+    FKM_GO(fkm_file_read(f, 0, text, (size_t)f->id.bytes, e));
+    text[f->id.bytes] = '\0';
+    *out = text;
+    text = NULL;
+out:
+    fkm_free(text);
+    fkm_file_close(f);
+    return st;
+}
+
+/* ---- outputs ---- */
+
+struct fkm_outfile {
+    char *path;      /* as given */
+    char *directory; /* of the target, symbolic links resolved */
+    char *target;    /* what publish replaces */
+    char *temporary; /* in the same directory, so that rename cannot cross file systems */
+    int fd;
+    char *buffer; /* [WRITE_BUFFER_BYTES], the last `used` bytes written */
+    size_t used;
+    int64_t bytes; /* written so far, buffered ones included */
+    uint32_t crc;
+    bool dirty; /* crc no longer describes the content: patched, or written by name */
+    bool created, finished, published;
+};
+
+static fkm_status write_failed(const fkm_outfile *f, fkm_err *e, const char *what)
+{
+    int error = errno;
+    fkm_fail(e, FKM_EFILE, "%s: cannot %s in %s: %s", f->path, what, f->directory, strerror(error));
+    if (error == ENOSPC || error == EDQUOT)
+        return fkm_hint(e, "make room, or write elsewhere with -o");
+    if (error == ENOENT)
+        return fkm_hint(e, "create the directory first");
+    if (error == EFBIG)
+        return fkm_hint(e, "the file size limit is too low: see 'ulimit -f'");
+    return FKM_EFILE;
+}
+
+/* *next = what the symbolic link `name` points at, as a path of its own; NULL when it is no link.
+ */
+static fkm_status follow_link(char **next, const char *name, fkm_err *e)
+{
+    char text[PATH_MAX];
+    ssize_t length = readlink(name, text, sizeof text - 1);
+    *next = NULL;
+    if (length < 0)
+        return FKM_OK;
+    text[length] = '\0';
+    if (text[0] == '/')
+        return fkm_strdup(next, text, e);
+    char *dir;
+    FKM_TRY(directory_of(&dir, name, e));
+    fkm_status st = fkm_asprintf(next, e, "%s/%s", dir, text);
+    fkm_free(dir);
+    return st;
+}
+
+/* *out = path with the symbolic links in its last component followed, as far as they lead: realpath
+ * would refuse a link whose target is not there yet. */
+static fkm_status follow_links(char **out, const char *path, fkm_err *e)
+{
+    char *name;
+    FKM_TRY(fkm_strdup(&name, path, e));
+    for (int i = 0; i < MAX_SYMLINKS; i++) {
+        char *next;
+        fkm_status st = follow_link(&next, name, e);
+        if (st != FKM_OK || !next) {
+            if (st == FKM_OK)
+                *out = name;
+            else
+                fkm_free(name);
+            return st;
+        }
+        fkm_free(name);
+        name = next;
+    }
+    fkm_free(name);
+    return fkm_fail(e, FKM_EFILE, "%s: too many symbolic links", path);
+}
+
+static fkm_status resolve_directory(char **out, const char *path, const char *name, fkm_err *e)
+{
+    char *dir;
+    FKM_TRY(directory_of(&dir, name, e));
+    char *real = realpath(dir, NULL);
+    if (!real) {
+        int error = errno;
+        fkm_fail(e, FKM_EFILE, "%s: cannot write in %s: %s", path, dir, strerror(error));
+        if (error == ENOENT)
+            fkm_hint(e, "create the directory first");
+        fkm_free(dir);
+        return FKM_EFILE;
+    }
+    fkm_free(dir);
+    fkm_status st = fkm_strdup(out, real, e);
+    free(real);
+    return st;
+}
+
+/* rename would put a plain file in the place of a device or fail on a directory, late. */
+static fkm_status check_target(const fkm_outfile *f, fkm_err *e)
+{
+    struct stat s;
+    if (stat(f->target, &s) != 0 || S_ISREG(s.st_mode))
+        return FKM_OK;
+    fkm_fail(e, FKM_EFILE, "%s: is %s", f->path,
+        S_ISDIR(s.st_mode) ? "a directory" : "not a regular file");
+    return fkm_hint(e, "outputs are written beside their final name and renamed: name a file");
+}
+
+static fkm_status resolve(fkm_outfile *f, fkm_err *e)
+{
+    fkm_status st = FKM_OK;
+    char *name = NULL;
+    FKM_GO(follow_links(&name, f->path, e));
+    const char *last = last_component(name);
+    if (!*last || !strcmp(last, ".") || !strcmp(last, "..")) {
+        fkm_fail(e, FKM_EFILE, "%s: is a directory", f->path);
+        st = fkm_hint(e, "name a file in it");
+        goto out;
+    }
+    FKM_GO(resolve_directory(&f->directory, f->path, name, e));
+    const char *slash = strcmp(f->directory, "/") ? "/" : "";
+    FKM_GO(fkm_asprintf(&f->target, e, "%s%s%s", f->directory, slash, last));
+    FKM_GO(fkm_asprintf(
+        &f->temporary, e, "%s%s.%s.tmp.%ld", f->directory, slash, last, (long)getpid()));
+    FKM_GO(check_target(f, e));
+out:
+    fkm_free(name);
+    return st;
+}
+
+/* The process of a temporary ".NAME.tmp.PID"; 0 when entry is not one of that NAME. */
+static long temporary_owner(const char *entry, const char *name)
+{
+    size_t length = strlen(name);
+    if (entry[0] != '.' || strncmp(entry + 1, name, length) != 0 ||
+        strncmp(entry + 1 + length, ".tmp.", 5) != 0)
+        return 0;
+    const char *digits = entry + 1 + length + 5;
+    size_t count = strspn(digits, "0123456789");
+    if (count == 0 || count > 9 || digits[count] != '\0')
+        return 0;
+    return strtol(digits, NULL, 10);
+}
+
+/* Removes what killed runs left for the same name. Our own process id can be there too: in a
+ * container every run may have the same one. Failing here is no error; creating will tell. */
+static void remove_stale(const fkm_outfile *f)
+{
+    DIR *dir = opendir(f->directory);
+    if (!dir)
+        return;
+    const char *name = last_component(f->target);
+    for (struct dirent *d = readdir(dir); d; d = readdir(dir)) {
+        long owner = temporary_owner(d->d_name, name);
+        bool dead = owner > 0 && kill((pid_t)owner, 0) != 0 && errno == ESRCH;
+        if (dead || owner == (long)getpid())
+            (void)unlinkat(dirfd(dir), d->d_name, 0);
+    }
+    closedir(dir);
+}
+
+fkm_status fkm_outfile_create(fkm_outfile **out, const char *path, fkm_err *e)
+{
+    fkm_status st = FKM_OK;
+    fkm_outfile *f = NULL;
+    FKM_TRY(fkm_calloc(&f, 1, sizeof *f, "an output file", e));
+    f->fd = -1;
+    FKM_GO(fkm_strdup(&f->path, path, e));
+    FKM_GO(resolve(f, e));
+    FKM_GO(fkm_alloc(&f->buffer, (int64_t)WRITE_BUFFER_BYTES, 1, "an output buffer", e));
+    remove_stale(f);
+    f->fd = open(f->temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
+    if (f->fd < 0) {
+        st = write_failed(f, e, "create a file");
+        goto out;
+    }
+    f->created = true;
+    *out = f;
+    return FKM_OK;
+out:
+    fkm_outfile_close(f);
+    return st;
+}
+
+static fkm_status flush(fkm_outfile *f, fkm_err *e)
+{
+    if (f->used == 0)
+        return FKM_OK;
+    if (!write_all(f->fd, f->buffer, f->used))
+        return write_failed(f, e, "write");
+    f->used = 0;
+    return FKM_OK;
+}
+
+fkm_status fkm_outfile_write(fkm_outfile *f, const void *data, size_t len, fkm_err *e)
+{
+    if (f->used + len > WRITE_BUFFER_BYTES)
+        FKM_TRY(flush(f, e));
+    if (len > WRITE_BUFFER_BYTES) {
+        if (!write_all(f->fd, data, len))
+            return write_failed(f, e, "write");
+    } else if (len > 0) {
+        memcpy(f->buffer + f->used, data, len);
+        f->used += len;
+    }
+    f->crc = fkm_crc32c(f->crc, data, len);
+    f->bytes += (int64_t)len;
+    return FKM_OK;
+}
+
+fkm_status fkm_outfile_patch(
+    fkm_outfile *f, int64_t offset, const void *data, size_t len, fkm_err *e)
+{
+    const char *p = data;
+    if (offset < 0 || offset > f->bytes || (int64_t)len > f->bytes - offset)
+        return fkm_fail(e, FKM_EBUG, "%s: patch of %zu bytes at byte %lld of %lld", f->path, len,
+            (long long)offset, (long long)f->bytes);
+    FKM_TRY(flush(f, e));
+    f->dirty = true;
+    while (len > 0) {
+        ssize_t wrote = pwrite(f->fd, p, len < IO_BYTES ? len : IO_BYTES, offset);
+        if (wrote < 0 && errno == EINTR)
+            continue;
+        if (wrote < 0)
+            return write_failed(f, e, "write");
+        p += wrote;
+        offset += wrote;
+        len -= (size_t)wrote;
+    }
+    return FKM_OK;
+}
+
+const char *fkm_outfile_temporary(const fkm_outfile *f)
+{
+    return f->temporary;
+}
+
+fkm_status fkm_outfile_adopt(fkm_outfile *f, fkm_err *e)
+{
+    struct stat s;
+    FKM_TRY(flush(f, e));
+    if (fstat(f->fd, &s) != 0)
+        return write_failed(f, e, "read the size of a file");
+    f->bytes = s.st_size;
+    f->dirty = true;
+    return FKM_OK;
+}
+
+/* The CRC of what is on disk. */
+static fkm_status read_back(fkm_outfile *f, fkm_err *e)
+{
+    uint32_t crc = 0;
+    for (int64_t at = 0; at < f->bytes;) {
+        size_t want = (size_t)fkm_min_i64(f->bytes - at, (int64_t)WRITE_BUFFER_BYTES);
+        ssize_t got = pread(f->fd, f->buffer, want, at);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return write_failed(f, e, "read back");
+        if (got == 0)
+            return fkm_fail(e, FKM_EFILE,
+                "%s: another program cut the temporary file %s at byte %lld", f->path, f->temporary,
+                (long long)at);
+        crc = fkm_crc32c(crc, f->buffer, (size_t)got);
+        at += got;
+    }
+    f->crc = crc;
+    f->dirty = false;
+    return FKM_OK;
+}
+
+fkm_status fkm_outfile_finish(fkm_outfile *f, fkm_err *e)
+{
+    FKM_TRY(flush(f, e));
+    if (f->dirty)
+        FKM_TRY(read_back(f, e));
+    /* Not retried: after a failed fsync the kernel may have dropped the pages and a second call
+     * would report success for data that are gone. */
+    if (fsync(f->fd) != 0)
+        return write_failed(f, e, "store");
+    int fd = f->fd;
+    f->fd = -1;
+    if (close(fd) != 0)
+        return write_failed(f, e, "store");
+    f->finished = true;
+    return FKM_OK;
+}
+
+fkm_status fkm_outfile_publish(fkm_outfile *f, fkm_err *e)
+{
+    if (!f->finished)
+        return fkm_fail(e, FKM_EBUG, "%s: published before it was finished", f->path);
+    if (rename(f->temporary, f->target) != 0)
+        return write_failed(f, e, "rename a file");
+    f->published = true;
+    int dir = open(f->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir < 0)
+        return write_failed(f, e, "open the directory to store the new name");
+    /* Some network file systems cannot sync a directory and say EINVAL: nothing more can be done.
+     */
+    bool stored = fsync(dir) == 0 || errno == EINVAL;
+    int error = errno;
+    close(dir);
+    errno = error;
+    return stored ? FKM_OK : write_failed(f, e, "store the new name");
+}
+
+const char *fkm_outfile_path(const fkm_outfile *f)
+{
+    return f->path;
+}
+
+int64_t fkm_outfile_bytes(const fkm_outfile *f)
+{
+    return f->bytes;
+}
+
+uint32_t fkm_outfile_crc32c(const fkm_outfile *f)
+{
+    return f->crc;
+}
+
+void fkm_outfile_close(fkm_outfile *f)
+{
+    if (!f)
+        return;
+    if (f->fd >= 0)
+        close(f->fd);
+    if (f->created && !f->published)
+        (void)unlink(f->temporary);
+    fkm_free(f->path);
+    fkm_free(f->directory);
+    fkm_free(f->target);
+    fkm_free(f->temporary);
+    fkm_free(f->buffer);
+    fkm_free(f);
+}
+
+/* ---- small helpers ---- */
+
+bool fkm_path_exists(const char *path)
+{
+    struct stat s;
+    return stat(path, &s) == 0;
+}
+
+int64_t fkm_free_space(const char *path)
+{
+    fkm_err ignored = {0};
+    char *dir;
+    struct statvfs v;
+    if (directory_of(&dir, path, &ignored) != FKM_OK)
+        return -1;
+    int rc = statvfs(dir, &v);
+    fkm_free(dir);
+    if (rc != 0 || v.f_bavail > (uint64_t)INT64_MAX)
+        return -1;
+    return fkm_mul_sat((int64_t)v.f_bavail, (int64_t)v.f_frsize);
+}
+
+const char *fkm_path_suffix(const char *path)
+{
+    const char *name = last_component(path);
+    const char *dot = strrchr(name, '.');
+    return dot && dot != name ? dot : "";
+}
+
+fkm_status fkm_path_base(char **out, const char *path, fkm_err *e)
+{
+    const char *name = last_component(path);
+    int length = (int)(strlen(name) - strlen(fkm_path_suffix(path)));
+    return fkm_asprintf(out, e, "%.*s", length, name);
+}

@@ -1,0 +1,48 @@
+/* The innermost loops of the CPU backend, chosen once at run time by instruction set.
+ *
+ * Every kernel of a slot computes the same thing; canonical, add_row and widen give the same bits
+ * everywhere, pack, screen and dot may round differently within the bound of screen.h. */
+#ifndef FKM_KERNELS_H
+#define FKM_KERNELS_H
+
+#include "../base/dtype.h"
+#include "../base/exact.h"
+#include "screen.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct fkm_kernels {
+    const char *isa;
+    int32_t panel; /* rows side by side in a panel: rows lie along the vector lanes */
+    int32_t tile;  /* centroids in a tile; panel x tile scores live in registers */
+
+    /* out[i] = (float)x[i], exactly; t is an in-memory type other than float32. */
+    void (*widen)(float *out, const void *x, fkm_dtype t, int64_t n);
+
+    /* Shifts, scales and transposes rows into one panel: out[t * panel + r] = x[r][t] * scale -
+     * shift[t]; missing rows (rows < panel) are zero. square[r] = sum over t of out^2.
+     * x: [rows][dims]; shift: [dims]; out: [dims][panel], 64-byte aligned. */
+    void (*pack)(float *out, float *square, const float *x, int32_t rows, int32_t dims,
+        const float *shift, float scale);
+
+    /* Scores one panel of the block against tiles [begin, end) and reports every score that passes
+     * its row's threshold with fkm_block_candidate. See screen.h. */
+    void (*screen)(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int32_t begin, int32_t end);
+
+    /* sum over t of (x[t] * scale - shift[t]) * c[t]: any order of summation whose longest chain of
+     * roundings is within FKM_DOT_CHAIN(dims). */
+    float (*dot)(const float *x, const float *shift, float scale, const float *c, int32_t dims);
+
+    /* The canonical squared distance, design.md section 1.2. Bit for bit. */
+    double (*canonical)(const float *x, const float *c, int32_t dims);
+
+    /* sum[t] += rint(x[t] * scale), scale a power of two, |x * scale| < 2^62. */
+    void (*add_row)(int64_t *sum, const float *x, int32_t dims, double scale);
+} fkm_kernels;
+
+/* The i-th table entry, best first; NULL at the end. *usable: this CPU can run it. */
+const fkm_kernels *fkm_kernels_at(int i, bool *usable);
+
+extern const fkm_kernels fkm_kernels_scalar, fkm_kernels_avx2, fkm_kernels_avx512;
+
+#endif

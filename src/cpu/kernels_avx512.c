@@ -1,0 +1,158 @@
+/* AVX-512 kernels: 32 rows x 12 centroids of float32 in registers (24 of 32 hold sums). */
+#if defined(__x86_64__)
+
+#include "kernels.h"
+
+#include <immintrin.h>
+
+#define V __m512
+#define LANES 16
+#define TILE 12
+#define V_LOAD(p) _mm512_load_ps(p)
+#define V_STORE(p, v) _mm512_store_ps(p, v)
+#define V_SET1(f) _mm512_set1_ps(f)
+#define V_ZERO() _mm512_setzero_ps()
+#define V_ADD(a, b) _mm512_add_ps(a, b)
+#define V_SUB(a, b) _mm512_sub_ps(a, b)
+#define V_MAX(a, b) _mm512_max_ps(a, b)
+#define V_FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define V_GE(a, b) _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ)
+#include "screen_tmpl.h"
+
+static __mmask16 first_lanes(int64_t n)
+{
+    return n >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << n) - 1);
+}
+
+static void widen(float *out, const void *x, fkm_dtype t, int64_t n)
+{
+    for (int64_t i = 0; i < n; i += 16) {
+        __mmask16 m = first_lanes(n - i);
+        __m512 v = _mm512_setzero_ps();
+        if (t == FKM_U8) {
+            __m128i b = _mm_maskz_loadu_epi8(m, (const uint8_t *)x + i);
+            v = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(b));
+        } else if (t == FKM_I8) {
+            __m128i b = _mm_maskz_loadu_epi8(m, (const int8_t *)x + i);
+            v = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(b));
+        } else {
+            __m256i h = _mm256_maskz_loadu_epi16(m, (const uint16_t *)x + i);
+            v = t == FKM_F16 ? _mm512_cvtph_ps(h)
+                             : _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+        }
+        _mm512_mask_storeu_ps(out + i, m, v);
+    }
+}
+
+/* 16 x 16 transpose: m[r] holds row r on entry, column r on return. */
+static inline void transpose(__m512 m[16])
+{
+    __m512 t[16];
+    for (int i = 0; i < 8; i++) {
+        t[2 * i] = _mm512_unpacklo_ps(m[2 * i], m[2 * i + 1]);
+        t[2 * i + 1] = _mm512_unpackhi_ps(m[2 * i], m[2 * i + 1]);
+    }
+    for (int i = 0; i < 4; i++) {
+        __m512d a = _mm512_castps_pd(t[4 * i]), b = _mm512_castps_pd(t[4 * i + 2]);
+        __m512d c = _mm512_castps_pd(t[4 * i + 1]), d = _mm512_castps_pd(t[4 * i + 3]);
+        m[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+        m[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+        m[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(c, d));
+        m[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(c, d));
+    }
+    for (int i = 0; i < 4; i++) {
+        t[i] = _mm512_shuffle_f32x4(m[i], m[i + 4], 0x88);
+        t[i + 4] = _mm512_shuffle_f32x4(m[i], m[i + 4], 0xdd);
+        t[i + 8] = _mm512_shuffle_f32x4(m[i + 8], m[i + 12], 0x88);
+        t[i + 12] = _mm512_shuffle_f32x4(m[i + 8], m[i + 12], 0xdd);
+    }
+    for (int i = 0; i < 8; i++) {
+        m[i] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0x88);
+        m[i + 8] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0xdd);
+    }
+}
+
+static void pack(float *out, float *square, const float *x, int32_t rows, int32_t dims,
+    const float *shift, float scale)
+{
+    const __m512 s = _mm512_set1_ps(scale);
+    for (int half = 0; half < 2; half++) {
+        int32_t row0 = half * 16;
+        __m512 sum = _mm512_setzero_ps();
+        for (int32_t t = 0; t < dims; t += 16) {
+            const __mmask16 live = first_lanes(dims - t);
+            const __m512 mu = _mm512_maskz_loadu_ps(live, shift + t);
+            __m512 m[16];
+            for (int r = 0; r < 16; r++) {
+                m[r] = _mm512_setzero_ps();
+                if (row0 + r < rows) {
+                    __m512 v = _mm512_maskz_loadu_ps(live, x + (int64_t)(row0 + r) * dims + t);
+                    m[r] = _mm512_sub_ps(_mm512_mul_ps(v, s), mu);
+                }
+            }
+            transpose(m);
+            int32_t columns = dims - t < 16 ? dims - t : 16;
+            for (int c = 0; c < columns; c++) {
+                sum = _mm512_fmadd_ps(m[c], m[c], sum);
+                _mm512_store_ps(out + (int64_t)(t + c) * PANEL + row0, m[c]);
+            }
+        }
+        _mm512_storeu_ps(square + row0, sum);
+    }
+}
+
+static float dot(const float *x, const float *shift, float scale, const float *c, int32_t dims)
+{
+    const __m512 s = _mm512_set1_ps(scale);
+    __m512 sum = _mm512_setzero_ps();
+    for (int32_t t = 0; t < dims; t += 16) {
+        const __mmask16 live = first_lanes(dims - t);
+        __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(live, x + t), s);
+        v = _mm512_sub_ps(v, _mm512_maskz_loadu_ps(live, shift + t));
+        sum = _mm512_fmadd_ps(v, _mm512_maskz_loadu_ps(live, c + t), sum);
+    }
+    return _mm512_reduce_add_ps(sum);
+}
+
+/* The eight lanes of the definition are the eight doubles of a register. */
+static double canonical(const float *x, const float *c, int32_t dims)
+{
+    __m512d a = _mm512_setzero_pd();
+    for (int32_t t = 0; t < dims; t += 8) {
+        const __mmask8 live = (__mmask8)first_lanes(dims - t);
+        __m512d v = _mm512_cvtps_pd(_mm256_maskz_loadu_ps(live, x + t));
+        __m512d e = _mm512_sub_pd(v, _mm512_cvtps_pd(_mm256_maskz_loadu_ps(live, c + t)));
+        a = _mm512_add_pd(a, _mm512_mul_pd(e, e));
+    }
+    __m256d b = _mm256_add_pd(_mm512_castpd512_pd256(a), _mm512_extractf64x4_pd(a, 1));
+    __m128d f = _mm_add_pd(_mm256_castpd256_pd128(b), _mm256_extractf128_pd(b, 1));
+    return _mm_cvtsd_f64(f) + _mm_cvtsd_f64(_mm_unpackhi_pd(f, f));
+}
+
+static void add_row(int64_t *sum, const float *x, int32_t dims, double scale)
+{
+    const __m512d s = _mm512_set1_pd(scale);
+    for (int32_t t = 0; t < dims; t += 8) {
+        const __mmask8 live = (__mmask8)first_lanes(dims - t);
+        __m512d v = _mm512_mul_pd(_mm512_cvtps_pd(_mm256_maskz_loadu_ps(live, x + t)), s);
+        __m512i q = _mm512_cvtpd_epi64(v); /* rounds to nearest, ties to even */
+        __m512i old = _mm512_maskz_loadu_epi64(live, sum + t);
+        _mm512_mask_storeu_epi64(sum + t, live, _mm512_add_epi64(old, q));
+    }
+}
+
+const fkm_kernels fkm_kernels_avx512 = {
+    .isa = "avx512",
+    .panel = PANEL,
+    .tile = TILE,
+    .widen = widen,
+    .pack = pack,
+    .screen = screen,
+    .dot = dot,
+    .canonical = canonical,
+    .add_row = add_row,
+};
+
+#else
+typedef int fkm_kernels_avx512_needs_x86_64;
+#endif

@@ -1,0 +1,106 @@
+/* The readable kernels: plain C, any machine. The others are held against these. */
+#include "kernels.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { PANEL = 16, TILE = 4 };
+
+static void widen(float *out, const void *x, fkm_dtype t, int64_t n)
+{
+    size_t size = fkm_dtype_size(t);
+    const char *from = x;
+    for (int64_t i = 0; i < n; i++)
+        out[i] = fkm_dtype_to_float(t, from + (size_t)i * size);
+}
+
+static void pack(float *out, float *square, const float *x, int32_t rows, int32_t dims,
+    const float *shift, float scale)
+{
+    memset(square, 0, PANEL * sizeof *square);
+    for (int32_t t = 0; t < dims; t++) {
+        for (int32_t r = 0; r < PANEL; r++) {
+            float v = r < rows ? x[(int64_t)r * dims + t] * scale - shift[t] : 0;
+            out[(int64_t)t * PANEL + r] = v;
+            square[r] += v * v;
+        }
+    }
+}
+
+/* score[j][r] = -half[j] + sum over t of panel[t][r] * tile[t][j], summed by segments. */
+static void score_tile(float score[TILE][PANEL], const float *panel, const float *tile,
+    const float *half, int32_t dims)
+{
+    for (int32_t j = 0; j < TILE; j++)
+        for (int32_t r = 0; r < PANEL; r++)
+            score[j][r] = -half[j];
+    for (int32_t begin = 0; begin < dims; begin += FKM_SEGMENT) {
+        int32_t end = begin + FKM_SEGMENT < dims ? begin + FKM_SEGMENT : dims;
+        float part[TILE][PANEL] = {{0}};
+        for (int32_t t = begin; t < end; t++)
+            for (int32_t j = 0; j < TILE; j++)
+                for (int32_t r = 0; r < PANEL; r++)
+                    part[j][r] += panel[(int64_t)t * PANEL + r] * tile[(int64_t)t * TILE + j];
+        for (int32_t j = 0; j < TILE; j++)
+            for (int32_t r = 0; r < PANEL; r++)
+                score[j][r] += part[j][r];
+    }
+}
+
+static void screen(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int32_t begin, int32_t end)
+{
+    const float *x = b->panels + (int64_t)panel * PANEL * t->dims;
+    int32_t row0 = panel * PANEL;
+    for (int32_t i = begin; i < end; i++) {
+        float score[TILE][PANEL];
+        int32_t first = i * TILE;
+        score_tile(score, x, t->packed + (int64_t)first * t->dims, t->half + first, t->dims);
+        for (int32_t r = 0; r < PANEL; r++) {
+            int32_t row = row0 + r;
+            for (int32_t j = 0; j < TILE; j++) {
+                float margin = b->norm[row] * t->tile_slope[i] + t->tile_offset[i] + b->slack[row];
+                if (score[j][r] >= b->floor[row] - margin)
+                    fkm_block_candidate(b, row, t, first + j, score[j][r]);
+            }
+        }
+    }
+}
+
+static float dot(const float *x, const float *shift, float scale, const float *c, int32_t dims)
+{
+    float part[16] = {0};
+    for (int32_t t = 0; t < dims; t++)
+        part[t % 16] += (x[t] * scale - shift[t]) * c[t];
+    float sum = 0;
+    for (int i = 0; i < 16; i++)
+        sum += part[i];
+    return sum;
+}
+
+static double canonical(const float *x, const float *c, int32_t dims)
+{
+    double a[8] = {0};
+    for (int32_t t = 0; t < dims; t++) {
+        double e = (double)x[t] - (double)c[t];
+        a[t % 8] += e * e;
+    }
+    return ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));
+}
+
+static void add_row(int64_t *sum, const float *x, int32_t dims, double scale)
+{
+    for (int32_t t = 0; t < dims; t++)
+        sum[t] += (int64_t)rint(x[t] * scale);
+}
+
+const fkm_kernels fkm_kernels_scalar = {
+    .isa = "scalar",
+    .panel = PANEL,
+    .tile = TILE,
+    .widen = widen,
+    .pack = pack,
+    .screen = screen,
+    .dot = dot,
+    .canonical = canonical,
+    .add_row = add_row,
+};

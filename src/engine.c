@@ -1,0 +1,600 @@
+/* Lloyd's algorithm: the loop, the stopping rule, empty clusters, progress and interruption.
+ *
+ * Knows no instruction set, device or file format. What makes two runs give the same bits lives in the
+ * backend (exact labels, integer sums); the engine adds no arithmetic of its own. */
+#include "fkm.h"
+
+#include "backend.h"
+#include "base/checked.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "plan.h"
+#include "scan.h"
+#include "seed.h"
+#include "source.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* One run of fkm_fit. */
+typedef struct run {
+    const fkm_fit_options *o;
+    const fkm_observer *w;
+    fkm_reader *in;
+    fkm_shape shape;
+    const fkm_backend_ops *ops;
+    fkm_plan_request request;
+    fkm_plan plan;
+    fkm_backend *backend;
+    fkm_source *source;
+    fkm_result *out;
+    double *distances; /* [chunk_rows]: of the search for farthest rows */
+    int64_t iteration_room;
+    double begin_s;
+} run;
+
+/* One problem of the batch within it. */
+typedef struct problem {
+    run *r;
+    int32_t index;
+    float *centroids;   /* [clusters][dims], in the result */
+    int32_t *labels;    /* [rows], in the result */
+    fkm_scan scan;      /* of all rows: complete after a resident load or the first streaming pass */
+    bool scanned;       /* or needs no scan: 8-bit types have no NaN, and one scale fits all */
+    fkm_scale scale;    /* in use; a guess until scanned */
+    bool squares_known; /* the backend has the constant of inertia for this scale */
+    int32_t iteration;
+    fkm_problem_result *result;
+} problem;
+
+static bool stopped(const run *r)
+{
+    return r->w && r->w->stop && *r->w->stop;
+}
+
+static bool is_eight_bit(const run *r)
+{
+    return r->shape.dtype == FKM_U8 || r->shape.dtype == FKM_I8;
+}
+
+static int64_t base_row(const problem *p)
+{
+    return p->index * p->r->shape.rows;
+}
+
+static void report_progress(const problem *p, int64_t rows_done)
+{
+    const run *r = p->r;
+    if (!r->w || !r->w->progress)
+        return;
+    int32_t n = r->out->iteration_count;
+    fkm_progress progress = {
+        .problem = p->index,
+        .iteration = p->iteration,
+        .max_iter = r->o->max_iter,
+        .rows_done = rows_done,
+        .rows_total = r->shape.rows,
+        .bytes_read = fkm_source_bytes_read(r->source),
+        .elapsed_s = fkm_now() - r->begin_s,
+        .last = n > 0 ? &r->out->iterations[n - 1] : NULL,
+        .before = n > 1 ? &r->out->iterations[n - 2] : NULL,
+    };
+    r->w->progress(r->w->arg, &progress);
+}
+
+static fkm_status record_iteration(run *r, const fkm_iteration *it, fkm_err *e)
+{
+    fkm_result *out = r->out;
+    if (out->iteration_count == r->iteration_room) {
+        fkm_iteration *more = NULL;
+        int64_t room = r->iteration_room ? 2 * r->iteration_room : 64;
+        FKM_TRY(fkm_alloc(&more, room, sizeof *more, "iteration statistics", e));
+        if (out->iteration_count)
+            memcpy(more, out->iterations, (size_t)out->iteration_count * sizeof *more);
+        fkm_free(out->iterations);
+        out->iterations = more;
+        r->iteration_room = room;
+    }
+    out->iterations[out->iteration_count++] = *it;
+    return FKM_OK;
+}
+
+static void count_screening(run *r, const fkm_pass *pass)
+{
+    fkm_screening *s = &r->out->run.screening;
+    s->rows_screened += pass->rows;
+    s->rows_in_doubt += pass->in_doubt;
+    s->candidates += pass->candidates;
+    s->rescans += pass->rescans;
+    s->rows_skipped_by_bounds += pass->skipped_by_bounds;
+    r->out->run.distances += pass->rows * r->o->clusters;
+}
+
+/* ---- one pass over the rows ---- */
+
+/* NaN or Inf turned up while streaming: reads on, only to count, and says where and how many. */
+static fkm_status fail_not_finite(problem *p, fkm_err *e)
+{
+    run *r = p->r;
+    fkm_rows rows;
+    do {
+        FKM_TRY(fkm_source_next(r->source, &rows, e));
+        if (stopped(r))
+            return fkm_fail(e, FKM_ESTOPPED, "stopped by a signal");
+        fkm_scan_add(&p->scan, rows.x, r->shape.dtype, rows.row0, rows.count, r->shape.dims);
+    } while (rows.count > 0);
+    return fkm_scan_not_finite(&p->scan, r->in, base_row(p), e);
+}
+
+/* Labels all rows. With `update`, sums and inertia too. The first pass of a stream also scans the rows:
+ * should they disprove the scale that was guessed, the sums are given up (*scale_failed). */
+static fkm_status label_rows(
+    problem *p, bool update, fkm_pass *pass, bool *scale_failed, fkm_err *e)
+{
+    run *r = p->r;
+    fkm_rows rows;
+    int64_t done = 0;
+    bool scanning = !p->scanned;
+    fkm_pass_options options = {.update = update, .squares = update && !p->squares_known};
+    *scale_failed = false;
+    FKM_TRY(r->ops->begin(r->backend, &options, e));
+    for (;;) {
+        if (stopped(r))
+            return fkm_fail(e, FKM_ESTOPPED, "stopped by a signal");
+        FKM_TRY(fkm_source_next(r->source, &rows, e));
+        if (rows.count == 0)
+            break;
+        if (scanning) {
+            fkm_scan_add(
+                &p->scan, rows.x, r->shape.dtype, rows.row0, rows.count, r->shape.dims);
+            if (p->scan.rows_not_finite && !r->o->skip_nan)
+                return fail_not_finite(p, e);
+            if (!*scale_failed && !fkm_scale_holds(p->scale, &p->scan, r->shape.rows)) {
+                *scale_failed = true; /* finish the scan; the pass is repeated */
+                fkm_verbose("the sample missed the largest value: the first pass is repeated");
+            }
+        }
+        if (!*scale_failed)
+            FKM_TRY(r->ops->feed(r->backend, &rows, p->labels + rows.row0, NULL, e));
+        done += rows.count;
+        report_progress(p, done);
+    }
+    FKM_TRY(r->ops->end(r->backend, pass, e));
+    p->scanned = true;
+    p->squares_known = p->squares_known || options.squares;
+    count_screening(r, pass);
+    return FKM_OK;
+}
+
+/* Sets the scale; for 128-bit sums the backend is opened anew with room for them, which is in the plan.
+ * It then has the problem's first centroids again. */
+static fkm_status use_scale(problem *p, fkm_scale scale, fkm_err *e)
+{
+    run *r = p->r;
+    p->scale = scale;
+    p->squares_known = false;
+    if (scale.wide && !r->plan.wide) {
+        fkm_verbose("sums take 128-bit integers: the largest value is far above the typical one");
+        r->ops->close(r->backend);
+        r->backend = NULL;
+        r->plan.wide = true;
+        FKM_TRY(r->ops->open(&r->backend, &r->plan, e));
+        FKM_TRY(r->ops->set_centroids(r->backend, p->centroids, e));
+    }
+    return r->ops->set_scale(r->backend, scale, e);
+}
+
+/* ---- empty clusters ---- */
+
+/* The farthest rows so far: a heap with the least far on top, at most `room`. */
+typedef struct far_row {
+    double distance;
+    int64_t row;
+} far_row;
+
+/* a is a worse donor than b: nearer, or as far but a higher row. */
+static bool nearer(far_row a, far_row b)
+{
+    return a.distance < b.distance || (a.distance == b.distance && a.row > b.row);
+}
+
+static void sift_down(far_row *heap, int32_t size, int32_t i)
+{
+    far_row v = heap[i];
+    for (;;) {
+        int32_t child = 2 * i + 1;
+        if (child >= size)
+            break;
+        if (child + 1 < size && nearer(heap[child + 1], heap[child]))
+            child++;
+        if (!nearer(heap[child], v))
+            break;
+        heap[i] = heap[child];
+        i = child;
+    }
+    heap[i] = v;
+}
+
+static void offer(far_row *heap, int32_t *size, int32_t room, far_row v)
+{
+    if (*size < room) {
+        heap[(*size)++] = v;
+        if (*size == room)
+            for (int32_t i = room / 2; i-- > 0;)
+                sift_down(heap, room, i);
+    } else if (nearer(heap[0], v)) {
+        heap[0] = v;
+        sift_down(heap, room, 0);
+    }
+}
+
+static int farthest_first(const void *a, const void *b)
+{
+    return nearer(*(const far_row *)a, *(const far_row *)b) ? 1 : -1;
+}
+
+/* heap: the `room` rows farthest from their own centroid, farthest first; returns how many in *size. */
+static fkm_status find_farthest(problem *p, far_row *heap, int32_t room, int32_t *size, fkm_err *e)
+{
+    run *r = p->r;
+    fkm_rows rows;
+    *size = 0;
+    for (;;) {
+        if (stopped(r))
+            return fkm_fail(e, FKM_ESTOPPED, "stopped by a signal");
+        FKM_TRY(fkm_source_next(r->source, &rows, e));
+        if (rows.count == 0)
+            break;
+        const int32_t *labels = p->labels + rows.row0;
+        FKM_TRY(r->ops->distances(r->backend, &rows, labels, r->distances, e));
+        for (int64_t i = 0; i < rows.count; i++)
+            if (labels[i] >= 0)
+                offer(heap, size, room, (far_row){r->distances[i], rows.row0 + i});
+    }
+    qsort(heap, (size_t)*size, sizeof *heap, farthest_first);
+    return FKM_OK;
+}
+
+/* Moves the centroids to the means; empty clusters take the rows farthest from their own (old) centroid,
+ * in increasing order of the cluster's index. reference.py: update, farthest. */
+static fkm_status move_centroids(problem *p, const fkm_pass *pass, fkm_iteration *it, fkm_err *e)
+{
+    run *r = p->r;
+    bool reseed = pass->empty > 0 && r->o->empty == FKM_EMPTY_FARTHEST;
+    int64_t *counts = r->out->counts + (int64_t)p->index * r->o->clusters;
+    fkm_status st = FKM_OK;
+    far_row *rows = NULL;
+    int32_t found = 0;
+    if (reseed) {
+        FKM_TRY(fkm_alloc(&rows, pass->empty, sizeof *rows, "farthest rows", e));
+        FKM_GO(find_farthest(p, rows, pass->empty, &found, e));
+    }
+    FKM_GO(r->ops->move(r->backend, &it->max_shift, e));
+    if (reseed) {
+        FKM_GO(r->ops->get_centroids(r->backend, p->centroids, counts, e));
+        for (int32_t j = 0; j < r->o->clusters && it->reseeded < found; j++) {
+            if (counts[j] > 0)
+                continue;
+            float *c = p->centroids + (int64_t)j * r->shape.dims;
+            FKM_GO(fkm_source_row(r->source, rows[it->reseeded++].row, c, e));
+        }
+        FKM_GO(r->ops->set_centroids(r->backend, p->centroids, e));
+    }
+out:
+    fkm_free(rows);
+    return st;
+}
+
+/* ---- one problem ---- */
+
+/* The first pass: in a stream it may find that its scale was wrong, then it is done again. */
+static fkm_status assign_rows(problem *p, fkm_pass *pass, fkm_err *e)
+{
+    bool first = !p->scanned, failed = false;
+    FKM_TRY(label_rows(p, true, pass, &failed, e));
+    if (!first)
+        return FKM_OK;
+    fkm_scale scale;
+    int64_t used = p->r->shape.rows - p->scan.rows_not_finite;
+    FKM_TRY(fkm_scale_choose(&scale, &p->scan, used, p->r->in, base_row(p), e));
+    if (!failed && scale.exponent == p->scale.exponent && scale.wide == p->scale.wide)
+        return FKM_OK;
+    FKM_TRY(use_scale(p, scale, e));
+    memset(p->labels, -1, (size_t)p->r->shape.rows * sizeof *p->labels);
+    return label_rows(p, true, pass, &failed, e);
+}
+
+static fkm_status check_empty(const problem *p, const fkm_pass *pass, fkm_err *e)
+{
+    if (pass->empty == 0 || p->r->o->empty != FKM_EMPTY_ERROR)
+        return FKM_OK;
+    fkm_fail(e, FKM_EDATA, "%d of %d clusters have no rows in iteration %d (--empty error)",
+        pass->empty, p->r->o->clusters, p->iteration);
+    return fkm_hint(e, "use fewer clusters, another --seed, or --empty farthest");
+}
+
+/* Iterates until the labels repeat, the inertia settles, or max_iter; *pass is the last pass, whose labels
+ * belong to the backend's centroids unless *moved. */
+static fkm_status iterate(problem *p, fkm_pass *pass, bool *moved, fkm_err *e)
+{
+    run *r = p->r;
+    double before = INFINITY;
+    int32_t reseeded_before = 0;
+    *moved = false;
+    for (p->iteration = 1; p->iteration <= r->o->max_iter; p->iteration++) {
+        double begin = fkm_now(), wait = fkm_source_wait(r->source);
+        FKM_TRY(assign_rows(p, pass, e));
+        FKM_TRY(check_empty(p, pass, e));
+        fkm_iteration it = {
+            .problem = p->index,
+            .i = p->iteration,
+            .inertia = pass->inertia,
+            .moved = pass->moved,
+            .empty = pass->empty,
+        };
+        bool fixpoint = p->iteration > 1 && pass->moved == 0;
+        bool settled = r->o->tol > 0 && p->iteration > 1 && reseeded_before == 0 &&
+            before - pass->inertia < r->o->tol * before;
+        p->result->converged = fixpoint || settled;
+        *moved = !p->result->converged;
+        if (*moved)
+            FKM_TRY(move_centroids(p, pass, &it, e));
+        p->result->iterations = p->iteration;
+        p->result->reseeded += it.reseeded;
+        it.seconds = fkm_now() - begin;
+        it.read_wait_s = fkm_source_wait(r->source) - wait;
+        FKM_TRY(record_iteration(r, &it, e));
+        if (r->w && r->w->iterated)
+            r->w->iterated(r->w->arg, &it);
+        if (!*moved)
+            return FKM_OK;
+        before = pass->inertia;
+        reseeded_before = it.reseeded;
+    }
+    return FKM_OK;
+}
+
+static int compare_sizes(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+static fkm_status describe_clusters(problem *p, fkm_err *e)
+{
+    int32_t k = p->r->o->clusters;
+    const int64_t *counts = p->r->out->counts + (int64_t)p->index * k;
+    fkm_problem_result *out = p->result;
+    int64_t *sorted = NULL;
+    double squares = 0, n = (double)out->rows_used;
+    FKM_TRY(fkm_alloc(&sorted, k, sizeof *sorted, "cluster sizes", e));
+    memcpy(sorted, counts, (size_t)k * sizeof *sorted);
+    qsort(sorted, (size_t)k, sizeof *sorted, compare_sizes);
+    out->empty = 0;
+    for (int32_t j = 0; j < k; j++) {
+        out->empty += counts[j] == 0;
+        squares += (double)counts[j] * (double)counts[j];
+    }
+    out->size_min = sorted[0];
+    out->size_median = sorted[(k - 1) / 2];
+    out->size_max = sorted[k - 1];
+    out->imbalance = n > 0 ? k * squares / (n * n) : 0;
+    fkm_free(sorted);
+    return FKM_OK;
+}
+
+static fkm_status check_rows(const problem *p, int64_t usable, fkm_err *e)
+{
+    int32_t k = p->r->o->clusters;
+    if (k <= usable)
+        return FKM_OK;
+    fkm_fail(e, FKM_EDATA, "%d clusters were asked for, but the data has only %lld %s", k,
+        (long long)usable, usable < p->r->shape.rows ? "rows without NaN or Inf" : "rows");
+    return fkm_hint(e, "use -k %lld or less", (long long)usable);
+}
+
+/* The first centroids: given, or random rows. */
+static fkm_status choose_centroids(problem *p, fkm_err *e)
+{
+    const run *r = p->r;
+    const fkm_fit_options *o = r->o;
+    int64_t cells = (int64_t)o->clusters * r->shape.dims;
+    if (o->init) {
+        memcpy(p->centroids, o->init + (o->init_batch ? p->index * cells : 0),
+            (size_t)cells * sizeof(float));
+        return FKM_OK;
+    }
+    bool not_finite = false;
+    fkm_status st = fkm_seed_random(p->centroids, r->source, r->shape.rows, r->shape.dims,
+        o->clusters, o->seed, o->skip_nan ? NULL : &not_finite, e);
+    return not_finite ? fail_not_finite(p, e) : st;
+}
+
+/* The scale of the sums: known after a resident load; in a stream guessed from a sample of rows, and
+ * checked by the first pass. 8-bit values are summed exactly at any scale that cannot overflow. */
+static fkm_status choose_scale(problem *p, fkm_err *e)
+{
+    run *r = p->r;
+    int64_t rows = r->shape.rows;
+    fkm_scale scale = {0, false};
+    if (is_eight_bit(r))
+        return use_scale(p, scale, e);
+    if (p->scanned) {
+        FKM_TRY(fkm_scale_choose(
+            &scale, &p->scan, rows - p->scan.rows_not_finite, r->in, base_row(p), e));
+        return use_scale(p, scale, e);
+    }
+    fkm_scan sample;
+    FKM_TRY(fkm_seed_sample(&sample, r->source, rows, r->shape.dims, r->o->seed, e));
+    if (fkm_scale_choose(&scale, &sample, rows, r->in, base_row(p), e) != FKM_OK)
+        scale = (fkm_scale){0, false};
+    return use_scale(p, scale, e);
+}
+
+/* Loads the rows (resident) or starts to read them (stream), sets first centroids and scale. */
+static fkm_status start_problem(problem *p, fkm_err *e)
+{
+    run *r = p->r;
+    const fkm_fit_options *o = r->o;
+    int64_t rows = r->shape.rows;
+    p->iteration = 0;
+    report_progress(p, 0);
+    FKM_TRY(check_rows(p, rows, e));
+    fkm_scan_init(&p->scan);
+    bool eight_bit = is_eight_bit(r);
+    FKM_TRY(fkm_source_start(r->source, p->index, eight_bit ? NULL : &p->scan, r->w, e));
+    p->scanned = r->out->run.plan.resident || eight_bit;
+    if (p->scan.rows_not_finite && !o->skip_nan)
+        return fkm_scan_not_finite(&p->scan, r->in, base_row(p), e);
+    FKM_TRY(check_rows(p, rows - p->scan.rows_not_finite, e));
+
+    FKM_TRY(choose_centroids(p, e));
+    r->ops->reset(r->backend);
+    FKM_TRY(r->ops->set_centroids(r->backend, p->centroids, e));
+    memset(p->labels, -1, (size_t)rows * sizeof *p->labels);
+    return choose_scale(p, e);
+}
+
+static fkm_status fit_problem(run *r, int32_t index, fkm_err *e)
+{
+    const fkm_fit_options *o = r->o;
+    fkm_result *out = r->out;
+    problem p = {
+        .r = r,
+        .index = index,
+        .centroids = out->centroids + (int64_t)index * o->clusters * r->shape.dims,
+        .labels = out->labels + index * r->shape.rows,
+        .result = &out->problems[index],
+    };
+    double begin = fkm_now();
+    fkm_pass pass = {0};
+    bool moved, failed;
+    FKM_TRY(start_problem(&p, e));
+    out->run.init_s += fkm_now() - begin;
+    FKM_TRY(iterate(&p, &pass, &moved, e));
+    if (moved) { /* labels must belong to the centroids that are returned */
+        fkm_source_last_pass(r->source);
+        FKM_TRY(label_rows(&p, true, &pass, &failed, e));
+        p.result->converged = pass.moved == 0;
+    }
+    FKM_TRY(r->ops->get_centroids(
+        r->backend, p.centroids, out->counts + (int64_t)index * o->clusters, e));
+    p.result->inertia = pass.inertia;
+    p.result->rows_used = pass.rows;
+    p.result->rows_skipped = pass.skipped;
+    p.result->moved_last = pass.moved;
+    return describe_clusters(&p, e);
+}
+
+/* ---- the run ---- */
+
+static fkm_status allocate_result(run *r, fkm_err *e)
+{
+    fkm_result *out = r->out;
+    int64_t clusters, cells, rows;
+    out->batch = r->shape.batch;
+    out->rows = r->shape.rows;
+    out->clusters = r->o->clusters;
+    out->dims = r->shape.dims;
+    if (!fkm_mul_i64(&clusters, out->batch, out->clusters) ||
+        !fkm_mul_i64(&cells, clusters, out->dims) || !fkm_mul_i64(&rows, out->batch, out->rows))
+        return fkm_fail(e, FKM_ENOMEM, "%lld problems of %d clusters and %d dims are too large",
+            (long long)out->batch, out->clusters, out->dims);
+    FKM_TRY(fkm_alloc(&out->centroids, cells, sizeof(float), "the centroids", e));
+    FKM_TRY(fkm_alloc(&out->labels, rows, sizeof(int32_t), "the labels", e));
+    FKM_TRY(fkm_alloc(&out->counts, clusters, sizeof(int64_t), "cluster sizes", e));
+    return fkm_calloc(&out->problems, out->batch, sizeof *out->problems, "results", e);
+}
+
+static fkm_status make_plan(run *r, fkm_err *e)
+{
+    const fkm_fit_options *o = r->o;
+    int64_t batch = r->shape.batch, k = o->clusters;
+    int64_t result = fkm_mul_sat(batch, fkm_mul_sat(k, 4 * (int64_t)r->shape.dims + 8));
+    result = fkm_add_sat(result, fkm_mul_sat(batch, sizeof(fkm_problem_result)));
+    result = fkm_add_sat(result, k * 24); /* draws, farthest rows, sorted sizes: one at a time */
+    result = fkm_add_sat(
+        result, 2 * (int64_t)sizeof(fkm_iteration) * fkm_mul_sat(fkm_min_i64(o->max_iter, 4096), batch));
+    r->request = (fkm_plan_request){
+        .machine = &o->machine,
+        .shape = &r->shape,
+        .row_read_bytes = fkm_reader_row_bytes(r->in),
+        .clusters = o->clusters,
+        .top = 1,
+        .update = true,
+        .wide = true, /* counted, allocated when the data asks for it */
+        .may_stay = true,
+        .labels_bytes = fkm_mul_sat(fkm_mul_sat(batch, r->shape.rows), sizeof(int32_t)),
+        .result_bytes = result,
+        .bytes_per_row = sizeof(double),
+    };
+    FKM_TRY(fkm_backend_choose(&r->ops, &r->request.devices, o->machine.device, e));
+    r->request.ops = r->ops;
+    FKM_TRY(fkm_plan_make(&r->out->run.plan, &r->plan, &r->request, e));
+    r->plan.wide = false;
+    return FKM_OK;
+}
+
+static fkm_status open_run(run *r, fkm_err *e)
+{
+    fkm_run_plan *plan = &r->out->run.plan;
+    FKM_TRY(make_plan(r, e));
+    FKM_TRY(r->ops->open(&r->backend, &r->plan, e));
+    plan->isa = r->ops->isa(r->backend);
+    if (r->w && r->w->planned)
+        r->w->planned(r->w->arg, plan);
+    FKM_TRY(fkm_source_open(&r->source, r->in, plan, e));
+    FKM_TRY(fkm_alloc(&r->distances, plan->chunk_rows, sizeof(double), "distances", e));
+    return allocate_result(r, e);
+}
+
+static fkm_status check_options(const fkm_fit_options *o, const fkm_shape *shape, fkm_err *e)
+{
+    if (o->clusters < 1 || o->clusters > FKM_MAX_CLUSTERS)
+        return fkm_fail(e, FKM_EUSAGE, "%d clusters: expected 1 to %d", o->clusters, FKM_MAX_CLUSTERS);
+    if (shape->dims < 1 || shape->dims > FKM_MAX_DIMS)
+        return fkm_fail(e, FKM_EDATA, "%d dims: expected 1 to %d", shape->dims, FKM_MAX_DIMS);
+    if (o->max_iter < 1 || !(o->tol >= 0))
+        return fkm_fail(e, FKM_EUSAGE, "max_iter must be at least 1, tol at least 0");
+    return FKM_OK;
+}
+
+static void finish_stats(run *r)
+{
+    fkm_run_stats *s = &r->out->run;
+    s->total_s = fkm_now() - r->begin_s;
+    s->read_wait_s = fkm_source_wait(r->source);
+    s->compute_s = s->total_s - s->read_wait_s;
+    s->bytes_read = fkm_source_bytes_read(r->source);
+    s->flop = fkm_mul_sat(s->distances, 2 * (int64_t)r->shape.dims);
+    for (int64_t i = 0; i < r->out->batch; i++) {
+        const fkm_problem_result *p = &r->out->problems[i];
+        if (p->empty > 0)
+            fkm_warn("%d of %d clusters have no rows%s", p->empty, r->o->clusters,
+                r->o->empty == FKM_EMPTY_KEEP ? "" : ": fewer distinct rows than clusters?");
+    }
+}
+
+fkm_status fkm_fit(fkm_result *out, fkm_reader *in, const fkm_fit_options *o, const fkm_observer *w,
+    fkm_err *e)
+{
+    fkm_status st = FKM_OK;
+    run r = {.o = o, .w = w, .in = in, .out = out, .shape = *fkm_reader_shape(in)};
+    memset(out, 0, sizeof *out);
+    r.begin_s = fkm_now();
+    FKM_TRY(check_options(o, &r.shape, e));
+    FKM_GO(open_run(&r, e));
+    for (int32_t i = 0; i < out->batch; i++)
+        FKM_GO(fit_problem(&r, i, e));
+    finish_stats(&r);
+out:
+    fkm_free(r.distances);
+    fkm_source_close(r.source);
+    if (r.backend)
+        r.ops->close(r.backend);
+    if (st != FKM_OK)
+        fkm_result_free(out);
+    return st;
+}

@@ -1,0 +1,30 @@
+/* Defaults, and the life of a result. */
+#include "fkm.h"
+
+#include "base/mem.h"
+#include "cpu/backend_cpu.h"
+
+#include <string.h>
+
+void fkm_fit_options_default(fkm_fit_options *o)
+{
+    memset(o, 0, sizeof *o);
+    o->max_iter = 100;
+    o->tol = 1e-4;
+    o->empty = FKM_EMPTY_FARTHEST;
+}
+
+void fkm_result_free(fkm_result *r)
+{
+    fkm_free(r->centroids);
+    fkm_free(r->labels);
+    fkm_free(r->counts);
+    fkm_free(r->problems);
+    fkm_free(r->iterations);
+    memset(r, 0, sizeof *r);
+}
+
+const char *fkm_isa_name(int i, bool *usable)
+{
+    return fkm_backend_cpu_isa(i, usable);
+}

@@ -1,0 +1,81 @@
+/* One plan before the work: see plan.h. Every large allocation of a run is counted here. */
+#include "plan.h"
+
+#include "base/checked.h"
+#include "base/mem.h"
+#include "base/sysinfo.h"
+
+#include <string.h>
+
+#define RING_CHUNKS 3                     /* one computed, one ready, one being read */
+#define RING_CHUNK_BYTES ((int64_t)64 << 20)
+#define RING_CHUNK_MIN_BYTES ((int64_t)64 << 10)
+#define RESIDENT_CHUNK_ROWS (256 << 10)   /* the stop flag is looked at between chunks */
+
+/* Bytes of the whole run with chunks of so many rows; fills the plans' parts. */
+static int64_t total_bytes(
+    fkm_run_plan *run, fkm_plan *backend, const fkm_plan_request *r, bool resident, int64_t chunk)
+{
+    const fkm_shape *shape = r->shape;
+    int64_t row = fkm_mul_sat(shape->dims, (int64_t)fkm_dtype_size(shape->dtype));
+    run->resident = resident;
+    run->ring_chunks = resident ? 0 : RING_CHUNKS;
+    run->chunk_rows = backend->chunk_rows = chunk;
+    run->rows_bytes = fkm_mul_sat(row, resident ? shape->rows : chunk * RING_CHUNKS);
+    run->backend_bytes = r->ops->bytes(backend);
+    run->result_bytes = fkm_add_sat(r->result_bytes, fkm_mul_sat(chunk, r->bytes_per_row));
+    run->labels_bytes = r->labels_bytes;
+    int64_t total = fkm_add_sat(run->rows_bytes, run->backend_bytes);
+    total = fkm_add_sat(total, fkm_add_sat(run->result_bytes, run->labels_bytes));
+    return run->planned_bytes = total;
+}
+
+static fkm_status does_not_fit(const fkm_run_plan *run, const fkm_plan_request *r, fkm_err *e)
+{
+    char text[6][32];
+    fkm_fail(e, FKM_ENOMEM,
+        "needs at least %s, %s %s (rows in flight %s, labels %s, centroids and sums %s, results and "
+        "buffers %s)", fkm_bytes_text(text[0], 32, run->planned_bytes),
+        r->machine->memory_bytes ? "--memory allows" : "half of the available memory is",
+        fkm_bytes_text(text[1], 32, run->memory_limit_bytes),
+        fkm_bytes_text(text[2], 32, run->rows_bytes), fkm_bytes_text(text[3], 32, run->labels_bytes),
+        fkm_bytes_text(text[4], 32, run->backend_bytes),
+        fkm_bytes_text(text[5], 32, run->result_bytes));
+    return fkm_hint(e, "give --memory %lldM or more, fewer clusters, or fewer --threads",
+        (long long)(run->planned_bytes / (1 << 20) + 1));
+}
+
+fkm_status fkm_plan_make(
+    fkm_run_plan *run, fkm_plan *backend, const fkm_plan_request *r, fkm_err *e)
+{
+    const fkm_shape *shape = r->shape;
+    int64_t available = fkm_memory_available();
+    memset(run, 0, sizeof *run);
+    run->backend = r->ops->name;
+    run->threads = r->machine->threads > 0 ? r->machine->threads : fkm_cpu_count();
+    run->memory_limit_bytes = r->machine->memory_bytes > 0 ? r->machine->memory_bytes : available / 2;
+    run->read_bytes_per_pass = fkm_mul_sat(shape->rows, r->row_read_bytes);
+    *backend = (fkm_plan){
+        .rows = shape->rows,
+        .dims = shape->dims,
+        .clusters = r->clusters,
+        .dtype = shape->dtype,
+        .update = r->update,
+        .wide = r->wide,
+        .top = r->top,
+        .threads = run->threads,
+        .isa = r->machine->isa,
+        .devices = r->devices,
+    };
+    int64_t limit = fkm_min_i64(run->memory_limit_bytes, available);
+    int64_t chunk = fkm_min_i64(shape->rows, RESIDENT_CHUNK_ROWS);
+    if (r->may_stay && total_bytes(run, backend, r, true, chunk) <= limit)
+        return FKM_OK;
+    int64_t row = fkm_max_i64(1, (int64_t)shape->dims * (int64_t)fkm_dtype_size(shape->dtype));
+    int64_t least = fkm_max_i64(1, fkm_min_i64(shape->rows, RING_CHUNK_MIN_BYTES / row));
+    chunk = fkm_max_i64(least, fkm_min_i64(shape->rows, RING_CHUNK_BYTES / row));
+    chunk = fkm_min_i64(chunk, INT32_MAX / 2); /* row indices within a chunk are int32 */
+    while (total_bytes(run, backend, r, false, chunk) > limit && chunk > least)
+        chunk = fkm_max_i64(least, chunk / 2);
+    return run->planned_bytes <= limit ? FKM_OK : does_not_fit(run, r, e);
+}

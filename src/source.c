@@ -1,0 +1,340 @@
+/* Where the rows of a pass come from: see source.h. */
+#include "source.h"
+
+#include "base/checked.h"
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/thread.h"
+
+#include <pthread.h>
+#include <string.h>
+
+#define LOAD_CHUNK_BYTES (8 << 20) /* of a resident load: scanned while the next one is read */
+
+/* One buffer of the ring. Filled by the thread, read by the consumer, in turn. */
+typedef struct slot {
+    char *data;
+    int64_t row0, count;
+    bool full;
+    fkm_status status; /* of reading it */
+    fkm_err error;
+} slot;
+
+struct fkm_source {
+    fkm_reader *in;
+    bool resident;
+    int64_t rows, chunk_rows; /* of one problem; of one chunk */
+    int64_t base;             /* first row of the problem in the data set */
+    int32_t dims;
+    fkm_dtype dtype;
+    size_t row_bytes;
+    char *data; /* resident: [rows][dims] */
+
+    int64_t at;    /* consumer: next row of this pass */
+    int64_t turn;  /* consumer: chunks taken since the thread started */
+    bool holding;  /* consumer: slot (turn - 1) % slots is in use */
+    double wait_s;
+
+    slot *ring;
+    int64_t slots;
+    pthread_t thread;
+    bool running;
+    pthread_mutex_t lock;      /* guards what follows, and ring[].full */
+    pthread_cond_t filled, freed;
+    bool closing, last_pass;
+    int64_t bytes_read;
+    int64_t pass_begun;        /* passes that the consumer has begun, since the thread started */
+    pthread_mutex_t reading;   /* the reader serves one at a time */
+};
+
+static fkm_status read_rows(fkm_source *s, int64_t row, int64_t count, void *dst, fkm_err *e)
+{
+    pthread_mutex_lock(&s->reading);
+    fkm_status st = fkm_reader_read(s->in, s->base + row, count, dst, e);
+    pthread_mutex_unlock(&s->reading);
+    pthread_mutex_lock(&s->lock);
+    s->bytes_read += count * fkm_reader_row_bytes(s->in);
+    pthread_mutex_unlock(&s->lock);
+    return st;
+}
+
+/* Waits until the slot may be filled for pass `pass`; false: stop. */
+static bool wait_for_turn(fkm_source *s, const slot *b, int64_t pass)
+{
+    pthread_mutex_lock(&s->lock);
+    while (!s->closing && (b->full || (s->last_pass && pass > s->pass_begun)))
+        pthread_cond_wait(&s->freed, &s->lock);
+    bool go = !s->closing;
+    pthread_mutex_unlock(&s->lock);
+    return go;
+}
+
+static void *thread_main(void *arg)
+{
+    fkm_source *s = arg;
+    int64_t turn = 0;
+    for (int64_t pass = 1;; pass++) {
+        for (int64_t row = 0; row < s->rows; row += s->chunk_rows) {
+            slot *b = &s->ring[turn++ % s->slots];
+            if (!wait_for_turn(s, b, pass))
+                return NULL;
+            b->row0 = row;
+            b->count = fkm_min_i64(s->chunk_rows, s->rows - row);
+            b->status = read_rows(s, row, b->count, b->data, &b->error);
+            pthread_mutex_lock(&s->lock);
+            b->full = true;
+            pthread_cond_signal(&s->filled);
+            pthread_mutex_unlock(&s->lock);
+            if (b->status != FKM_OK)
+                return NULL; /* the consumer finds the error in its turn */
+        }
+    }
+}
+
+static void stop_thread(fkm_source *s)
+{
+    if (!s->running)
+        return;
+    pthread_mutex_lock(&s->lock);
+    s->closing = true;
+    pthread_cond_broadcast(&s->freed);
+    pthread_mutex_unlock(&s->lock);
+    pthread_join(s->thread, NULL);
+    s->running = false;
+}
+
+static fkm_status start_thread(fkm_source *s, fkm_err *e)
+{
+    stop_thread(s);
+    for (int64_t i = 0; i < s->slots; i++)
+        s->ring[i].full = false;
+    s->closing = s->last_pass = s->holding = false;
+    s->at = s->turn = 0;
+    s->pass_begun = 1;
+    FKM_TRY(fkm_thread_start(&s->thread, thread_main, s, "the reading thread", e));
+    s->running = true;
+    return FKM_OK;
+}
+
+fkm_status fkm_source_open(
+    fkm_source **out, fkm_reader *in, const fkm_run_plan *plan, fkm_err *e)
+{
+    fkm_status st = FKM_OK;
+    fkm_source *s = NULL;
+    const fkm_shape *shape = fkm_reader_shape(in);
+    FKM_TRY(fkm_calloc(&s, 1, sizeof *s, "the source of rows", e));
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_mutex_init(&s->reading, NULL);
+    pthread_cond_init(&s->filled, NULL);
+    pthread_cond_init(&s->freed, NULL);
+    s->in = in;
+    s->resident = plan->resident;
+    s->rows = shape->rows;
+    s->chunk_rows = plan->chunk_rows;
+    s->dims = shape->dims;
+    s->dtype = shape->dtype;
+    s->row_bytes = (size_t)shape->dims * fkm_dtype_size(shape->dtype);
+    if (s->resident) {
+        FKM_GO(fkm_alloc(&s->data, s->rows, s->row_bytes, "the rows", e));
+    } else {
+        FKM_GO(fkm_calloc(&s->ring, plan->ring_chunks, sizeof *s->ring, "the ring", e));
+        s->slots = plan->ring_chunks;
+        for (int64_t i = 0; i < s->slots; i++)
+            FKM_GO(fkm_alloc(&s->ring[i].data, s->chunk_rows, s->row_bytes, "a chunk of rows", e));
+    }
+    *out = s;
+    return FKM_OK;
+out:
+    fkm_source_close(s);
+    return st;
+}
+
+void fkm_source_close(fkm_source *s)
+{
+    if (!s)
+        return;
+    stop_thread(s);
+    for (int64_t i = 0; i < s->slots; i++)
+        fkm_free(s->ring[i].data);
+    fkm_free(s->ring);
+    fkm_free(s->data);
+    pthread_cond_destroy(&s->filled);
+    pthread_cond_destroy(&s->freed);
+    pthread_mutex_destroy(&s->lock);
+    pthread_mutex_destroy(&s->reading);
+    fkm_free(s);
+}
+
+/* ---- a resident load: one thread reads, this one scans behind it ---- */
+
+typedef struct load {
+    fkm_source *s;
+    int64_t chunk, done; /* done: rows read, guarded by s->lock */
+    bool stop;
+    fkm_status status;
+    fkm_err error;
+} load;
+
+static void *load_main(void *arg)
+{
+    load *l = arg;
+    fkm_source *s = l->s;
+    for (int64_t row = 0; row < s->rows; row += l->chunk) {
+        int64_t n = fkm_min_i64(l->chunk, s->rows - row);
+        fkm_status st = read_rows(s, row, n, s->data + (size_t)row * s->row_bytes, &l->error);
+        pthread_mutex_lock(&s->lock);
+        l->status = st;
+        l->done = row + n;
+        bool stop = l->stop || st != FKM_OK;
+        pthread_cond_signal(&s->filled);
+        pthread_mutex_unlock(&s->lock);
+        if (stop)
+            break;
+    }
+    return NULL;
+}
+
+static fkm_status scan_behind(load *l, fkm_scan *scan, const fkm_observer *w, fkm_err *e)
+{
+    fkm_source *s = l->s;
+    if (scan)
+        fkm_scan_init(scan);
+    for (int64_t seen = 0; seen < s->rows;) {
+        double begin = fkm_now();
+        pthread_mutex_lock(&s->lock);
+        while (l->done == seen)
+            pthread_cond_wait(&s->filled, &s->lock);
+        int64_t done = l->done;
+        fkm_status st = l->status;
+        pthread_mutex_unlock(&s->lock);
+        s->wait_s += fkm_now() - begin;
+        if (st != FKM_OK)
+            return st;
+        if (w && w->stop && *w->stop)
+            return fkm_fail(e, FKM_ESTOPPED, "stopped by a signal");
+        if (scan)
+            fkm_scan_add(scan, s->data + (size_t)seen * s->row_bytes, s->dtype, seen, done - seen, s->dims);
+        seen = done;
+    }
+    return FKM_OK;
+}
+
+static fkm_status load_rows(fkm_source *s, fkm_scan *scan, const fkm_observer *w, fkm_err *e)
+{
+    load l = {.s = s};
+    l.chunk = fkm_max_i64(1, LOAD_CHUNK_BYTES / (int64_t)s->row_bytes);
+    pthread_t thread;
+    FKM_TRY(fkm_thread_start(&thread, load_main, &l, "the reading thread", e));
+    fkm_status st = scan_behind(&l, scan, w, e);
+    pthread_mutex_lock(&s->lock);
+    l.stop = true;
+    pthread_mutex_unlock(&s->lock);
+    pthread_join(thread, NULL);
+    if (st != FKM_OK && st != FKM_ESTOPPED)
+        *e = l.error;
+    return st;
+}
+
+fkm_status fkm_source_start(
+    fkm_source *s, int64_t problem, fkm_scan *scan, const fkm_observer *w, fkm_err *e)
+{
+    stop_thread(s);
+    s->base = problem * s->rows;
+    s->at = 0;
+    return s->resident ? load_rows(s, scan, w, e) : start_thread(s, e);
+}
+
+static fkm_status next_in_ring(fkm_source *s, fkm_rows *rows, fkm_err *e)
+{
+    slot *b = &s->ring[s->turn % s->slots];
+    double begin = fkm_now();
+    pthread_mutex_lock(&s->lock);
+    while (!b->full)
+        pthread_cond_wait(&s->filled, &s->lock);
+    pthread_mutex_unlock(&s->lock);
+    s->wait_s += fkm_now() - begin;
+    if (b->status != FKM_OK) {
+        *e = b->error;
+        return b->status;
+    }
+    s->turn++;
+    s->holding = true;
+    *rows = (fkm_rows){b->data, b->row0, b->count};
+    return FKM_OK;
+}
+
+static void release_slot(fkm_source *s)
+{
+    if (!s->holding)
+        return;
+    s->holding = false;
+    pthread_mutex_lock(&s->lock);
+    s->ring[(s->turn - 1) % s->slots].full = false;
+    pthread_cond_signal(&s->freed);
+    pthread_mutex_unlock(&s->lock);
+}
+
+fkm_status fkm_source_next(fkm_source *s, fkm_rows *rows, fkm_err *e)
+{
+    release_slot(s);
+    if (s->at == s->rows) {
+        *rows = (fkm_rows){NULL, s->rows, 0};
+        s->at = 0;
+        pthread_mutex_lock(&s->lock);
+        if (!s->last_pass)
+            s->pass_begun++;
+        pthread_cond_signal(&s->freed);
+        pthread_mutex_unlock(&s->lock);
+        return FKM_OK;
+    }
+    if (s->resident) {
+        int64_t n = fkm_min_i64(s->chunk_rows, s->rows - s->at);
+        *rows = (fkm_rows){s->data + (size_t)s->at * s->row_bytes, s->at, n};
+    } else {
+        FKM_TRY(next_in_ring(s, rows, e));
+    }
+    s->at += rows->count;
+    return FKM_OK;
+}
+
+void fkm_source_last_pass(fkm_source *s)
+{
+    pthread_mutex_lock(&s->lock);
+    s->last_pass = true;
+    pthread_mutex_unlock(&s->lock);
+}
+
+fkm_status fkm_source_row(fkm_source *s, int64_t row, float *out, fkm_err *e)
+{
+    const char *x;
+    char *copy = NULL;
+    if (s->resident) {
+        x = s->data + (size_t)row * s->row_bytes;
+    } else {
+        FKM_TRY(fkm_alloc(&copy, 1, s->row_bytes, "a row", e));
+        fkm_status st = read_rows(s, row, 1, copy, e);
+        if (st != FKM_OK) {
+            fkm_free(copy);
+            return st;
+        }
+        x = copy;
+    }
+    size_t item = fkm_dtype_size(s->dtype);
+    for (int32_t t = 0; t < s->dims; t++)
+        out[t] = fkm_dtype_to_float(s->dtype, x + (size_t)t * item);
+    fkm_free(copy);
+    return FKM_OK;
+}
+
+double fkm_source_wait(const fkm_source *s)
+{
+    return s->wait_s;
+}
+
+int64_t fkm_source_bytes_read(fkm_source *s)
+{
+    pthread_mutex_lock(&s->lock);
+    int64_t bytes = s->bytes_read;
+    pthread_mutex_unlock(&s->lock);
+    return bytes;
+}
