@@ -1,0 +1,81 @@
+/* The margin of screening: large enough on rows made to break it, and not larger than twice that.
+ *
+ * The row x = (1024, 1, 1, ...) meets two centroids. Both scores begin at about 512, where a float32 has
+ * steps of 2^-14. The true best, GOOD, then adds 499 times 0.49 of a step: each addition is rounded away.
+ * The other, BAD, adds 499 times 0.51 of a step: each addition is rounded up to a whole one. So BAD's
+ * computed score ends 486 steps above GOOD's, although its true score is below. Two margins of the proved
+ * size (about 257 steps each) keep GOOD as a candidate; two of half that size drop it. */
+#include "each_isa.h"
+
+#include "../../src/cpu/assign.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <string.h>
+
+enum { DIMS = 500, CLUSTERS = 7, GOOD = 5, BAD = 2 };
+
+static void make_case(float *x, float *c)
+{
+    const float step = 0x1p-14f, start = 0.5f * (1 + 0x1p-10f);
+    memset(c, 0, CLUSTERS * DIMS * sizeof *c); /* the others sit at zero, and keep the shift there */
+    x[0] = 1024;
+    c[GOOD * DIMS] = start + 13 * 0x1p-24f;
+    c[BAD * DIMS] = start;
+    for (int t = 1; t < DIMS; t++) {
+        x[t] = 1;
+        c[GOOD * DIMS + t] = 0.49f * step;
+        c[BAD * DIMS + t] = 0.51f * step;
+    }
+}
+
+static int32_t label_with(const fkm_kernels *k, const float *x, const float *c, double factor)
+{
+    fkm_err e = {0};
+    fkm_tiles tiles;
+    fkm_assign_scratch scratch;
+    int32_t label = -1;
+    assert_int_equal(fkm_tiles_open(&tiles, CLUSTERS, DIMS, k->tile, &e), FKM_OK);
+    assert_int_equal(
+        fkm_assign_scratch_open(&scratch, k, CLUSTERS, DIMS, FKM_F32, 1, &e), FKM_OK);
+    fkm_tiles_set(&tiles, c, factor);
+    fkm_assign_job job = {
+        .kernels = k,
+        .tiles = &tiles,
+        .centroids = c,
+        .dtype = FKM_F32,
+        .x = x,
+        .count = 1,
+        .labels = &label,
+    };
+    fkm_assign_block(&job, &scratch, 0, 1);
+    fkm_assign_scratch_close(&scratch);
+    fkm_tiles_close(&tiles);
+    return label;
+}
+
+static void margin_is_needed(void **state)
+{
+    (void)state;
+    static float x[DIMS], c[CLUSTERS * DIMS];
+    make_case(x, c);
+    double good = fkm_kernels_scalar.canonical(x, c + GOOD * DIMS, DIMS);
+    double bad = fkm_kernels_scalar.canonical(x, c + BAD * DIMS, DIMS);
+    assert_true(good < bad);
+    FOR_EACH_ISA(k)
+    {
+        assert_int_equal(label_with(k, x, c, 1), GOOD);
+        assert_int_equal(label_with(k, x, c, 0.5), BAD);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(margin_is_needed),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,355 @@
+/* Every CPU path against the definition, on nasty shapes, with guards round the outputs. */
+#include "each_isa.h"
+
+#include "../../src/base/mem.h"
+#include "../../src/cpu/assign.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define GUARD 64
+#define GUARD_BYTE 0xa5
+
+/* An array with guard bytes on both sides; 64-byte aligned. */
+static void *guarded(size_t bytes)
+{
+    size_t padded = (bytes + 63) / 64 * 64;
+    char *p = aligned_alloc(64, padded + 2 * GUARD);
+    assert_non_null(p);
+    memset(p, GUARD_BYTE, padded + 2 * GUARD);
+    return p + GUARD;
+}
+
+static void release(void *p, size_t bytes)
+{
+    const unsigned char *q = p;
+    for (size_t i = 0; i < GUARD; i++) {
+        assert_int_equal(q[-1 - (ptrdiff_t)i], GUARD_BYTE);
+        assert_int_equal(q[bytes + i], GUARD_BYTE);
+    }
+    free((char *)p - GUARD);
+}
+
+static const int32_t some_dims[] = {1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 100, 511, 512, 513, 1025};
+#define SOME_DIMS (int)(sizeof some_dims / sizeof some_dims[0])
+
+static void fill(float *x, int64_t n, uint64_t seed)
+{
+    uint64_t state = seed * 2654435761u + 1;
+    for (int64_t i = 0; i < n; i++)
+        x[i] = test_uniform(&state);
+}
+
+static void widen_is_exact(void **state)
+{
+    (void)state;
+    const fkm_dtype types[] = {FKM_F16, FKM_BF16, FKM_U8, FKM_I8};
+    uint16_t from[70];
+    uint64_t random = 7;
+    for (int i = 0; i < 70; i++)
+        from[i] = (uint16_t)test_random(&random);
+    FOR_EACH_ISA(k)
+    {
+        for (int t = 0; t < 4; t++) {
+            for (int64_t n = 0; n <= 67; n++) {
+                float *out = guarded((size_t)n * sizeof *out);
+                k->widen(out, from, types[t], n);
+                for (int64_t i = 0; i < n; i++) {
+                    size_t size = fkm_dtype_size(types[t]);
+                    float want = fkm_dtype_to_float(types[t], (char *)from + (size_t)i * size);
+                    assert_true(out[i] == want || (isnan(out[i]) && isnan(want)));
+                }
+                release(out, (size_t)n * sizeof *out);
+            }
+        }
+    }
+}
+
+static void pack_transposes(void **state)
+{
+    (void)state;
+    FOR_EACH_ISA(k)
+    {
+        for (int i = 0; i < SOME_DIMS; i++) {
+            int32_t dims = some_dims[i], panel = k->panel;
+            size_t bytes = (size_t)(panel * dims) * sizeof(float);
+            float *x = malloc(bytes), *shift = malloc((size_t)dims * sizeof(float));
+            fill(x, panel * dims, 3);
+            fill(shift, dims, 4);
+            for (int32_t rows = 1; rows <= panel; rows += rows < 3 ? 1 : 5) {
+                float *out = guarded(bytes), *square = guarded((size_t)panel * sizeof(float));
+                k->pack(out, square, x, rows, dims, shift, 0.25f);
+                for (int32_t r = 0; r < panel; r++) {
+                    double want_square = 0;
+                    for (int32_t t = 0; t < dims; t++) {
+                        float want = r < rows ? x[r * dims + t] * 0.25f - shift[t] : 0;
+                        assert_true(out[t * panel + r] == want);
+                        want_square += (double)want * want;
+                    }
+                    assert_true(fabs(square[r] - want_square) <= 1e-4 * want_square);
+                }
+                release(out, bytes);
+                release(square, (size_t)panel * sizeof(float));
+            }
+            free(x);
+            free(shift);
+        }
+    }
+}
+
+static void canonical_has_the_same_bits(void **state)
+{
+    (void)state;
+    FOR_EACH_ISA(k)
+    {
+        for (int i = 0; i < SOME_DIMS; i++) {
+            int32_t dims = some_dims[i];
+            float *x = malloc((size_t)dims * 4), *c = malloc((size_t)dims * 4);
+            for (uint64_t seed = 0; seed < 20; seed++) {
+                fill(x, dims, seed);
+                fill(c, dims, seed + 100);
+                for (int32_t t = 0; t < dims; t++)
+                    x[t] = ldexpf(x[t], (int)(seed * 13 % 200) - 100);
+                double got = k->canonical(x, c, dims);
+                double want = fkm_kernels_scalar.canonical(x, c, dims);
+                assert_memory_equal(&got, &want, sizeof got);
+            }
+            free(x);
+            free(c);
+        }
+    }
+}
+
+static void dot_is_within_its_bound(void **state)
+{
+    (void)state;
+    FOR_EACH_ISA(k)
+    {
+        for (int i = 0; i < SOME_DIMS; i++) {
+            int32_t dims = some_dims[i];
+            size_t bytes = (size_t)dims * sizeof(float);
+            float *x = malloc(bytes), *c = malloc(bytes), *shift = malloc(bytes);
+            fill(x, dims, 1);
+            fill(c, dims, 2);
+            fill(shift, dims, 3);
+            double want = 0, size = 0;
+            for (int32_t t = 0; t < dims; t++) {
+                double p = (double)(x[t] * 2 - shift[t]) * c[t];
+                want += p;
+                size += fabs(p);
+            }
+            double got = k->dot(x, shift, 2, c, dims);
+            assert_true(fabs(got - want) <= FKM_DOT_CHAIN(dims) * 0x1p-24 * size);
+            free(x);
+            free(c);
+            free(shift);
+        }
+    }
+}
+
+static void add_row_is_exact(void **state)
+{
+    (void)state;
+    FOR_EACH_ISA(k)
+    {
+        for (int i = 0; i < SOME_DIMS; i++) {
+            int32_t dims = some_dims[i];
+            float *x = malloc((size_t)dims * sizeof(float));
+            fill(x, dims, 9);
+            x[0] = -0x1.8p-40f; /* half a quantum away from an integer: ties to even */
+            const double scale = 0x1p40;
+            int64_t *sum = guarded((size_t)dims * sizeof *sum);
+            for (int32_t t = 0; t < dims; t++)
+                sum[t] = -5 + t;
+            k->add_row(sum, x, dims, scale);
+            for (int32_t t = 0; t < dims; t++)
+                assert_int_equal(sum[t], -5 + t + llrint(x[t] * scale));
+            release(sum, (size_t)dims * sizeof *sum);
+            free(x);
+        }
+    }
+}
+
+/* ---- whole blocks against a search by canonical distance ---- */
+
+typedef struct shape {
+    int32_t rows, dims, clusters;
+    int kind; /* of data */
+} shape;
+
+/* Centroids and rows: 0 random, 1 integers with ties, 2 duplicated centroids, 3 far from the origin,
+ * 4 huge, 5 tiny, 6 all centroids equal, 7 an outlying row and centroid. */
+static void fill_case(float *x, float *c, const shape *s)
+{
+    int64_t nx = (int64_t)s->rows * s->dims, nc = (int64_t)s->clusters * s->dims;
+    fill(x, nx, (uint64_t)s->dims);
+    fill(c, nc, (uint64_t)s->clusters + 77);
+    for (int64_t i = 0; i < nx + nc; i++) {
+        float *v = i < nx ? x + i : c + (i - nx);
+        switch (s->kind) {
+        case 1:
+            *v = rintf(*v * 3);
+            break;
+        case 3:
+            *v += 10000;
+            break;
+        case 4:
+            *v *= 0x1p+120f;
+            break;
+        case 5:
+            *v *= 0x1p-130f;
+            break;
+        default:
+            break;
+        }
+    }
+    for (int32_t j = 1; j < s->clusters; j++)
+        if (s->kind == 6 || (s->kind == 2 && j % 3 == 0))
+            memcpy(c + (int64_t)j * s->dims, c, (size_t)s->dims * sizeof *c);
+    if (s->kind == 7) {
+        x[nx - 1] = 1e12f;
+        c[nc - 1] = -1e12f;
+    }
+}
+
+static void check_block(const fkm_kernels *k, const shape *s)
+{
+    fkm_err e = {0};
+    int64_t nx = (int64_t)s->rows * s->dims, nc = (int64_t)s->clusters * s->dims;
+    float *x = malloc((size_t)nx * sizeof *x), *c = malloc((size_t)nc * sizeof *c);
+    int32_t top = s->clusters < 3 ? s->clusters : 3;
+    fill_case(x, c, s);
+    fkm_tiles tiles;
+    fkm_assign_scratch scratch;
+    assert_int_equal(fkm_tiles_open(&tiles, s->clusters, s->dims, k->tile, &e), FKM_OK);
+    assert_int_equal(
+        fkm_assign_scratch_open(&scratch, k, s->clusters, s->dims, FKM_F32, 3, &e), FKM_OK);
+    fkm_tiles_set(&tiles, c, 1);
+    int32_t *labels = guarded((size_t)s->rows * sizeof *labels);
+    double *distances = guarded((size_t)s->rows * sizeof *distances);
+    int32_t *near = guarded((size_t)(s->rows * top) * sizeof *near);
+    double *near_distances = guarded((size_t)(s->rows * top) * sizeof *near_distances);
+    for (int32_t i = 0; i < s->rows; i++)
+        labels[i] = i % 2 ? -1 : i % s->clusters; /* cold and warm starts */
+    fkm_assign_job job = {
+        .kernels = k,
+        .tiles = &tiles,
+        .centroids = c,
+        .dtype = FKM_F32,
+        .x = x,
+        .count = s->rows,
+        .labels = labels,
+        .distances = distances,
+        .top = top,
+    };
+    int32_t block = fkm_assign_block_rows(k, s->dims);
+    for (int32_t first = 0; first < s->rows; first += block)
+        fkm_assign_block(
+            &job, &scratch, first, s->rows - first < block ? s->rows - first : block);
+    job.labels = near;
+    job.distances = near_distances;
+    for (int32_t first = 0; first < s->rows; first += block)
+        fkm_assign_nearest(
+            &job, &scratch, first, s->rows - first < block ? s->rows - first : block);
+    for (int32_t i = 0; i < s->rows; i++) {
+        int32_t best = -1;
+        double least = INFINITY;
+        for (int32_t j = 0; j < s->clusters; j++) {
+            double d = fkm_kernels_scalar.canonical(
+                x + (int64_t)i * s->dims, c + (int64_t)j * s->dims, s->dims);
+            if (d < least) {
+                least = d;
+                best = j;
+            }
+        }
+        assert_int_equal(labels[i], best);
+        assert_true(distances[i] == least);
+        assert_int_equal(near[i * top], best);
+        for (int32_t m = 1; m < top; m++)
+            assert_true(near_distances[i * top + m] > near_distances[i * top + m - 1] ||
+                near[i * top + m] > near[i * top + m - 1]);
+    }
+    release(labels, (size_t)s->rows * sizeof *labels);
+    release(distances, (size_t)s->rows * sizeof *distances);
+    release(near, (size_t)(s->rows * top) * sizeof *near);
+    release(near_distances, (size_t)(s->rows * top) * sizeof *near_distances);
+    fkm_assign_scratch_close(&scratch);
+    fkm_tiles_close(&tiles);
+    free(x);
+    free(c);
+}
+
+static void blocks_find_the_nearest(void **state)
+{
+    (void)state;
+    const int32_t clusters[] = {1, 2, 4, 6, 7, 12, 13, 40, 100};
+    const int32_t rows[] = {1, 15, 17, 33, 70};
+    FOR_EACH_ISA(k)
+    {
+        for (int d = 0; d < SOME_DIMS; d++)
+            for (int c = 0; c < 9; c++)
+                for (int kind = 0; kind < 8; kind++) {
+                    shape s = {rows[(c + d + kind) % 5], some_dims[d], clusters[c], kind};
+                    if ((int64_t)s.rows * s.dims * s.clusters < 3000000)
+                        check_block(k, &s);
+                }
+    }
+}
+
+static void rows_that_are_not_finite_have_no_label(void **state)
+{
+    (void)state;
+    enum { D = 5, K = 3, N = 4 };
+    float c[K * D] = {0}, x[N * D] = {0};
+    c[D] = 1;
+    x[1 * D + 4] = NAN;
+    x[2 * D] = -INFINITY;
+    x[3 * D] = 3e38f; /* finite, beyond what can be screened */
+    FOR_EACH_ISA(k)
+    {
+        fkm_err e = {0};
+        fkm_tiles tiles;
+        fkm_assign_scratch scratch;
+        int32_t labels[N] = {-1, 0, 0, 0};
+        double distances[N];
+        assert_int_equal(fkm_tiles_open(&tiles, K, D, k->tile, &e), FKM_OK);
+        assert_int_equal(fkm_assign_scratch_open(&scratch, k, K, D, FKM_F32, 1, &e), FKM_OK);
+        fkm_tiles_set(&tiles, c, 1);
+        fkm_assign_job job = {.kernels = k,
+            .tiles = &tiles,
+            .centroids = c,
+            .dtype = FKM_F32,
+            .x = x,
+            .count = N,
+            .labels = labels,
+            .distances = distances};
+        fkm_assign_block(&job, &scratch, 0, N);
+        assert_int_equal(labels[0], 0);
+        assert_int_equal(labels[1], -1);
+        assert_int_equal(labels[2], -1);
+        assert_int_equal(labels[3], 0); /* so far away that both are as far: the lowest index */
+        assert_true(isnan(distances[1]));
+        assert_int_equal(scratch.counts.skipped, 2);
+        fkm_assign_scratch_close(&scratch);
+        fkm_tiles_close(&tiles);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(widen_is_exact),
+        cmocka_unit_test(pack_transposes),
+        cmocka_unit_test(canonical_has_the_same_bits),
+        cmocka_unit_test(dot_is_within_its_bound),
+        cmocka_unit_test(add_row_is_exact),
+        cmocka_unit_test(blocks_find_the_nearest),
+        cmocka_unit_test(rows_that_are_not_finite_have_no_label),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

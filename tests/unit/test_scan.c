@@ -1,0 +1,119 @@
+/* Scans: extremes, NaN, exponents; and the scale of the sums that follows from them. */
+#include "../../src/scan.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <string.h>
+
+enum { D = 5 };
+
+static void finds_extremes_and_bad_rows(void **state)
+{
+    (void)state;
+    float x[6 * D];
+    for (int i = 0; i < 6 * D; i++)
+        x[i] = (float)(i % 7) - 3; /* -3 .. 3, zeros among them */
+    x[1 * D + 2] = -9;
+    x[3 * D + 4] = NAN;
+    x[3 * D + 0] = 100; /* in a row with NaN: takes no part */
+    x[4 * D + 1] = INFINITY;
+    x[5 * D + 3] = 0x1p-140f;
+    fkm_scan all, part;
+    fkm_scan_init(&all);
+    fkm_scan_add(&all, x, FKM_F32, 0, 6, D);
+    assert_int_equal(all.rows, 6);
+    assert_int_equal(all.values, 4 * D);
+    assert_int_equal(all.rows_not_finite, 2);
+    assert_int_equal(all.nans, 1);
+    assert_int_equal(all.infinities, 1);
+    assert_int_equal(all.bad_row, 3);
+    assert_int_equal(all.bad_column, 4);
+    assert_true(all.min == -9 && all.max == 3);
+    assert_int_equal(all.top_row, 1);
+    assert_int_equal(all.top_column, 2);
+    assert_int_equal(all.exponents[-139 + 160], 1);
+    int64_t zeros = 0, counted = 0;
+    for (int i = 0; i < 6 * D; i++)
+        zeros += x[i] == 0 && i / D != 3 && i / D != 4;
+    for (int i = 0; i < 320; i++)
+        counted += all.exponents[i];
+    assert_int_equal(all.zeros, zeros);
+    assert_int_equal(counted, all.values - zeros);
+
+    fkm_scan_init(&part); /* in two parts, merged: the same */
+    fkm_scan second;
+    fkm_scan_init(&second);
+    fkm_scan_add(&part, x, FKM_F32, 0, 2, D);
+    fkm_scan_add(&second, x + 2 * D, FKM_F32, 2, 4, D);
+    fkm_scan_merge(&part, &second);
+    assert_true(fabs(part.mean - all.mean) < 1e-12);
+    part.mean = all.mean;
+    assert_memory_equal(&part, &all, sizeof all);
+}
+
+static void types_agree(void **state)
+{
+    (void)state;
+    uint8_t bytes[4 * D];
+    float floats[4 * D];
+    for (int i = 0; i < 4 * D; i++)
+        floats[i] = bytes[i] = (uint8_t)(i * 37);
+    fkm_scan a, b;
+    fkm_scan_init(&a);
+    fkm_scan_init(&b);
+    fkm_scan_add(&a, bytes, FKM_U8, 0, 4, D);
+    fkm_scan_add(&b, floats, FKM_F32, 0, 4, D);
+    assert_memory_equal(&a, &b, sizeof a);
+}
+
+static fkm_scale scale_of(const float *x, int64_t rows, int32_t dims)
+{
+    fkm_scan s;
+    fkm_scale scale = {-1000, false};
+    fkm_err e = {0};
+    fkm_scan_init(&s);
+    fkm_scan_add(&s, x, FKM_F32, 0, rows, dims);
+    assert_int_equal(fkm_scale_choose(&scale, &s, rows, NULL, 0, &e), FKM_OK);
+    assert_true(fkm_scale_holds(scale, &s, rows));
+    scale.exponent++;
+    assert_true(s.values == s.zeros || !fkm_scale_holds(scale, &s, rows));
+    scale.exponent--;
+    return scale;
+}
+
+static void scale_follows_the_rule(void **state)
+{
+    (void)state;
+    const float ones[4] = {1, 1, 1, 1};
+    fkm_scale s = scale_of(ones, 4, 1); /* bits 3, top 1 */
+    assert_int_equal(s.exponent, 62 - 3 - 1);
+    assert_false(s.wide);
+    const float mixed[4] = {1, 1, 1, 0x1p40f}; /* top 41, typical 1: 62 - 3 - 41 = 18 < 23 */
+    s = scale_of(mixed, 4, 1);
+    assert_true(s.wide);
+    assert_int_equal(s.exponent, 126 - 3 - 41);
+    const float border[4] = {1, 1, 1, 0x1p35f}; /* top 36: 23 is not below 23 */
+    s = scale_of(border, 4, 1);
+    assert_false(s.wide);
+    assert_int_equal(s.exponent, 23);
+    const float zeros[4] = {0, 0, 0, 0};
+    s = scale_of(zeros, 4, 1);
+    assert_int_equal(s.exponent, 0);
+    assert_false(s.wide);
+    const float even[4] = {1, 2, 4, 8}; /* lower median exponent: of 2 */
+    s = scale_of(even, 2, 2);
+    assert_int_equal(s.exponent, 62 - 2 - 4);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(finds_extremes_and_bad_rows),
+        cmocka_unit_test(types_agree),
+        cmocka_unit_test(scale_follows_the_rule),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
