@@ -21,7 +21,7 @@ int64_t fkm_update_bytes(int32_t clusters, int32_t dims, int64_t chunk_rows, fkm
 {
     int64_t item = (int64_t)sum_size(wide), tasks = (int64_t)threads * TASKS_PER_THREAD;
     int64_t sums = fkm_mul_sat(fkm_mul_sat(clusters, dims), item);
-    int64_t per_task = 3 * item * dims + (dtype == FKM_F32 ? 0 : 4 * (int64_t)dims) +
+    int64_t per_task = 4 * item * dims + (dtype == FKM_F32 ? 0 : 4 * (int64_t)dims) +
         (int64_t)sizeof(fkm_update_task) + 256;
     int64_t flat = 16 * ((int64_t)clusters + 1) + fkm_mul_sat(chunk_rows, sizeof(int32_t));
     return fkm_add_sat(fkm_add_sat(sums, flat), tasks * per_task + 4096);
@@ -49,7 +49,7 @@ fkm_status fkm_update_open(fkm_update *u, const fkm_kernels *k, fkm_pool *pool, 
     FKM_GO(fkm_calloc(&u->tasks, tasks, sizeof *u->tasks, "update tasks", e));
     u->task_count = tasks;
     for (int32_t i = 0; i < tasks; i++) {
-        FKM_GO(fkm_alloc(&u->tasks[i].sum, 3 * (int64_t)dims, sum_size(wide), "partial sums", e));
+        FKM_GO(fkm_alloc(&u->tasks[i].sum, 4 * (int64_t)dims, sum_size(wide), "partial sums", e));
         if (dtype != FKM_F32)
             FKM_GO(fkm_alloc(&u->tasks[i].row, dims, sizeof(float), "a widened row", e));
     }
@@ -110,20 +110,25 @@ typedef struct add_job {
     bool squares;
 } add_job;
 
-static void add_squares(const fkm_update *u, fkm_update_task *task, const float *x, double scale)
+/* q: the row's fixed-point coordinates. */
+static void add_squares(fkm_update_task *task, const int64_t *q, int32_t dims)
 {
-    for (int32_t t = 0; t < u->dims; t++) {
-        double z = rint(x[t] * scale);
-        if (u->wide) { /* at most 24 significant bits and below 2^126: exact as float */
-            int e;
-            int64_t m = fkm_float_parts((float)z, &e);
-            fkm_exact_add(&task->square_wide, m * m, 2 * (e - u->exponent));
-        } else {
-            int64_t q = (int64_t)z;
-            fkm_u128 p = (fkm_u128)((fkm_i128)q * q);
-            task->square_low += (uint64_t)p;
-            task->square_high += (uint64_t)(p >> 64);
-        }
+    fkm_u128 low = 0, high = 0;
+    for (int32_t t = 0; t < dims; t++) {
+        fkm_u128 p = (fkm_u128)((fkm_i128)q[t] * q[t]);
+        low += (uint64_t)p;
+        high += (uint64_t)(p >> 64);
+    }
+    task->square_low += low;
+    task->square_high += high;
+}
+
+static void add_squares_wide(const fkm_update *u, fkm_update_task *task, const float *x, double scale)
+{
+    for (int32_t t = 0; t < u->dims; t++) { /* 24 significant bits, below 2^126: exact as float */
+        int e;
+        int64_t m = fkm_float_parts((float)rint(x[t] * scale), &e);
+        fkm_exact_add(&task->square_wide, m * m, 2 * (e - u->exponent));
     }
 }
 
@@ -149,6 +154,7 @@ static void add_segment(
 {
     const fkm_update *u = job->u;
     double scale = ldexp(1, u->exponent);
+    int64_t *q = (int64_t *)task->sum + 3 * (int64_t)u->dims;
     memset(sum, 0, (size_t)u->dims * sum_size(u->wide));
     for (int64_t at = begin; at < end; at++) {
         if (at + PREFETCH_ROWS < job->rows) {
@@ -157,12 +163,18 @@ static void add_segment(
                 __builtin_prefetch(next + b);
         }
         const float *x = row_at(job, task, at);
-        if (u->wide)
+        if (u->wide) {
             add_row_wide(sum, x, u->dims, scale);
-        else
-            u->kernels->add_row(sum, x, u->dims, scale);
-        if (job->squares)
-            add_squares(u, task, x, scale);
+            if (job->squares)
+                add_squares_wide(u, task, x, scale);
+            continue;
+        }
+        u->kernels->add_row(sum, x, u->dims, scale);
+        if (job->squares) {
+            memset(q, 0, (size_t)u->dims * sizeof *q);
+            u->kernels->add_row(q, x, u->dims, scale);
+            add_squares(task, q, u->dims);
+        }
     }
 }
 

@@ -9,7 +9,8 @@
 #include "kernels.h"
 
 typedef struct fkm_update_task {
-    void *sum;      /* [3][dims] of the sum's type: the segment at hand, the partial first and last */
+    void *sum;      /* [4][dims] of the sum's type: the segment at hand, the partial first and last, a
+                       row in fixed point */
     float *row;     /* [dims]: a row widened to float32; NULL when rows are float32 */
     int32_t first, last;              /* clusters of the partial segments; -1: none */
     fkm_u128 square_low, square_high; /* sum of squares, by halves of each square */
