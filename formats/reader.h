@@ -9,7 +9,7 @@ typedef struct fkm_reader fkm_reader;
 typedef struct fkm_reader_spec {
     const char *const *paths; /* one data set, in this order; "-" is standard input */
     int path_count;
-    const char *dataset;      /* see fkm_format_options */
+    const char *dataset; /* see fkm_format_options */
     fkm_dtype dtype;
     int64_t row_begin, row_end; /* --rows A:B of the whole data set; row_end < 0: to the end */
 } fkm_reader_spec;
@@ -35,18 +35,23 @@ int fkm_reader_input_count(const fkm_reader *r);
 const fkm_input *fkm_reader_input(const fkm_reader *r, int i);
 
 /* Rows [row0, row0 + count) of the flattened batch * rows into dst, tightly packed
- * [count][dims] of shape->dtype. Any thread, one at a time. FKM_EDATA (row and place named), FKM_EFILE. */
-fkm_status fkm_reader_read(fkm_reader *r, int64_t row0, int64_t count, void *dst,
-    fkm_err *e) FKM_MUST_USE;
+ * [count][dims] of shape->dtype. Any thread, one at a time. FKM_EDATA (row and place named),
+ * FKM_EFILE. */
+fkm_status fkm_reader_read(
+    fkm_reader *r, int64_t row0, int64_t count, void *dst, fkm_err *e) FKM_MUST_USE;
 
 /* FKM_EDATA when an input is no longer the file that was opened. */
 fkm_status fkm_reader_unchanged(fkm_reader *r, fkm_err *e) FKM_MUST_USE;
 
-/* "float32 data.fvecs row 12": names a row of the data set in its own file, for messages. */
+/* "data.fvecs: row 12", "batch.npy: problem 3, row 12": names a row of the data set in its own
+ * file, for messages. Writes at most cap bytes, returns out. */
 const char *fkm_reader_row_name(const fkm_reader *r, int64_t row, char *out, size_t cap);
 
 /* Bytes that reading `rows` rows moves from storage, headers and padding included (estimate for
  * compressed HDF5), for plans and rates. */
 int64_t fkm_reader_row_bytes(const fkm_reader *r);
+
+/* Most heap that the open reader and its reads take, for plans (compressed HDF5 needs caches). */
+int64_t fkm_reader_heap_bytes(const fkm_reader *r);
 
 #endif

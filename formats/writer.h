@@ -21,16 +21,16 @@ typedef struct fkm_array_spec {
 /* Starts a temporary beside `path` (see fkm_outfile_create). `format` is a name such as "npy",
  * "fvecs", "ivecs", "fbin", "ibin", "h5". FKM_EUSAGE: no such writer (or HDF5 not built in);
  * FKM_EFILE. */
-fkm_status fkm_writer_open(fkm_writer **out, const char *path, const char *format,
-    fkm_err *e) FKM_MUST_USE;
+fkm_status fkm_writer_open(
+    fkm_writer **out, const char *path, const char *format, fkm_err *e) FKM_MUST_USE;
 
 /* Begins an array; the previous one must be complete. Only h5 takes more than one.
  * FKM_EUSAGE when the format cannot hold it (type, or dims over its int32 or uint32). */
 fkm_status fkm_writer_array(fkm_writer *w, const fkm_array_spec *spec, fkm_err *e) FKM_MUST_USE;
 
 /* Appends `count` elements to the current array, any split. */
-fkm_status fkm_writer_write(fkm_writer *w, const void *elements, int64_t count,
-    fkm_err *e) FKM_MUST_USE;
+fkm_status fkm_writer_write(
+    fkm_writer *w, const void *elements, int64_t count, fkm_err *e) FKM_MUST_USE;
 
 /* All arrays complete (else FKM_EBUG): flush, fsync. Still under the temporary name. */
 fkm_status fkm_writer_finish(fkm_writer *w, fkm_err *e) FKM_MUST_USE;

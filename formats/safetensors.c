@@ -1,0 +1,286 @@
+/* safetensors: a JSON table of named arrays, then their bytes. */
+#include "../src/base/checked.h"
+#include "../src/base/mem.h"
+#include "elements.h"
+
+#include <cJSON.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#define MAX_HEADER_BYTES 100000000 /* the limit of the format's own library */
+#define LENGTH_BYTES 8
+
+typedef struct safetensors {
+    fkm_dense data;
+    char *name; /* of the chosen tensor */
+} safetensors;
+
+static int probe_safetensors(const uint8_t *head, size_t len, int64_t bytes, const char *suffix)
+{
+    (void)suffix;
+    if (len < LENGTH_BYTES + 2 || head[LENGTH_BYTES] != '{')
+        return 0;
+    uint64_t length = fkm_get_u64(head);
+    return length >= 2 && length <= (uint64_t)bytes - LENGTH_BYTES ? 90 : 0;
+}
+
+/* ---- the header ---- */
+
+static fkm_status damaged(const char *path, const char *what, fkm_err *e)
+{
+    fkm_fail(e, FKM_EDATA, "%s: safetensors header: %s", path, what);
+    return fkm_hint(e, "the file is damaged or was not written by safetensors");
+}
+
+/* *out = the parsed table (cJSON_Delete), *data = where the arrays begin. */
+static fkm_status read_table(cJSON **out, int64_t *data, fkm_file *f, fkm_err *e)
+{
+    const char *path = fkm_file_path(f);
+    int64_t bytes = fkm_file_bytes(f);
+    uint8_t head[LENGTH_BYTES];
+    if (bytes < LENGTH_BYTES + 2)
+        return damaged(path, "the file is too short for one", e);
+    FKM_TRY(fkm_file_read(f, 0, head, sizeof head, e));
+    uint64_t length = fkm_get_u64(head);
+    if (length > MAX_HEADER_BYTES || length > (uint64_t)(bytes - LENGTH_BYTES)) {
+        fkm_fail(e, FKM_EDATA,
+            "%s: safetensors header of %llu bytes, the most is %d and the file has %lld (byte 0)",
+            path, (unsigned long long)length, MAX_HEADER_BYTES, (long long)bytes);
+        return fkm_hint(e, "the file may be truncated or of another format");
+    }
+    char *text;
+    FKM_TRY(fkm_alloc(&text, (int64_t)length, 1, "a safetensors header", e));
+    fkm_status st = fkm_file_read(f, LENGTH_BYTES, text, (size_t)length, e);
+    cJSON *table = st == FKM_OK ? cJSON_ParseWithLength(text, (size_t)length) : NULL;
+    fkm_free(text);
+    FKM_TRY(st);
+    if (!cJSON_IsObject(table)) {
+        cJSON_Delete(table);
+        return damaged(path, "is not a JSON object", e);
+    }
+    *out = table;
+    *data = LENGTH_BYTES + (int64_t)length;
+    return FKM_OK;
+}
+
+/* JSON numbers arrive as doubles: exact only up to 2^53. */
+static bool whole_number(const cJSON *n, int64_t *out)
+{
+    if (!cJSON_IsNumber(n) || !(n->valuedouble >= 0) || n->valuedouble > 0x1p53 ||
+        n->valuedouble != floor(n->valuedouble))
+        return false;
+    *out = (int64_t)n->valuedouble;
+    return true;
+}
+
+static fkm_dtype parse_type(const char *name)
+{
+    static const struct {
+        const char *name;
+        fkm_dtype dtype;
+    } types[] = {
+        {"F64", FKM_F64},
+        {"F32", FKM_F32},
+        {"F16", FKM_F16},
+        {"BF16", FKM_BF16},
+        {"U8", FKM_U8},
+        {"I8", FKM_I8},
+    };
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
+        if (!strcmp(types[i].name, name))
+            return types[i].dtype;
+    return FKM_DTYPE_NONE;
+}
+
+/* What the table says of one array; lengths and offsets are whole numbers, nothing more is known.
+ */
+typedef struct tensor {
+    const char *name, *type;
+    fkm_dtype dtype; /* NONE: one that fkm does not read */
+    int ndim;
+    int64_t rows, dims; /* of 2-D arrays */
+    int64_t begin, end; /* relative to the arrays' first byte */
+} tensor;
+
+static bool parse_shape(const cJSON *shape, tensor *out)
+{
+    if (!cJSON_IsArray(shape))
+        return false;
+    const cJSON *length;
+    cJSON_ArrayForEach(length, shape)
+    {
+        int64_t value;
+        if (!whole_number(length, &value))
+            return false;
+        out->rows = out->dims;
+        out->dims = value;
+        out->ndim++;
+    }
+    return true;
+}
+
+static bool parse_tensor(const cJSON *item, tensor *out)
+{
+    *out = (tensor){.name = item->string};
+    const cJSON *type = cJSON_GetObjectItemCaseSensitive(item, "dtype");
+    const cJSON *shape = cJSON_GetObjectItemCaseSensitive(item, "shape");
+    const cJSON *offsets = cJSON_GetObjectItemCaseSensitive(item, "data_offsets");
+    if (!cJSON_IsObject(item) || cJSON_GetArraySize(item) != 3 || !cJSON_IsString(type) ||
+        !cJSON_IsArray(offsets) || cJSON_GetArraySize(offsets) != 2 || !parse_shape(shape, out))
+        return false;
+    out->type = type->valuestring;
+    out->dtype = parse_type(type->valuestring);
+    return whole_number(offsets->child, &out->begin) &&
+           whole_number(offsets->child->next, &out->end) && out->begin <= out->end;
+}
+
+/* ---- choosing ---- */
+
+typedef struct choice {
+    tensor picked;
+    int matches;    /* arrays that fit the question */
+    int64_t end;    /* of the last array */
+    char list[400]; /* of the 2-D arrays, for messages */
+    size_t used;
+} choice;
+
+static fkm_status scan_table(
+    choice *c, const cJSON *table, const char *path, const char *wanted, fkm_err *e)
+{
+    const cJSON *item;
+    cJSON_ArrayForEach(item, table)
+    {
+        tensor t;
+        char safe[80], what[120];
+        if (!strcmp(item->string, "__metadata__"))
+            continue;
+        if (!parse_tensor(item, &t)) {
+            snprintf(what, sizeof what, "tensor '%s' needs exactly dtype, shape and data_offsets",
+                fkm_printable(safe, sizeof safe, item->string));
+            return damaged(path, what, e);
+        }
+        c->end = fkm_max_i64(c->end, t.end);
+        if (t.ndim == 2)
+            fkm_list_array(c->list, sizeof c->list, &c->used, t.name, t.rows, t.dims, t.type);
+        if (wanted ? !strcmp(wanted, t.name) : t.ndim == 2) {
+            c->picked = t;
+            c->matches++;
+        }
+    }
+    return FKM_OK;
+}
+
+static fkm_status pick(
+    choice *c, const cJSON *table, const char *path, const char *wanted, fkm_err *e)
+{
+    FKM_TRY(scan_table(c, table, path, wanted, e));
+    if (c->matches == 1)
+        return FKM_OK;
+    if (wanted && c->matches > 1)
+        return damaged(path, "the chosen tensor appears twice", e);
+    if (wanted) {
+        fkm_fail(e, FKM_EDATA, "%s: has no tensor '%s'", path, wanted);
+        return fkm_hint(e, "2-D tensors: %s", c->used ? c->list : "none");
+    }
+    if (c->matches == 0) {
+        fkm_fail(e, FKM_EDATA, "%s: has no 2-D tensor", path);
+        return fkm_hint(e, "fkm clusters the rows of a 2-D tensor");
+    }
+    fkm_fail(e, FKM_EDATA, "%s: has %d 2-D tensors: %s", path, c->matches, c->list);
+    return fkm_hint(e, "choose one with --dataset NAME");
+}
+
+/* ---- opening ---- */
+
+static fkm_status check_tensor(const tensor *t, const char *path, fkm_dtype wanted, fkm_err *e)
+{
+    char safe[80], type[32];
+    int64_t bytes;
+    fkm_printable(safe, sizeof safe, t->name);
+    if (t->ndim != 2) {
+        fkm_fail(e, FKM_EDATA, "%s: tensor '%s' is %d-D, expected 2-D: rows x dimensions", path,
+            safe, t->ndim);
+        return fkm_hint(e, "reshape it before saving");
+    }
+    if (t->dtype == FKM_DTYPE_NONE) {
+        fkm_fail(e, FKM_EDATA, "%s: tensor '%s' holds %s, which fkm does not read", path, safe,
+            fkm_printable(type, sizeof type, t->type));
+        return fkm_hint(e, "it reads F64 F32 F16 BF16 U8 I8; convert before saving");
+    }
+    FKM_TRY(fkm_check_wanted(path, t->dtype, wanted, e));
+    FKM_TRY(fkm_array_bytes(&bytes, path, t->rows, t->dims, t->dtype, e));
+    if (t->end - t->begin == bytes)
+        return FKM_OK;
+    fkm_fail(e, FKM_EDATA, "%s: tensor '%s' is %lld x %lld %s (%lld bytes), its offsets span %lld",
+        path, safe, (long long)t->rows, (long long)t->dims, t->type, (long long)bytes,
+        (long long)(t->end - t->begin));
+    return fkm_hint(e, "the file is damaged or was not written by safetensors");
+}
+
+static fkm_status check_end(int64_t data, int64_t end, fkm_file *f, fkm_err *e)
+{
+    int64_t bytes = fkm_file_bytes(f);
+    if (bytes - data == end)
+        return FKM_OK;
+    fkm_fail(e, FKM_EDATA, "%s: its tensors end at byte %lld, the file at byte %lld",
+        fkm_file_path(f), (long long)(data + end), (long long)bytes);
+    return fkm_hint(e, "the file may be truncated, or something was appended to it");
+}
+
+static fkm_status open_safetensors(
+    void *priv, fkm_file *f, const fkm_format_options *o, fkm_shape *shape, fkm_err *e)
+{
+    safetensors *s = priv;
+    fkm_status st = FKM_OK;
+    cJSON *table = NULL;
+    choice c = {0};
+    int64_t data = 0;
+    FKM_GO(read_table(&table, &data, f, e));
+    FKM_GO(pick(&c, table, fkm_file_path(f), o->dataset, e));
+    const tensor *t = &c.picked;
+    FKM_GO(check_tensor(t, fkm_file_path(f), o->dtype, e));
+    FKM_GO(check_end(data, c.end, f, e));
+    FKM_GO(fkm_strdup(&s->name, t->name, e));
+    s->data = (fkm_dense){.offset = data + t->begin, .dims = (int32_t)t->dims, .dtype = t->dtype};
+    *shape = (fkm_shape){.batch = 1,
+        .rows = t->rows,
+        .dims = (int32_t)t->dims,
+        .ndim = 2,
+        .dtype = t->dtype,
+        .row_bytes = t->dims * (int64_t)fkm_dtype_size(t->dtype)};
+out:
+    cJSON_Delete(table);
+    return st;
+}
+
+static fkm_status read_safetensors(
+    void *priv, fkm_file *f, int64_t row0, int64_t count, void *dst, void *scratch, fkm_err *e)
+{
+    const safetensors *s = priv;
+    return fkm_dense_read(&s->data, f, row0, count, dst, scratch, e);
+}
+
+static const char *dataset(const void *priv)
+{
+    const safetensors *s = priv;
+    return s->name;
+}
+
+static void close_safetensors(void *priv)
+{
+    safetensors *s = priv;
+    fkm_free(s->name);
+}
+
+const fkm_format fkm_format_safetensors = {
+    .name = "safetensors",
+    .suffixes = ".safetensors",
+    .about = "named tensors; a 2-D one, by --dataset if there are several",
+    .priv_size = sizeof(safetensors),
+    .probe = probe_safetensors,
+    .open = open_safetensors,
+    .read = read_safetensors,
+    .dataset = dataset,
+    .close = close_safetensors,
+};
