@@ -1,0 +1,74 @@
+# Tests, found by their place (see CONTRIBUTING.md):
+#   tests/{unit,formats,kernels}/test_NAME.c   a cmocka program each
+#   tests/{cli,contract,formats}/*.sh, *.py    the executable ones; others are parts of them
+#   tests/fuzz/fuzz_NAME.c                     replayed over tests/fuzz/corpus/NAME
+#   scripts/check-layers, check-format         the lint of the tree
+# CTest runs them all; each gets FKM, SRC, CONFIG, PYTHON and an empty directory TEST_TMP.
+
+PYTHON ?= /usr/bin/python3
+CTEST ?= ctest
+CTEST_JOBS ?= 2
+TESTS ?=
+
+UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c tests/formats/test_*.c tests/kernels/test_*.c))
+UNIT_BIN := $(UNIT_SRC:%.c=$(B)/%)
+FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_BIN := $(FUZZ_SRC:%.c=$(B)/%)
+SCRIPT_TESTS := $(sort $(shell find tests/cli tests/contract tests/formats -maxdepth 1 -type f \
+	\( -name '*.sh' -o -name '*.py' \) -perm -u+x 2>/dev/null))
+LINT_TESTS := scripts/check-layers scripts/check-format
+
+# Every header compiles alone. Included template files (*_tmpl.h) are no headers in that sense.
+HEADERS := $(sort $(filter-out %_tmpl.h,$(wildcard cmd/*.h src/*.h src/base/*.h src/cpu/*.h formats/*.h)))
+HEADERS_OK := $(HEADERS:%.h=$(B)/tests/headers/%.ok)
+
+# Objects of cmd/ but for main(), for tests of the option tables.
+$(B)/tests/libcmd.a: $(filter-out %/main.o,$(CMD_OBJ))
+	@mkdir -p $(@D)
+	$(call say,AR,$@)rm -f $@ && ar rcs $@ $^
+
+TEST_LIBS := $(B)/tests/libcmd.a $(B)/libfkm.a
+
+$(UNIT_BIN): %: %.o $(TEST_LIBS)
+	$(call say,LD,$@)$(CC) $(ALL_LDFLAGS) -o $@ $< $(TEST_LIBS) -lcmocka $(ALL_LDLIBS)
+
+# With CONFIG=fuzz a target is a libFuzzer program, else it replays files and directories.
+ifeq ($(CONFIG),fuzz)
+$(FUZZ_BIN): %: %.o $(TEST_LIBS)
+	$(call say,LD,$@)$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $< $(TEST_LIBS) $(ALL_LDLIBS)
+else
+$(FUZZ_BIN): %: %.o $(B)/tests/fuzz/replay.o $(TEST_LIBS)
+	$(call say,LD,$@)$(CC) $(ALL_LDFLAGS) -o $@ $< $(B)/tests/fuzz/replay.o $(TEST_LIBS) $(ALL_LDLIBS)
+endif
+
+$(B)/tests/gen: $(B)/tests/gen.o
+	$(call say,LD,$@)$(CC) $(ALL_LDFLAGS) -o $@ $< $(ALL_LDLIBS)
+
+$(HEADERS_OK): $(B)/tests/headers/%.ok: %.h $(B)/flags
+	@mkdir -p $(@D)
+	@printf '#include "%s"\n' $< | $(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -I. -fsyntax-only -x c - \
+		|| { echo '$<: does not compile alone' >&2; exit 1; }
+	@touch $@
+
+-include $(UNIT_BIN:=.d) $(FUZZ_BIN:=.d) $(B)/tests/gen.d $(B)/tests/fuzz/replay.d
+
+# ---- targets ----
+
+$(B)/CTestTestfile.cmake: FORCE
+	@mkdir -p $(@D)
+	@tests/list-tests $(B) $(CONFIG) $(PYTHON) $(UNIT_SRC) $(FUZZ_SRC) $(SCRIPT_TESTS) $(LINT_TESTS) > $@
+
+.PHONY: tests check fuzz
+tests: $(B)/fkm $(UNIT_BIN) $(if $(filter fuzz,$(CONFIG)),,$(FUZZ_BIN)) $(B)/tests/gen $(HEADERS_OK)
+
+check: tests $(B)/CTestTestfile.cmake
+	@rm -rf $(B)/tests/tmp
+	cd $(B) && $(CTEST) --output-on-failure --no-label-summary -j$(CTEST_JOBS) \
+		$(if $(TESTS),-R '$(TESTS)') $(CTESTFLAGS)
+
+ifeq ($(CONFIG),fuzz)
+fuzz: $(FUZZ_BIN)
+else
+fuzz:
+	$(MAKE) CONFIG=fuzz CC=clang fuzz
+endif
