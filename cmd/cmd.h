@@ -1,0 +1,76 @@
+/* Subcommands: one table row, one file each. They parse, call src/, print; no numerics. */
+#ifndef FKM_CMD_H
+#define FKM_CMD_H
+
+#include "../src/fkm.h"
+#include "opt.h"
+#include <signal.h>
+
+typedef struct cmd cmd;
+
+struct cmd {
+    const char *name;     /* "fit" */
+    const char *about;    /* one line, also the NAME of its man page */
+    const char *usage;    /* what follows "fkm fit " */
+    const char *examples; /* lines, indented by two */
+    const opt_group *groups;
+    /* argv[0] is the command's name; `line` is the whole command line, quoted for a shell. */
+    fkm_status (*run)(const cmd *self, int argc, char **argv, const char *line, fkm_err *e);
+};
+
+extern const cmd cmd_fit, cmd_predict, cmd_info;
+
+/* ---- options that several commands share: one spelling, one meaning ---- */
+
+enum { PROGRESS_AUTO, PROGRESS_ALWAYS, PROGRESS_NEVER };
+
+typedef struct common_args {
+    fkm_machine machine;
+    const char *dataset;
+    opt_rows rows;
+    fkm_dtype dtype;
+    bool json, quiet, verbose, help;
+    int progress;
+} common_args;
+
+extern const opt common_machine_rows[]; /* -d -j -m --isa, into common_args */
+extern const opt common_input_rows[];   /* --dataset --rows --dtype */
+extern const opt common_talk_rows[];    /* --json -q -v --progress -h */
+
+void common_args_default(common_args *a);
+
+/* Parses a command's options, prints --help when it is asked for (*done: nothing more to do), sets
+ * the log level. *first: index of the first operand. */
+fkm_status cmd_parse(const cmd *self, void *const *bases, const common_args *common, int argc,
+    char **argv, int *first, bool *done, fkm_err *e) FKM_MUST_USE;
+
+/* Opens the operands as one data set, with the common input options. */
+fkm_status cmd_open_input(fkm_reader **out, const common_args *a, char **paths, int count,
+    fkm_err *e) FKM_MUST_USE;
+
+/* An fkm_text_sink for stdout; arg is not used. Errors show when main closes stdout. */
+fkm_status cmd_stdout_sink(void *arg, const char *text, size_t len, fkm_err *e);
+
+/* ---- signals ---- */
+
+/* From here on SIGINT, SIGTERM and SIGHUP ask to stop; a second one quits at once. Called when there
+ * is something to clean up; signals that were ignored (nohup) stay ignored. */
+void cmd_catch_signals(void);
+const volatile sig_atomic_t *cmd_stop_flag(void); /* number of the signal, or 0 */
+
+/* ---- centroids from a file or a previous run ---- */
+
+typedef struct centroids {
+    float *values;   /* [batch][clusters][dims], finite */
+    bool is_batch;   /* the file has three dimensions */
+    int64_t batch;   /* 1 unless is_batch */
+    int32_t clusters, dims;
+    char *path;      /* of the file */
+    fkm_file_id id;
+} centroids;
+
+/* `name` is a file, or the PREFIX of a run (its stats.json is there and vouches for the file). */
+fkm_status centroids_load(centroids *out, const char *name, fkm_err *e) FKM_MUST_USE;
+void centroids_free(centroids *c); /* fields only; safe on zeroed ones */
+
+#endif

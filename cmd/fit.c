@@ -1,0 +1,397 @@
+/* fkm fit: cluster a data set and write centroids, labels and statistics. */
+#include "cmd.h"
+#include "progress.h"
+
+#include "../src/base/checked.h"
+#include "../src/base/clock.h"
+#include "../src/base/file.h"
+#include "../src/base/log.h"
+#include "../src/base/mem.h"
+#include "../src/output.h"
+#include "../src/stats.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <string.h>
+
+#define WRITE_ELEMENTS ((int64_t)1 << 20) /* between two looks at the stop flag */
+#define STATS_BYTES ((int64_t)1 << 20)    /* room kept for stats.json */
+
+struct fit_args {
+    fkm_fit_options fit;
+    const char *output, *init;
+    int format, empty, nan;
+    bool force;
+    common_args common;
+};
+
+enum { NAN_ERROR, NAN_SKIP };
+
+#define AT(field) offsetof(struct fit_args, field)
+
+/* clang-format off */
+static const opt fit_rows[] = {
+    {.kind = OPT_COUNT, .letter = 'k', .name = "clusters", .offset = AT(fit.clusters), .metavar = "N",
+        .min = 1, .max = FKM_MAX_CLUSTERS, .help = "number of clusters (required); 32k = 32000, 1M = 1000000"},
+    {.kind = OPT_TEXT, .letter = 'o', .name = "output", .offset = AT(output), .metavar = "PREFIX",
+        .help = "write PREFIX.centroids.EXT, PREFIX.labels.EXT and PREFIX.stats.json (default: base name "
+            "of the input + .kK, in the working directory)"},
+    {.kind = OPT_CHOICE, .name = "format", .offset = AT(format), .metavar = "npy|fvecs|fbin|h5",
+        .choices = "npy|fvecs|fbin|h5", .show_default = true,
+        .help = "format of the outputs: npy (float32, int32), fvecs + ivecs, fbin + ibin, or one PREFIX.h5 "
+            "with /centroids and /labels"},
+    {.kind = OPT_TEXT, .letter = 'i', .name = "init", .offset = AT(init), .metavar = "random|FILE|PREFIX",
+        .show_default = true,
+        .help = "first centroids: distinct rows chosen by the seed, a file of K centroids, or those of an "
+            "earlier run"},
+    {.kind = OPT_COUNT, .letter = 'n', .name = "max-iter", .offset = AT(fit.max_iter), .metavar = "N",
+        .min = 1, .max = 1000000000, .show_default = true, .help = "most iterations"},
+    {.kind = OPT_REAL, .letter = 't', .name = "tol", .offset = AT(fit.tol), .metavar = "X",
+        .min = 0, .max = 1, .show_default = true,
+        .help = "stop when the relative decrease of inertia falls below X; 0: run until no label changes"},
+    {.kind = OPT_SEED, .letter = 's', .name = "seed", .offset = AT(fit.seed), .metavar = "N",
+        .show_default = true, .help = "seed of all random choices; the same seed gives the same bits"},
+    {.kind = OPT_CHOICE, .name = "empty", .offset = AT(empty), .metavar = "farthest|keep|error",
+        .choices = "farthest|keep|error", .later = "split", .show_default = true,
+        .help = "a cluster that loses all its rows takes the row farthest from its own centroid, keeps "
+            "its centroid, or ends the run"},
+    {.kind = OPT_CHOICE, .name = "nan", .offset = AT(nan), .metavar = "error|skip",
+        .choices = "error|skip", .show_default = true,
+        .help = "rows with NaN or infinity end the run, or get label -1 and are counted"},
+    {.kind = OPT_FLAG, .name = "no-labels", .offset = AT(fit.no_labels), .help = "do not write labels"},
+    {.kind = OPT_FLAG, .letter = 'f', .name = "force", .offset = AT(force),
+        .help = "replace existing outputs"},
+    {.kind = OPT_LATER, .name = "restarts"},
+    {.kind = OPT_LATER, .name = "metric"},
+    {.kind = OPT_LATER, .name = "weights"},
+    {.kind = OPT_LATER, .name = "sample"},
+    {.kind = OPT_LATER, .name = "checkpoint"},
+    {.kind = OPT_LATER, .name = "fresh"},
+    {.kind = OPT_LATER, .name = "time-limit"},
+    {.kind = OPT_LATER, .name = "dry-run"},
+    {.kind = OPT_END},
+};
+
+static const opt_group fit_groups[] = {
+    {"Clustering", fit_rows},
+    {"Input", common_input_rows},
+    {"Machine", common_machine_rows},
+    {"Talk", common_talk_rows},
+    {NULL, NULL},
+};
+
+/* Row f is --format's choice f. */
+static const struct {
+    const char *centroids, *labels;               /* formats */
+    const char *centroids_suffix, *labels_suffix; /* labels NULL: in the same file */
+} kinds[] = {
+    {"npy", "npy", ".centroids.npy", ".labels.npy"},
+    {"fvecs", "ivecs", ".centroids.fvecs", ".labels.ivecs"},
+    {"fbin", "ibin", ".centroids.fbin", ".labels.ibin"},
+    {"h5", NULL, ".h5", NULL},
+};
+/* clang-format on */
+
+static_assert(FKM_EMPTY_FARTHEST == 0 && FKM_EMPTY_KEEP == 1 && FKM_EMPTY_ERROR == 2,
+    "the order of --empty's choices");
+
+/* One fit, from open files to published ones. */
+struct job {
+    struct fit_args *args;
+    const char *line;     /* command line, quoted */
+    fkm_reader *in;
+    centroids init;
+    char *prefix;
+    char *paths[3];       /* labels (unless in one file, or not wanted), centroids, stats */
+    int count;            /* of paths; the last two are always centroids and stats */
+    fkm_outputs *outputs;
+    fkm_result result;
+    progress progress;
+    double start, write_s;
+    char started_utc[32];
+};
+
+/* ---- before the work ---- */
+
+static fkm_status check_args(struct fit_args *a, int operands, char **paths, fkm_err *e)
+{
+    if (a->fit.clusters == 0) {
+        fkm_fail(e, FKM_EUSAGE, "the number of clusters is missing");
+        return fkm_hint(e, "give it with -k: fkm fit -k 1000 %s", operands ? paths[0] : "data.npy");
+    }
+    if (operands == 0) {
+        fkm_fail(e, FKM_EUSAGE, "no input file given");
+        return fkm_hint(e, "fkm fit -k %" PRId32 " data.npy", a->fit.clusters);
+    }
+    for (int i = 0; i < operands; i++)
+        if (!strcmp(paths[i], "-")) {
+            fkm_fail(e, FKM_EUSAGE, "fit reads its data many times, standard input can be read once");
+            return fkm_hint(e, "save it to a file first; 'fkm predict' does read from a pipe");
+        }
+    if (!strcmp(a->init, "k-means++") || !strcmp(a->init, "k-means||")) {
+        fkm_fail(e, FKM_EUSAGE, "--init %s is not in this version of fkm", a->init);
+        return fkm_hint(e, "this version knows random, a file of centroids, and the PREFIX of a run");
+    }
+    a->fit.empty = (fkm_empty_policy)a->empty;
+    a->fit.skip_nan = a->nan == NAN_SKIP;
+    return FKM_OK;
+}
+
+static fkm_status load_init(struct job *job, fkm_err *e)
+{
+    const char *name = job->args->init;
+    const fkm_shape *shape = fkm_reader_shape(job->in);
+    fkm_fit_options *fit = &job->args->fit;
+    if (!strcmp(name, "random"))
+        return FKM_OK;
+    FKM_TRY(centroids_load(&job->init, name, e));
+    const centroids *c = &job->init;
+    if (c->clusters != fit->clusters) {
+        fkm_fail(e, FKM_EDATA, "%s holds %" PRId32 " centroids, expected %" PRId32, c->path,
+            c->clusters, fit->clusters);
+        return fkm_hint(e, "cluster with -k %" PRId32 ", or start from another file", c->clusters);
+    }
+    if (c->dims != shape->dims)
+        return fkm_fail(e, FKM_EDATA, "%s has %" PRId32 " dimensions, the data %" PRId32, c->path,
+            c->dims, shape->dims);
+    if (c->is_batch && c->batch != shape->batch)
+        return fkm_fail(e, FKM_EDATA, "%s is a batch of %" PRId64 ", the data of %" PRId64, c->path,
+            c->batch, shape->batch);
+    fit->init = c->values;
+    fit->init_batch = c->is_batch;
+    return FKM_OK;
+}
+
+static fkm_status choose_prefix(struct job *job, fkm_err *e)
+{
+    char *base;
+    if (job->args->output)
+        return fkm_strdup(&job->prefix, job->args->output, e);
+    FKM_TRY(fkm_path_base(&base, fkm_reader_input(job->in, 0)->path, e));
+    fkm_status st = fkm_asprintf(&job->prefix, e, "%s.k%" PRId32, base, job->args->fit.clusters);
+    fkm_free(base);
+    return st;
+}
+
+static fkm_status add_path(struct job *job, const char *suffix, fkm_err *e)
+{
+    FKM_TRY(fkm_asprintf(&job->paths[job->count], e, "%s%s", job->prefix, suffix));
+    job->count++;
+    return FKM_OK;
+}
+
+/* Labels as a file of their own? */
+static bool separate_labels(const struct job *job)
+{
+    return kinds[job->args->format].labels_suffix && !job->args->fit.no_labels;
+}
+
+static fkm_array_spec centroids_spec(const struct job *job)
+{
+    const fkm_shape *s = fkm_reader_shape(job->in);
+    int32_t k = job->args->fit.clusters;
+    if (s->ndim == 3)
+        return (fkm_array_spec){"centroids", FKM_F32, 3, {s->batch, k, s->dims}};
+    return (fkm_array_spec){"centroids", FKM_F32, 2, {k, s->dims, 0}};
+}
+
+static fkm_array_spec labels_spec(const struct job *job)
+{
+    const fkm_shape *s = fkm_reader_shape(job->in);
+    if (s->ndim == 3)
+        return (fkm_array_spec){"labels", FKM_I32, 2, {s->batch, s->rows, 0}};
+    return (fkm_array_spec){"labels", FKM_I32, 1, {s->rows, 0, 0}};
+}
+
+/* A file that -f --no-labels leaves behind would look as if it belonged to the new centroids. */
+static void warn_of_old_labels(const struct job *job)
+{
+    const char *suffix = kinds[job->args->format].labels_suffix;
+    char *path;
+    fkm_err ignored = {0};
+    if (!job->args->fit.no_labels || !suffix ||
+        fkm_asprintf(&path, &ignored, "%s%s", job->prefix, suffix) != FKM_OK)
+        return;
+    if (fkm_path_exists(path))
+        fkm_warn("%s is of an earlier run and will not fit the new centroids", path);
+    fkm_free(path);
+}
+
+static fkm_status open_outputs(struct job *job, fkm_err *e)
+{
+    int format = job->args->format, inputs = fkm_reader_input_count(job->in);
+    fkm_array_spec center = centroids_spec(job), labels = labels_spec(job);
+    fkm_output_guard *guards = NULL;
+    FKM_TRY(choose_prefix(job, e));
+    if (separate_labels(job))
+        FKM_TRY(add_path(job, kinds[format].labels_suffix, e));
+    FKM_TRY(add_path(job, kinds[format].centroids_suffix, e));
+    FKM_TRY(add_path(job, ".stats.json", e));
+    FKM_TRY(fkm_calloc(&guards, inputs + 1, sizeof *guards, "the list of inputs", e));
+    fkm_outputs_spec spec = {.lock_name = job->prefix, .count = job->count,
+        .force = job->args->force, .guards = guards, .guard_count = inputs};
+    for (int i = 0; i < inputs; i++)
+        guards[i] = (fkm_output_guard){fkm_reader_input(job->in, i)->path,
+            fkm_reader_input(job->in, i)->id};
+    if (job->init.path)
+        guards[spec.guard_count++] = (fkm_output_guard){job->init.path, job->init.id};
+    for (int i = 0; i < job->count; i++)
+        spec.paths[i] = job->paths[i];
+    int c = job->count - 2;
+    fkm_array_spec both[2] = {center, labels};
+    bool one_file = !kinds[format].labels_suffix && !job->args->fit.no_labels;
+    spec.bytes[c] = fkm_writer_predict_bytes(kinds[format].centroids, both, one_file ? 2 : 1);
+    spec.bytes[c + 1] = STATS_BYTES;
+    if (c > 0)
+        spec.bytes[0] = fkm_writer_predict_bytes(kinds[format].labels, &labels, 1);
+    fkm_status st = fkm_outputs_open(&job->outputs, &spec, e);
+    fkm_free(guards);
+    FKM_TRY(st);
+    warn_of_old_labels(job);
+    if (c > 0)
+        FKM_TRY(fkm_outputs_rehearse(job->outputs, 0, kinds[format].labels, &labels, e));
+    return fkm_outputs_rehearse(job->outputs, c, kinds[format].centroids, &center, e);
+}
+
+/* ---- after the work ---- */
+
+/* One array in pieces, so that a signal is heard. */
+static fkm_status write_array(fkm_writer *w, const fkm_array_spec *spec, const void *data,
+    fkm_err *e)
+{
+    int64_t total = 1, size = (int64_t)fkm_dtype_size(spec->dtype);
+    for (int i = 0; i < spec->ndim; i++)
+        total *= spec->dim[i]; /* the array is in memory: it fits */
+    FKM_TRY(fkm_writer_array(w, spec, e));
+    for (int64_t at = 0, now; at < total; at += now) {
+        if (*cmd_stop_flag())
+            return fkm_fail(e, FKM_ESTOPPED, "stopped while writing");
+        now = fkm_min_i64(WRITE_ELEMENTS, total - at);
+        FKM_TRY(fkm_writer_write(w, (const char *)data + at * size, now, e));
+    }
+    return FKM_OK;
+}
+
+static fkm_status write_arrays(struct job *job, fkm_output_info *info, fkm_err *e)
+{
+    int format = job->args->format, c = job->count - 2;
+    fkm_array_spec center = centroids_spec(job), labels = labels_spec(job);
+    fkm_writer *w[2] = {NULL, NULL};
+    if (c > 0) {
+        FKM_TRY(fkm_outputs_writer(job->outputs, 0, kinds[format].labels, &w[0], e));
+        FKM_TRY(write_array(w[0], &labels, job->result.labels, e));
+        FKM_TRY(fkm_writer_finish(w[0], e));
+    }
+    FKM_TRY(fkm_outputs_writer(job->outputs, c, kinds[format].centroids, &w[c], e));
+    FKM_TRY(write_array(w[c], &center, job->result.centroids, e));
+    if (!kinds[format].labels_suffix && !job->args->fit.no_labels)
+        FKM_TRY(write_array(w[c], &labels, job->result.labels, e));
+    FKM_TRY(fkm_writer_finish(w[c], e));
+    for (int i = 0; i <= c; i++)
+        info[i] = (fkm_output_info){job->paths[i], fkm_writer_bytes(w[i]), fkm_writer_crc32c(w[i])};
+    return FKM_OK;
+}
+
+static fkm_status file_sink(void *arg, const char *text, size_t len, fkm_err *e)
+{
+    return fkm_outfile_write(arg, text, len, e);
+}
+
+static fkm_fit_report report_of(const struct job *job, const fkm_output_info *info)
+{
+    return (fkm_fit_report){
+        .common = {
+            .command = job->line,
+            .started_utc = job->started_utc,
+            .in = job->in,
+            .run = &job->result.run,
+            .outputs = info,
+            .output_count = job->count - 1,
+            .total_s = fkm_now() - job->start,
+            .write_s = job->write_s,
+        },
+        .options = &job->args->fit,
+        .init = job->init.path ? job->init.path : "random",
+        .result = &job->result,
+    };
+}
+
+static fkm_status write_outputs(struct job *job, fkm_err *e)
+{
+    fkm_output_info info[2];
+    fkm_outfile *stats = NULL;
+    double begin = fkm_now();
+    FKM_TRY(write_arrays(job, info, e));
+    job->write_s = fkm_now() - begin;
+    fkm_fit_report report = report_of(job, info);
+    FKM_TRY(fkm_outputs_file(job->outputs, job->count - 1, &stats, e));
+    FKM_TRY(fkm_fit_json(&report, file_sink, stats, e));
+    FKM_TRY(fkm_outfile_finish(stats, e));
+    FKM_TRY(fkm_outputs_publish(job->outputs, e));
+    if (job->args->common.json)
+        return fkm_fit_json(&report, cmd_stdout_sink, NULL, e);
+    if (job->args->common.quiet)
+        return FKM_OK;
+    return fkm_fit_summary(&report, job->paths[job->count - 1], cmd_stdout_sink, NULL, e);
+}
+
+/* ---- */
+
+static fkm_status fit_and_write(struct job *job, fkm_err *e)
+{
+    cmd_catch_signals();
+    FKM_TRY(open_outputs(job, e));
+    progress_begin(&job->progress, &job->args->common, job->in, job->args->fit.clusters);
+    fkm_observer observer = progress_observer(&job->progress);
+    fkm_status st = fkm_fit(&job->result, job->in, &job->args->fit, &observer, e);
+    progress_end(&job->progress);
+    FKM_TRY(st);
+    return write_outputs(job, e);
+}
+
+static void close_job(struct job *job)
+{
+    fkm_outputs_close(job->outputs);
+    fkm_result_free(&job->result);
+    centroids_free(&job->init);
+    fkm_reader_close(job->in);
+    for (int i = 0; i < job->count; i++)
+        fkm_free(job->paths[i]);
+    fkm_free(job->prefix);
+}
+
+static fkm_status run_fit(const cmd *self, int argc, char **argv, const char *line, fkm_err *e)
+{
+    struct fit_args a = {.init = "random"};
+    struct job job = {.args = &a, .line = line, .start = fkm_now()};
+    int first;
+    bool done;
+    fkm_utc_text(job.started_utc, sizeof job.started_utc);
+    fkm_fit_options_default(&a.fit);
+    common_args_default(&a.common);
+    void *const bases[] = {&a, &a.common, &a.common, &a.common};
+    FKM_TRY(cmd_parse(self, bases, &a.common, argc, argv, &first, &done, e));
+    if (done)
+        return FKM_OK;
+    FKM_TRY(check_args(&a, argc - first, argv + first, e));
+    a.fit.machine = a.common.machine;
+    fkm_status st = cmd_open_input(&job.in, &a.common, argv + first, argc - first, e);
+    if (st == FKM_OK)
+        st = load_init(&job, e);
+    if (st == FKM_OK)
+        st = fit_and_write(&job, e);
+    close_job(&job);
+    return st;
+}
+
+const cmd cmd_fit = {
+    .name = "fit",
+    .about = "cluster vectors by exact k-means",
+    .usage = "-k K [options] DATA...",
+    .examples = "  fkm fit -k 1000 data.fvecs           write data.k1000.{centroids.npy,labels.npy,stats.json}\n"
+                "  fkm fit -k 32k -o out/run *.npy      several files are one data set, in this order\n"
+                "  fkm fit -k 1000 -i old.k1000 new.npy start from the centroids of an earlier run\n"
+                "  fkm fit -k 256 -t 0 -m 8G big.u8bin  to the exact fixpoint, in 8 GiB of memory\n",
+    .groups = fit_groups,
+    .run = run_fit,
+};

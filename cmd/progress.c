@@ -1,0 +1,238 @@
+/* Progress on stderr: see progress.h. */
+#include "progress.h"
+
+#include "../src/base/clock.h"
+#include "../src/base/log.h"
+#include "../src/base/mem.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#define LIVE_EVERY_S 0.1
+#define LIVE_GRACE_S 0.3 /* shorter than this is not worth a flicker */
+#define LOG_GRACE_S 2.0
+#define LOG_EVERY_S 600.0
+#define BAR 16
+
+static bool g_live_shown; /* one terminal, one live line: log.h calls back without an argument */
+
+static void clear_live_line(void)
+{
+    if (g_live_shown)
+        fputs("\r\033[K", stderr);
+    g_live_shown = false;
+}
+
+static progress_mode choose_mode(const common_args *a)
+{
+    const char *term = getenv("TERM");
+    bool terminal = isatty(STDERR_FILENO) && term && strcmp(term, "dumb") != 0;
+    if (a->quiet || a->progress == PROGRESS_NEVER)
+        return PROGRESS_SILENT;
+    return terminal ? PROGRESS_LIVE : PROGRESS_LOG;
+}
+
+static void describe_data(progress *p, const fkm_reader *in)
+{
+    const fkm_shape *shape = fkm_reader_shape(in);
+    const fkm_input *first = fkm_reader_input(in, 0);
+    char size[32], batch[32] = "";
+    int64_t bytes = 0;
+    for (int i = 0; i < fkm_reader_input_count(in); i++)
+        bytes += fkm_reader_input(in, i)->id.bytes;
+    if (shape->ndim == 3)
+        snprintf(batch, sizeof batch, "%" PRId64 " x ", shape->batch);
+    int used = snprintf(p->data, sizeof p->data, "%.250s%s  %s%" PRId64 " x %" PRId32 " %s  %s",
+        first->path, fkm_reader_input_count(in) > 1 ? " ..." : "", batch, shape->rows, shape->dims,
+        fkm_dtype_name(first->dtype), fkm_bytes_text(size, sizeof size, bytes));
+    if (p->clusters > 0)
+        snprintf(p->data + used, sizeof p->data - (size_t)used, "   k=%" PRId32, p->clusters);
+}
+
+void progress_begin(progress *p, const common_args *a, const fkm_reader *in, int32_t clusters)
+{
+    memset(p, 0, sizeof *p);
+    p->mode = choose_mode(a);
+    p->grace_s = p->mode == PROGRESS_LIVE ? LIVE_GRACE_S : LOG_GRACE_S;
+    if (a->progress == PROGRESS_ALWAYS)
+        p->grace_s = 0;
+    p->start = p->last_line = fkm_now();
+    p->clusters = clusters;
+    p->batch = fkm_reader_shape(in)->batch;
+    p->rows = fkm_reader_shape(in)->rows;
+    describe_data(p, in);
+    fkm_log_on_line(clear_live_line);
+}
+
+void progress_end(progress *p)
+{
+    p->mode = PROGRESS_SILENT;
+    clear_live_line();
+    fkm_log_on_line(NULL);
+}
+
+static void show_header(progress *p)
+{
+    if (!p->header_shown)
+        fprintf(stderr, "%s%s%s\n", p->data, p->machine[0] ? "   " : "", p->machine);
+    p->header_shown = true;
+}
+
+/* "iter 12/100  inertia 1.2345e+09 (-0.31%)  moved 4.1%" */
+static int describe_iteration(char *out, size_t cap, const progress *p, const fkm_iteration *it,
+    double previous, int32_t max_iter)
+{
+    char change[32] = "", problem[48] = "";
+    if (previous > 0)
+        snprintf(change, sizeof change, " (%+.2f%%)", (it->inertia - previous) / previous * 100);
+    if (p->batch > 1)
+        snprintf(problem, sizeof problem, "problem %" PRId32 "/%" PRId64 "  ", it->problem + 1,
+            p->batch);
+    char of[16] = "";
+    if (max_iter > 0)
+        snprintf(of, sizeof of, "/%" PRId32, max_iter);
+    return snprintf(out, cap, "%siter %" PRId32 "%s  inertia %.5g%s  moved %.1f%%", problem, it->i, of,
+        it->inertia, change, p->rows > 0 ? 100.0 * (double)it->moved / (double)p->rows : 0.0);
+}
+
+static double fraction(const fkm_progress *now)
+{
+    return now->rows_total > 0 ? (double)now->rows_done / (double)now->rows_total : 0;
+}
+
+/* What is running, when no iteration has ended yet or none is meant to. */
+static int describe_stage(char *out, size_t cap, const progress *p, const fkm_progress *now)
+{
+    if (p->clusters > 0 && now->iteration == 0)
+        return snprintf(out, cap, "choosing the first centroids");
+    if (p->clusters > 0 && now->max_iter > 0 && now->iteration > now->max_iter)
+        return snprintf(out, cap, "final labels");
+    if (p->clusters > 0 && now->max_iter > 0)
+        return snprintf(out, cap, "iter %" PRId32 "/%" PRId32, now->iteration, now->max_iter);
+    return snprintf(out, cap, "row %" PRId64 "/%" PRId64, now->rows_done, now->rows_total);
+}
+
+static void append_bar(char *line, size_t cap, double part)
+{
+    char bar[BAR + 1];
+    for (int i = 0; i < BAR; i++)
+        bar[i] = i < (int)(part * BAR) ? '#' : '-';
+    bar[BAR] = '\0';
+    size_t used = strlen(line);
+    snprintf(line + used, cap - used, "  [%s] %.0f%%", bar, part * 100);
+}
+
+/* Rate and remaining time; the latter is an upper limit in a fit, which may converge earlier. */
+static void append_rates(char *line, size_t cap, const fkm_progress *now)
+{
+    size_t used = strlen(line);
+    if (now->bytes_read > 0 && now->elapsed_s > 0) {
+        snprintf(line + used, cap - used, "  %.1f GB/s",
+            (double)now->bytes_read / now->elapsed_s * 1e-9);
+        used = strlen(line);
+    }
+    double left = -1, part = fraction(now);
+    if (now->last && now->max_iter > 0)
+        left = now->last->seconds * ((double)now->max_iter + 1 - now->iteration + (1 - part));
+    else if (!now->last && now->max_iter <= 1 && part > 0)
+        left = now->elapsed_s * (1 - part) / part;
+    if (left < 0)
+        return;
+    int s = left < 3.6e8 ? (int)left : 360000000;
+    if (s >= 3600)
+        snprintf(line + used, cap - used, "  eta %dh%02dm", s / 3600, s / 60 % 60);
+    else if (s >= 60)
+        snprintf(line + used, cap - used, "  eta %dm%02ds", s / 60, s % 60);
+    else
+        snprintf(line + used, cap - used, "  eta %ds", s);
+}
+
+static size_t terminal_columns(void)
+{
+    struct winsize size;
+    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1)
+        return size.ws_col;
+    return 80;
+}
+
+static void show_live(progress *p, const fkm_progress *now)
+{
+    char line[300];
+    if (now->last && now->iteration <= now->max_iter)
+        describe_iteration(line, sizeof line, p, now->last, now->before ? now->before->inertia : 0,
+            now->max_iter);
+    else
+        describe_stage(line, sizeof line, p, now);
+    append_bar(line, sizeof line, fraction(now));
+    append_rates(line, sizeof line, now);
+    size_t columns = terminal_columns();
+    if (columns - 1 < sizeof line)
+        line[columns - 1] = '\0'; /* a wrapped line could not be cleared */
+    show_header(p);
+    fprintf(stderr, "\r%s\033[K", line);
+    g_live_shown = true;
+}
+
+static void on_progress(void *arg, const fkm_progress *now)
+{
+    progress *p = arg;
+    double t = fkm_now();
+    if (p->mode == PROGRESS_SILENT || t - p->start < p->grace_s)
+        return;
+    if (p->mode == PROGRESS_LIVE) {
+        if (g_live_shown && t - p->last_line < LIVE_EVERY_S)
+            return;
+        show_live(p, now);
+        p->last_line = t;
+    } else if (t - p->last_line >= LOG_EVERY_S) {
+        char stage[120];
+        describe_stage(stage, sizeof stage, p, now);
+        show_header(p);
+        fprintf(stderr, "%s  %.0f%% of this pass\n", stage, fraction(now) * 100);
+        p->last_line = t;
+    }
+}
+
+static bool is_power_of_two(int32_t i)
+{
+    return i > 0 && (i & (i - 1)) == 0;
+}
+
+static void on_iterated(void *arg, const fkm_iteration *it)
+{
+    progress *p = arg;
+    double t = fkm_now(), previous = it->i > 1 ? p->previous_inertia : 0;
+    p->previous_inertia = it->inertia;
+    if (p->mode != PROGRESS_LOG || t - p->start < p->grace_s)
+        return;
+    if (!is_power_of_two(it->i) && t - p->last_line < LOG_EVERY_S)
+        return;
+    char line[240];
+    describe_iteration(line, sizeof line, p, it, previous, 0);
+    show_header(p);
+    fprintf(stderr, "%s  %.3g s\n", line, it->seconds);
+    p->last_line = t;
+}
+
+static void on_planned(void *arg, const fkm_run_plan *plan)
+{
+    progress *p = arg;
+    char planned[32], limit[32], pass[32];
+    fkm_verbose("plan: %s %s, %" PRId32 " threads; %s in chunks of %" PRId64 " rows; memory %s of %s; "
+        "%s read a pass", plan->backend, plan->isa, plan->threads,
+        plan->resident ? "rows are kept in memory," : "rows are streamed,", plan->chunk_rows,
+        fkm_bytes_text(planned, sizeof planned, plan->planned_bytes),
+        fkm_bytes_text(limit, sizeof limit, plan->memory_limit_bytes),
+        fkm_bytes_text(pass, sizeof pass, plan->read_bytes_per_pass));
+    snprintf(p->machine, sizeof p->machine, "%s: %s, %" PRId32 " thread%s", plan->backend, plan->isa,
+        plan->threads, plan->threads == 1 ? "" : "s");
+}
+
+fkm_observer progress_observer(progress *p)
+{
+    return (fkm_observer){p, on_planned, on_progress, on_iterated, cmd_stop_flag()};
+}

@@ -1,0 +1,167 @@
+/* A finished run, read back: see verify.h. */
+#include "verify.h"
+
+#include "../src/base/checked.h"
+#include "../src/base/crc32c.h"
+#include "../src/base/file.h"
+#include "../src/base/mem.h"
+
+#include <cjson/cJSON.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_STATS_BYTES ((int64_t)256 << 20)
+#define MAX_FILES 64
+#define READ_BYTES ((int64_t)1 << 20)
+
+static fkm_status not_stats(const char *path, const char *what, fkm_err *e)
+{
+    fkm_fail(e, FKM_EDATA, "%s: not the statistics of a run: %s", path, what);
+    return fkm_hint(e, "expected the stats.json that 'fkm fit' wrote (schema fkm-stats/1)");
+}
+
+/* The file's name beside stats.json: a run may have been moved, or seen from another directory. */
+static fkm_status beside(char **out, const char *stats_path, const char *recorded, fkm_err *e)
+{
+    const char *slash = strrchr(stats_path, '/'), *name = strrchr(recorded, '/');
+    name = name ? name + 1 : recorded;
+    if (!slash)
+        return fkm_strdup(out, name, e);
+    return fkm_asprintf(out, e, "%.*s%s", (int)(slash + 1 - stats_path), stats_path, name);
+}
+
+static fkm_status take_file(verified_file *f, const char *stats_path, const cJSON *item, fkm_err *e)
+{
+    const cJSON *path = cJSON_GetObjectItemCaseSensitive(item, "path");
+    const cJSON *bytes = cJSON_GetObjectItemCaseSensitive(item, "bytes");
+    const cJSON *crc = cJSON_GetObjectItemCaseSensitive(item, "crc32c");
+    char *end = NULL;
+    if (!cJSON_IsString(path) || !cJSON_IsNumber(bytes) || !cJSON_IsString(crc) ||
+        bytes->valuedouble < 0 || bytes->valuedouble > 0x1p53 || strlen(crc->valuestring) != 8)
+        return not_stats(stats_path, "an output without path, bytes or crc32c", e);
+    f->bytes = (int64_t)bytes->valuedouble;
+    f->crc32c = (uint32_t)strtoul(crc->valuestring, &end, 16);
+    if (*end != '\0')
+        return not_stats(stats_path, "a crc32c that is not a hexadecimal number", e);
+    return beside(&f->path, stats_path, path->valuestring, e);
+}
+
+static fkm_status take_files(verified_run *run, const cJSON *outputs, fkm_err *e)
+{
+    int count = cJSON_GetArraySize(outputs);
+    if (!cJSON_IsArray(outputs) || count > MAX_FILES)
+        return not_stats(run->stats_path, "no list of outputs", e);
+    FKM_TRY(fkm_calloc(&run->files, count, sizeof *run->files, "the outputs of a run", e));
+    const cJSON *item;
+    cJSON_ArrayForEach(item, outputs) {
+        FKM_TRY(take_file(&run->files[run->file_count], run->stats_path, item, e));
+        run->file_count++;
+    }
+    return FKM_OK;
+}
+
+static const char *text_of(const cJSON *root, const char *name)
+{
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(root, name);
+    return cJSON_IsString(item) ? item->valuestring : "unknown";
+}
+
+static double number_of(const cJSON *root, const char *object, const char *name)
+{
+    const cJSON *inner = cJSON_GetObjectItemCaseSensitive(root, object);
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(inner, name);
+    return cJSON_IsNumber(item) ? item->valuedouble : 0;
+}
+
+static fkm_status take_run(verified_run *run, const cJSON *root, fkm_err *e)
+{
+    if (!cJSON_IsObject(root))
+        return not_stats(run->stats_path, "not a JSON object", e);
+    if (strcmp(text_of(root, "schema"), "fkm-stats/1") != 0)
+        return not_stats(run->stats_path, "another schema", e);
+    FKM_TRY(fkm_strdup(&run->started_utc, text_of(root, "started_utc"), e));
+    FKM_TRY(fkm_strdup(&run->status, text_of(root, "status"), e));
+    double k = number_of(root, "params", "k");
+    run->clusters = k >= 0 && k < 0x1p53 ? (int64_t)k : 0;
+    run->inertia = number_of(root, "result", "inertia");
+    return take_files(run, cJSON_GetObjectItemCaseSensitive(root, "outputs"), e);
+}
+
+fkm_status verified_run_load(verified_run *out, const char *prefix, fkm_err *e)
+{
+    fkm_status st = FKM_OK;
+    verified_run run = {0};
+    char *text = NULL;
+    cJSON *root = NULL;
+    FKM_GO(fkm_asprintf(&run.stats_path, e, "%s.stats.json", prefix));
+    FKM_GO(fkm_file_slurp(&text, run.stats_path, MAX_STATS_BYTES, e));
+    root = cJSON_Parse(text);
+    FKM_GO(take_run(&run, root, e));
+    *out = run;
+    memset(&run, 0, sizeof run);
+out:
+    cJSON_Delete(root);
+    fkm_free(text);
+    verified_run_free(&run);
+    return st;
+}
+
+void verified_run_free(verified_run *run)
+{
+    for (int i = 0; i < run->file_count; i++)
+        fkm_free(run->files[i].path);
+    fkm_free(run->files);
+    fkm_free(run->stats_path);
+    fkm_free(run->started_utc);
+    fkm_free(run->status);
+    memset(run, 0, sizeof *run);
+}
+
+const verified_file *verified_run_centroids(const verified_run *run)
+{
+    for (int i = 0; i < run->file_count; i++) {
+        const char *path = run->files[i].path;
+        const char *suffix = fkm_path_suffix(path);
+        size_t stem = strlen(path) - strlen(suffix), word = strlen(".centroids");
+        if (!strcmp(suffix, ".h5") || (stem >= word && !strncmp(path + stem - word, ".centroids", word)))
+            return &run->files[i];
+    }
+    return NULL;
+}
+
+static fkm_status checksum(uint32_t *crc, fkm_file *f, fkm_err *e)
+{
+    char *buffer;
+    FKM_TRY(fkm_alloc(&buffer, READ_BYTES, 1, "a buffer for reading", e));
+    fkm_status st = FKM_OK;
+    *crc = 0;
+    for (int64_t at = 0, len; at < fkm_file_bytes(f); at += len) {
+        len = fkm_min_i64(READ_BYTES, fkm_file_bytes(f) - at);
+        FKM_GO(fkm_file_read(f, at, buffer, (size_t)len, e));
+        *crc = fkm_crc32c(*crc, buffer, (size_t)len);
+    }
+out:
+    fkm_free(buffer);
+    return st;
+}
+
+fkm_status verified_file_check(const verified_file *f, const char *stats_path, fkm_err *e)
+{
+    fkm_file *file = NULL;
+    if (!fkm_path_exists(f->path))
+        return fkm_fail(e, FKM_EDATA, "%s is missing, %s names it", f->path, stats_path);
+    FKM_TRY(fkm_file_open(&file, f->path, e));
+    uint32_t crc = 0;
+    fkm_status st = FKM_OK;
+    if (fkm_file_bytes(file) != f->bytes)
+        st = fkm_fail(e, FKM_EDATA, "%s has %" PRId64 " bytes, %s says %" PRId64, f->path,
+            fkm_file_bytes(file), stats_path, f->bytes);
+    else if ((st = checksum(&crc, file, e)) == FKM_OK && crc != f->crc32c)
+        st = fkm_fail(e, FKM_EDATA, "%s has crc32c %08" PRIx32 ", %s says %08" PRIx32, f->path, crc,
+            stats_path, f->crc32c);
+    if (st == FKM_EDATA)
+        fkm_hint(e, "the file was changed after the run; run 'fkm fit' again");
+    fkm_file_close(file);
+    return st;
+}

@@ -1,0 +1,400 @@
+/* What a run did, as JSON and as text: see stats.h. */
+#include "stats.h"
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/sysinfo.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- JSON ---- */
+
+static void add_i64(fkm_json *j, cJSON *object, const char *name, int64_t value)
+{
+    fkm_json_add(j, object, name, fkm_json_i64(value));
+}
+
+static void add_real(fkm_json *j, cJSON *object, const char *name, double value)
+{
+    fkm_json_add(j, object, name, fkm_json_real(value));
+}
+
+static void add_text(fkm_json *j, cJSON *object, const char *name, const char *value)
+{
+    fkm_json_add(j, object, name, fkm_json_text(value));
+}
+
+/* part / whole, null when whole is zero. */
+static double ratio(double part, double whole)
+{
+    return whole > 0 ? part / whole : NAN;
+}
+
+static void put_input(fkm_json *j, const fkm_reader *in)
+{
+    fkm_json_list_begin(j, "input");
+    for (int i = 0; i < fkm_reader_input_count(in); i++) {
+        const fkm_input *file = fkm_reader_input(in, i);
+        cJSON *o = cJSON_CreateObject();
+        add_text(j, o, "path", file->path);
+        add_text(j, o, "format", file->format);
+        add_text(j, o, "dataset", file->dataset);
+        add_i64(j, o, "rows", file->rows);
+        add_i64(j, o, "dims", file->dims);
+        add_text(j, o, "dtype", fkm_dtype_name(file->dtype));
+        add_i64(j, o, "bytes", file->id.bytes);
+        fkm_json_list_item(j, o);
+    }
+    fkm_json_list_end(j);
+}
+
+static void put_machine(fkm_json *j, const fkm_run_plan *plan)
+{
+    cJSON *o = cJSON_CreateObject();
+    add_text(j, o, "cpu", fkm_cpu_model());
+    add_text(j, o, "backend", plan->backend);
+    add_text(j, o, "isa", plan->isa);
+    add_i64(j, o, "threads", plan->threads);
+    fkm_json_add(j, o, "gpus", cJSON_CreateArray());
+    fkm_json_field(j, "machine", o);
+}
+
+static void put_outputs(fkm_json *j, const fkm_report *r)
+{
+    fkm_json_list_begin(j, "outputs");
+    for (int i = 0; i < r->output_count; i++) {
+        char crc[16];
+        cJSON *o = cJSON_CreateObject();
+        snprintf(crc, sizeof crc, "%08" PRIx32, r->outputs[i].crc32c);
+        add_text(j, o, "path", r->outputs[i].path);
+        add_i64(j, o, "bytes", r->outputs[i].bytes);
+        add_text(j, o, "crc32c", crc);
+        fkm_json_list_item(j, o);
+    }
+    fkm_json_list_end(j);
+}
+
+static void put_time(fkm_json *j, const fkm_report *r)
+{
+    const fkm_run_stats *run = r->run;
+    cJSON *o = cJSON_CreateObject();
+    add_real(j, o, "total_s", r->total_s);
+    add_real(j, o, "init_s", run->init_s);
+    add_real(j, o, "read_wait_s", run->read_wait_s);
+    add_real(j, o, "compute_s", run->compute_s);
+    add_real(j, o, "write_s", r->write_s);
+    fkm_json_field(j, "time", o);
+    o = cJSON_CreateObject();
+    add_real(j, o, "read_bytes_per_s", ratio((double)run->bytes_read, run->total_s));
+    add_real(j, o, "distances_per_s", ratio((double)run->distances, run->compute_s));
+    add_real(j, o, "flop_per_s", ratio((double)run->flop, run->compute_s));
+    fkm_json_field(j, "throughput", o);
+}
+
+static void put_screening(fkm_json *j, const fkm_screening *s)
+{
+    cJSON *o = cJSON_CreateObject();
+    add_i64(j, o, "rows_screened", s->rows_screened);
+    add_i64(j, o, "rows_in_doubt", s->rows_in_doubt);
+    add_i64(j, o, "candidates", s->candidates);
+    add_i64(j, o, "rescans", s->rescans);
+    add_i64(j, o, "rows_skipped_by_bounds", s->rows_skipped_by_bounds);
+    fkm_json_field(j, "screening", o);
+}
+
+static void put_peak(fkm_json *j)
+{
+    cJSON *o = cJSON_CreateObject();
+    add_i64(j, o, "host_bytes", fkm_peak_memory());
+    fkm_json_add(j, o, "gpu_bytes", cJSON_CreateNull());
+    fkm_json_field(j, "peak", o);
+}
+
+static void put_warnings(fkm_json *j)
+{
+    const char *const *list;
+    int count = fkm_log_warnings(&list);
+    fkm_json_list_begin(j, "warnings");
+    for (int i = 0; i < count; i++)
+        fkm_json_list_item(j, fkm_json_text(list[i]));
+    fkm_json_list_end(j);
+}
+
+static const char *empty_name(fkm_empty_policy policy)
+{
+    switch (policy) {
+    case FKM_EMPTY_FARTHEST:
+        return "farthest";
+    case FKM_EMPTY_KEEP:
+        return "keep";
+    case FKM_EMPTY_ERROR:
+        return "error";
+    }
+    return "unknown";
+}
+
+static void put_params(fkm_json *j, const fkm_fit_report *r)
+{
+    const fkm_fit_options *p = r->options;
+    cJSON *o = cJSON_CreateObject();
+    add_i64(j, o, "k", p->clusters);
+    fkm_json_add(j, o, "seed", fkm_json_u64(p->seed));
+    add_text(j, o, "init", r->init);
+    add_text(j, o, "metric", "l2");
+    add_real(j, o, "tol", p->tol);
+    add_i64(j, o, "max_iter", p->max_iter);
+    add_text(j, o, "empty", empty_name(p->empty));
+    add_text(j, o, "nan", p->skip_nan ? "skip" : "error");
+    fkm_json_field(j, "params", o);
+}
+
+/* All problems of a batch as one: sums and extremes; what has no meaning for several is NaN or -1. */
+static fkm_problem_result combine(const fkm_result *r)
+{
+    fkm_problem_result all = r->problems[0];
+    for (int64_t b = 1; b < r->batch; b++) {
+        const fkm_problem_result *p = &r->problems[b];
+        all.iterations = p->iterations > all.iterations ? p->iterations : all.iterations;
+        all.converged = all.converged && p->converged;
+        all.inertia += p->inertia;
+        all.rows_used += p->rows_used;
+        all.rows_skipped += p->rows_skipped;
+        all.moved_last += p->moved_last;
+        all.empty += p->empty;
+        all.reseeded += p->reseeded;
+        all.size_min = p->size_min < all.size_min ? p->size_min : all.size_min;
+        all.size_max = p->size_max > all.size_max ? p->size_max : all.size_max;
+        all.size_median = -1;
+        all.imbalance = NAN;
+    }
+    return all;
+}
+
+static cJSON *result_object(fkm_json *j, const fkm_problem_result *p)
+{
+    cJSON *o = cJSON_CreateObject(), *clusters = cJSON_CreateObject();
+    add_i64(j, o, "iterations", p->iterations);
+    add_real(j, o, "inertia", p->inertia);
+    add_i64(j, o, "rows_used", p->rows_used);
+    add_i64(j, o, "rows_skipped", p->rows_skipped);
+    add_i64(j, o, "moved_last", p->moved_last);
+    add_i64(j, clusters, "empty", p->empty);
+    add_i64(j, clusters, "min", p->size_min);
+    if (p->size_median >= 0)
+        add_i64(j, clusters, "median", p->size_median);
+    else
+        fkm_json_add(j, clusters, "median", cJSON_CreateNull());
+    add_i64(j, clusters, "max", p->size_max);
+    add_real(j, clusters, "imbalance", p->imbalance);
+    add_i64(j, clusters, "reseeded", p->reseeded);
+    fkm_json_add(j, o, "clusters", clusters);
+    return o;
+}
+
+static void put_problems(fkm_json *j, const fkm_result *r)
+{
+    fkm_json_list_begin(j, "problems");
+    for (int64_t b = 0; b < r->batch; b++) {
+        cJSON *o = result_object(j, &r->problems[b]);
+        add_text(j, o, "status", r->problems[b].converged ? "converged" : "max_iter");
+        fkm_json_list_item(j, o);
+    }
+    fkm_json_list_end(j);
+}
+
+static void put_iterations(fkm_json *j, const fkm_result *r)
+{
+    fkm_json_list_begin(j, "iterations");
+    for (int32_t i = 0; i < r->iteration_count; i++) {
+        const fkm_iteration *it = &r->iterations[i];
+        cJSON *o = cJSON_CreateObject();
+        if (r->batch > 1)
+            add_i64(j, o, "problem", it->problem);
+        add_i64(j, o, "i", it->i);
+        add_real(j, o, "inertia", it->inertia);
+        add_i64(j, o, "moved_rows", it->moved);
+        add_real(j, o, "max_shift", it->max_shift);
+        add_real(j, o, "s", it->seconds);
+        add_real(j, o, "read_wait_s", it->read_wait_s);
+        add_i64(j, o, "empty", it->empty);
+        add_i64(j, o, "reseeded", it->reseeded);
+        fkm_json_list_item(j, o);
+    }
+    fkm_json_list_end(j);
+}
+
+static void put_head(fkm_json *j, const char *schema, const char *status, const fkm_report *r)
+{
+    fkm_json_field(j, "schema", fkm_json_text(schema));
+    fkm_json_field(j, "fkm_version", fkm_json_text(FKM_VERSION));
+    fkm_json_field(j, "status", fkm_json_text(status));
+    fkm_json_field(j, "started_utc", fkm_json_text(r->started_utc));
+    fkm_json_field(j, "command", fkm_json_text(r->command));
+    put_input(j, r->in);
+}
+
+fkm_status fkm_fit_json(const fkm_fit_report *r, fkm_text_sink sink, void *arg, fkm_err *e)
+{
+    fkm_json j;
+    fkm_problem_result all = combine(r->result);
+    fkm_json_begin(&j, sink, arg, e);
+    put_head(&j, "fkm-stats/1", all.converged ? "converged" : "max_iter", &r->common);
+    put_params(&j, r);
+    put_machine(&j, &r->common.run->plan);
+    fkm_json_field(&j, "result", result_object(&j, &all));
+    put_outputs(&j, &r->common);
+    put_time(&j, &r->common);
+    put_screening(&j, &r->common.run->screening);
+    put_peak(&j);
+    if (r->result->batch > 1)
+        put_problems(&j, r->result);
+    put_iterations(&j, r->result);
+    put_warnings(&j);
+    return fkm_json_end(&j);
+}
+
+fkm_status fkm_predict_json(const fkm_predict_report *r, fkm_text_sink sink, void *arg, fkm_err *e)
+{
+    fkm_json j;
+    fkm_json_begin(&j, sink, arg, e);
+    put_head(&j, "fkm-predict/1", "done", &r->common);
+    cJSON *o = cJSON_CreateObject();
+    add_i64(&j, o, "k", r->clusters);
+    add_text(&j, o, "centroids", r->centroids);
+    add_text(&j, o, "metric", "l2");
+    add_i64(&j, o, "top", r->top);
+    fkm_json_field(&j, "params", o);
+    put_machine(&j, &r->common.run->plan);
+    o = cJSON_CreateObject();
+    add_i64(&j, o, "rows", r->rows);
+    fkm_json_field(&j, "result", o);
+    put_outputs(&j, &r->common);
+    put_time(&j, &r->common);
+    put_screening(&j, &r->common.run->screening);
+    put_peak(&j);
+    put_warnings(&j);
+    return fkm_json_end(&j);
+}
+
+/* ---- text ---- */
+
+const char *fkm_seconds_text(char *out, size_t cap, double seconds)
+{
+    if (seconds < 0.0995)
+        snprintf(out, cap, "%.1f ms", seconds * 1e3);
+    else if (seconds < 99.5)
+        snprintf(out, cap, "%.2f s", seconds);
+    else if (seconds < 3599.5)
+        snprintf(out, cap, "%dm%02ds", (int)(seconds + 0.5) / 60, (int)(seconds + 0.5) % 60);
+    else if (seconds < 1e8)
+        snprintf(out, cap, "%dh%02dm", (int)(seconds / 3600), (int)(seconds / 60) % 60);
+    else
+        snprintf(out, cap, "years");
+    return out;
+}
+
+/* Lines of a summary, to a sink; the first failure latches. */
+struct lines {
+    fkm_text_sink sink;
+    void *arg;
+    fkm_status st;
+    fkm_err *e;
+};
+
+static void put_line(struct lines *l, const char *label, const char *fmt, ...) FKM_PRINTF(3, 4);
+
+static void put_line(struct lines *l, const char *label, const char *fmt, ...)
+{
+    char text[600];
+    int used = snprintf(text, sizeof text, "%-12s", label);
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text + used, sizeof text - (size_t)used - 1, fmt, ap);
+    va_end(ap);
+    strcat(text, "\n");
+    if (l->st == FKM_OK)
+        l->st = l->sink(l->arg, text, strlen(text), l->e);
+}
+
+static void put_data(struct lines *l, const fkm_reader *in)
+{
+    const fkm_shape *shape = fkm_reader_shape(in);
+    int count = fkm_reader_input_count(in);
+    int64_t bytes = 0;
+    char size[32], more[48] = "", batch[40] = "";
+    for (int i = 0; i < count; i++)
+        bytes += fkm_reader_input(in, i)->id.bytes;
+    if (count > 1)
+        snprintf(more, sizeof more, " and %d more", count - 1);
+    if (shape->ndim == 3)
+        snprintf(batch, sizeof batch, "%" PRId64 " x ", shape->batch);
+    put_line(l, "data", "%.300s%s: %s%" PRId64 " x %" PRId32 " %s, %s", fkm_reader_input(in, 0)->path,
+        more, batch, shape->rows, shape->dims, fkm_dtype_name(fkm_reader_input(in, 0)->dtype),
+        fkm_bytes_text(size, sizeof size, bytes));
+}
+
+static void put_written(struct lines *l, const fkm_report *r, const char *marker)
+{
+    char size[32];
+    const char *label = "written";
+    for (int i = 0; i < r->output_count; i++) {
+        put_line(l, label, "%.480s  %s", r->outputs[i].path,
+            fkm_bytes_text(size, sizeof size, r->outputs[i].bytes));
+        label = "";
+    }
+    if (marker)
+        put_line(l, label, "%.500s", marker);
+}
+
+static void put_clusters(struct lines *l, const fkm_fit_report *r, const fkm_problem_result *all)
+{
+    char median[48] = "", reseeded[48] = "";
+    if (all->size_median >= 0)
+        snprintf(median, sizeof median, "median %" PRId64 ", ", all->size_median);
+    if (all->reseeded > 0)
+        snprintf(reseeded, sizeof reseeded, ", %" PRId64 " reseeded", all->reseeded);
+    put_line(l, "clusters", "%" PRId32 " of %" PRId64 " to %" PRId64 " rows (%s%" PRId32 " empty%s)",
+        r->options->clusters, all->size_min, all->size_max, median, all->empty, reseeded);
+}
+
+static void put_time_line(struct lines *l, const fkm_report *r)
+{
+    char total[32], wait[32], peak[32];
+    const fkm_run_plan *plan = &r->run->plan;
+    put_line(l, "time", "%s (%s waiting for data), %s %s, %" PRId32 " thread%s, peak memory %s",
+        fkm_seconds_text(total, sizeof total, r->total_s),
+        fkm_seconds_text(wait, sizeof wait, r->run->read_wait_s), plan->backend, plan->isa,
+        plan->threads, plan->threads == 1 ? "" : "s",
+        fkm_bytes_text(peak, sizeof peak, fkm_peak_memory()));
+}
+
+fkm_status fkm_fit_summary(const fkm_fit_report *r, const char *marker, fkm_text_sink sink, void *arg,
+    fkm_err *e)
+{
+    struct lines l = {sink, arg, FKM_OK, e};
+    fkm_problem_result all = combine(r->result);
+    put_data(&l, r->common.in);
+    if (all.rows_skipped > 0)
+        put_line(&l, "skipped", "%" PRId64 " rows with NaN or infinity (label -1)", all.rows_skipped);
+    put_clusters(&l, r, &all);
+    put_line(&l, "iterations", "%" PRId32 ", %s", all.iterations,
+        all.converged ? "converged" : "stopped by --max-iter before it converged");
+    put_line(&l, "inertia", "%.10g", all.inertia);
+    put_time_line(&l, &r->common);
+    put_written(&l, &r->common, marker);
+    return l.st;
+}
+
+fkm_status fkm_predict_summary(const fkm_predict_report *r, fkm_text_sink sink, void *arg, fkm_err *e)
+{
+    struct lines l = {sink, arg, FKM_OK, e};
+    put_data(&l, r->common.in);
+    put_line(&l, "centroids", "%.300s: %" PRId32, r->centroids, r->clusters);
+    put_time_line(&l, &r->common);
+    put_written(&l, &r->common, NULL);
+    return l.st;
+}

@@ -1,0 +1,57 @@
+/* What a run did, for machines (JSON, schema fkm-stats/1) and for people (a few aligned lines).
+ *
+ * Both go to a sink; nothing here opens a file. tests/stats.schema.json is the schema. */
+#ifndef FKM_STATS_H
+#define FKM_STATS_H
+
+#include "fkm.h"
+#include "json.h"
+
+/* A file that the run wrote. */
+typedef struct fkm_output_info {
+    const char *path;
+    int64_t bytes;
+    uint32_t crc32c;
+} fkm_output_info;
+
+/* Of any run. All pointers are borrowed for the call. */
+typedef struct fkm_report {
+    const char *command;     /* as typed, quoted for a shell */
+    const char *started_utc; /* see fkm_utc_text */
+    const fkm_reader *in;
+    const fkm_run_stats *run;
+    const fkm_output_info *outputs;
+    int output_count;
+    double total_s, write_s; /* of the whole command; of the outputs */
+} fkm_report;
+
+typedef struct fkm_fit_report {
+    fkm_report common;
+    const fkm_fit_options *options;
+    const char *init; /* "random", or the file of initial centroids */
+    const fkm_result *result;
+} fkm_fit_report;
+
+typedef struct fkm_predict_report {
+    fkm_report common;
+    const char *centroids; /* file */
+    int32_t clusters, top;
+    int64_t rows;
+} fkm_predict_report;
+
+/* stats.json of a fit, fkm-predict/1 of a predict. FKM_ENOMEM, or what the sink returns. */
+fkm_status fkm_fit_json(const fkm_fit_report *r, fkm_text_sink sink, void *arg,
+    fkm_err *e) FKM_MUST_USE;
+fkm_status fkm_predict_json(const fkm_predict_report *r, fkm_text_sink sink, void *arg,
+    fkm_err *e) FKM_MUST_USE;
+
+/* The summary for people. The marker (stats.json) is named after the outputs when not NULL. */
+fkm_status fkm_fit_summary(const fkm_fit_report *r, const char *marker, fkm_text_sink sink, void *arg,
+    fkm_err *e) FKM_MUST_USE;
+fkm_status fkm_predict_summary(const fkm_predict_report *r, fkm_text_sink sink, void *arg,
+    fkm_err *e) FKM_MUST_USE;
+
+/* "41.2 ms", "3.21 s", "1h02m": writes at most cap bytes into out and returns out. */
+const char *fkm_seconds_text(char *out, size_t cap, double seconds);
+
+#endif
