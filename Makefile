@@ -19,7 +19,7 @@ B := build/$(CONFIG)
 
 BASE_SRC := $(addprefix src/base/,clock.c crc32c.c dtype.c exact.c file.c inertia.c log.c mem.c \
 	pool.c status.c sysinfo.c thread.c)
-CPU_SRC := $(addprefix src/cpu/,assign.c backend_cpu.c cpuid.c kernels.c kernels_avx2.c \
+CPU_SRC := $(addprefix src/cpu/,assign.c backend_cpu.c cpuid.c kernels.c kernels_amx.c kernels_avx2.c \
 	kernels_avx512.c kernels_scalar.c screen.c update.c)
 FORMAT_SRC := $(addprefix formats/,bin.c formats.c npy.c reader.c safetensors.c vecs.c writer.c)
 CORE_SRC := $(addprefix src/,backend.c engine.c json.c label.c options.c output.c plan.c \
@@ -88,6 +88,7 @@ ALL_LDLIBS := $(HDF5_LIBS) $(CJSON_LIBS) -lm $(LDLIBS)
 # -ffp-contract=off covers it.
 $(B)/src/cpu/kernels_avx2.o: ISA_FLAGS := -mavx2 -mfma -mf16c -O3
 $(B)/src/cpu/kernels_avx512.o: ISA_FLAGS := -mavx512f -mavx512dq -mavx512bw -mavx512vl -mavx2 -mfma -mf16c -O3
+$(B)/src/cpu/kernels_amx.o: ISA_FLAGS := -mamx-tile -mamx-bf16 -mavx512bf16 -mavx512f -mavx512dq -mavx512bw -mavx512vl -O3
 $(B)/src/cpu/kernels_scalar.o: ISA_FLAGS := $(if $(filter release,$(CONFIG)),-O3)
 
 LIB_SRC := $(BASE_SRC) $(FORMAT_SRC) $(CPU_SRC) $(CORE_SRC)

@@ -16,7 +16,7 @@
 
 int32_t fkm_assign_block_rows(const fkm_kernels *k, int32_t dims)
 {
-    int64_t panels = BLOCK_BYTES / ((int64_t)k->panel * dims * (int64_t)sizeof(float));
+    int64_t panels = BLOCK_BYTES / (int64_t)fkm_panel_bytes(k, dims);
     panels = fkm_max_i64(1, fkm_min_i64(panels, MAX_PANELS));
     return (int32_t)panels * k->panel;
 }
@@ -25,9 +25,9 @@ int64_t fkm_assign_scratch_bytes(const fkm_kernels *k, int32_t clusters, int32_t
     fkm_dtype dtype, int32_t top)
 {
     int64_t rows = fkm_assign_block_rows(k, dims);
-    int64_t per_row = 6 * (int64_t)sizeof(float) +
+    int64_t per_row = 9 * (int64_t)sizeof(float) +
         FKM_CANDIDATES * (int64_t)(sizeof(int32_t) + sizeof(float)) +
-        (int64_t)sizeof(float) * dims * (dtype == FKM_F32 ? 1 : 2);
+        (int64_t)fkm_panel_bytes(k, dims) / k->panel + (dtype == FKM_F32 ? 0 : 4 * (int64_t)dims);
     int64_t nearest = top > 1 ? 2 * (int64_t)sizeof(float) * clusters + 4 * (int64_t)top : 0;
     return rows * per_row + nearest + 4096;
 }
@@ -39,10 +39,13 @@ fkm_status fkm_assign_scratch_open(fkm_assign_scratch *s, const fkm_kernels *k, 
     fkm_status st = FKM_OK;
     int64_t rows = fkm_assign_block_rows(k, dims);
     memset(s, 0, sizeof *s);
-    FKM_GO(fkm_alloc(&s->block.panels, rows * dims, sizeof(float), what, e));
+    FKM_GO(fkm_alloc(&s->block.panels, rows / k->panel, fkm_panel_bytes(k, dims), what, e));
     FKM_GO(fkm_alloc(&s->block.norm, rows, sizeof(float), what, e));
     FKM_GO(fkm_alloc(&s->block.slack, rows, sizeof(float), what, e));
     FKM_GO(fkm_alloc(&s->block.floor, rows, sizeof(float), what, e));
+    FKM_GO(fkm_alloc(&s->block.residual, rows, sizeof(float), what, e));
+    FKM_GO(fkm_alloc(&s->block.own, rows, sizeof(int32_t), what, e));
+    FKM_GO(fkm_alloc(&s->block.own_score, rows, sizeof(float), what, e));
     FKM_GO(fkm_alloc(&s->block.count, rows, sizeof(int32_t), what, e));
     FKM_GO(fkm_alloc(&s->block.position, rows * FKM_CANDIDATES, sizeof(int32_t), what, e));
     FKM_GO(fkm_alloc(&s->block.upper, rows * FKM_CANDIDATES, sizeof(float), what, e));
@@ -66,6 +69,9 @@ void fkm_assign_scratch_close(fkm_assign_scratch *s)
     fkm_free(s->block.norm);
     fkm_free(s->block.slack);
     fkm_free(s->block.floor);
+    fkm_free(s->block.residual);
+    fkm_free(s->block.own);
+    fkm_free(s->block.own_score);
     fkm_free(s->block.count);
     fkm_free(s->block.position);
     fkm_free(s->block.upper);
@@ -96,22 +102,31 @@ static float norm_bound(float square, int32_t dims)
     return sqrtf(square) * (1 + (float)(dims + 8) * 0x1p-24f) + FKM_NORM_TINY;
 }
 
+/* An upper bound of |X - X^| from the float32 sum of (X~ - X^)^2: X~ itself is one rounding off X. */
+static float residual_bound(float square, float norm, int32_t dims)
+{
+    return norm_bound(square, dims) + norm * 0x1p-22f;
+}
+
 static bool screenable(float norm)
 {
     return norm < FKM_NORM_MAX;
 }
 
-/* A lower bound of the score of the centroid that the row had: the search starts from there. */
-static float warm_floor(const fkm_assign_job *job, const fkm_row_block *b, int32_t row,
-    const float *x, int32_t label)
+/* Scores the centroid that the row had: the search starts from there. */
+static void warm_start(const fkm_assign_job *job, fkm_row_block *b, int32_t row, int32_t label)
 {
     const fkm_tiles *t = job->tiles;
+    b->own[row] = -1;
+    b->floor[row] = FKM_FLOOR_NONE;
     if (label < 0 || label >= t->clusters)
-        return FKM_FLOOR_NONE;
-    int64_t p = t->position[label];
-    float score = job->kernels->dot(x, t->shift, t->scale, t->rows + p * t->dims, t->dims);
-    float e = b->norm[row] * t->slope[p] + t->offset[p] + b->slack[row];
-    return score - t->half[p] - e;
+        return;
+    int32_t p = t->position[label];
+    const float *x = b->x + (int64_t)row * t->dims, *c = t->rows + (int64_t)p * t->dims;
+    float score = job->kernels->dot(x, t->shift, t->scale, c, t->dims) - t->half[p];
+    b->own[row] = p;
+    b->own_score[row] = score;
+    b->floor[row] = score - (b->norm[row] * t->slope[p] + t->offset[p] + b->slack[row]);
 }
 
 static void start_block(const fkm_assign_job *job, fkm_assign_scratch *s, const float *x,
@@ -121,11 +136,12 @@ static void start_block(const fkm_assign_job *job, fkm_assign_scratch *s, const 
     const fkm_tiles *t = job->tiles;
     fkm_row_block *b = &s->block;
     b->rows = rows;
+    b->x = x;
     int32_t padded = (int32_t)fkm_round_up(rows, k->panel);
     for (int32_t r = 0; r < padded; r += k->panel) {
         int32_t live = rows - r < k->panel ? rows - r : k->panel;
-        k->pack(b->panels + (int64_t)r * t->dims, s->square + r, x + (int64_t)r * t->dims, live,
-            t->dims, t->shift, t->scale);
+        k->pack(b->panels + (size_t)(r / k->panel) * fkm_panel_bytes(k, t->dims), s->square + r,
+            b->residual + r, x + (int64_t)r * t->dims, live, t->dims, t->shift, t->scale);
     }
     for (int32_t r = 0; r < padded; r++) {
         float norm = norm_bound(s->square[r], t->dims);
@@ -133,8 +149,9 @@ static void start_block(const fkm_assign_job *job, fkm_assign_scratch *s, const 
         b->count[r] = 0;
         b->norm[r] = live ? norm : 0;
         b->slack[r] = live ? t->kappa * norm * norm : 0;
+        b->residual[r] = live && k->low ? residual_bound(b->residual[r], norm, t->dims) : 0;
         if (live)
-            b->floor[r] = warm_floor(job, b, r, x + (int64_t)r * t->dims, job->labels[first + r]);
+            warm_start(job, b, r, job->labels[first + r]);
         else
             b->floor[r] = -FKM_FLOOR_NONE; /* nothing reaches it */
     }
@@ -145,12 +162,10 @@ static void screen_block(const fkm_assign_job *job, fkm_assign_scratch *s)
     const fkm_kernels *k = job->kernels;
     const fkm_tiles *t = job->tiles;
     int32_t panels = (s->block.rows + k->panel - 1) / k->panel;
-    int64_t tile_bytes = (int64_t)t->tile * t->dims * (int64_t)sizeof(float);
-    int32_t range = (int32_t)fkm_max_i64(1, TILE_RANGE_BYTES / tile_bytes);
+    int32_t range = (int32_t)fkm_max_i64(1, TILE_RANGE_BYTES / (int64_t)t->tile_bytes);
     for (int32_t begin = 0; begin < t->count; begin += range) {
         int32_t end = t->count - begin < range ? t->count : begin + range;
-        for (int32_t p = 0; p < panels; p++)
-            k->screen(&s->block, p, t, begin, end);
+        k->screen(&s->block, 0, panels, t, begin, end);
     }
 }
 
@@ -327,7 +342,7 @@ static void nearest_of_row(
         label[i] = -1;
         distance[i] = NAN;
     }
-    job->kernels->pack(s->block.panels, s->square, x, 1, t->dims, t->shift, t->scale);
+    job->kernels->pack(s->block.panels, s->square, s->block.residual, x, 1, t->dims, t->shift, t->scale);
     bool bounded = job->top > 1 && screenable(norm_bound(s->square[0], t->dims));
     if (!bounded && !finite_row(x, t->dims)) {
         s->counts.skipped++;

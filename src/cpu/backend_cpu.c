@@ -73,7 +73,7 @@ static int64_t bytes(const fkm_plan *p)
     if (choose_kernels(&k, p->isa, &ignored) != FKM_OK)
         k = &fkm_kernels_scalar;
     int64_t total = fkm_mul_sat(fkm_mul_sat(p->clusters, p->dims), sizeof(float));
-    total = fkm_add_sat(total, fkm_tiles_bytes(p->clusters, p->dims, k->tile));
+    total = fkm_add_sat(total, fkm_tiles_bytes(k, p->clusters, p->dims));
     int64_t each = fkm_assign_scratch_bytes(k, p->clusters, p->dims, p->dtype, p->top);
     total = fkm_add_sat(total, fkm_mul_sat(p->threads, each + (int64_t)sizeof(worker)));
     if (p->update)
@@ -111,7 +111,7 @@ static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
     b->block_rows = fkm_assign_block_rows(b->kernels, p->dims);
     FKM_GO(fkm_pool_open(&b->pool, p->threads, e));
     FKM_GO(fkm_alloc(&b->centroids, cells, sizeof(float), "centroids", e));
-    FKM_GO(fkm_tiles_open(&b->tiles, p->clusters, p->dims, b->kernels->tile, e));
+    FKM_GO(fkm_tiles_open(&b->tiles, b->kernels, p->clusters, p->dims, e));
     FKM_GO(fkm_calloc(&b->workers, p->threads, sizeof(worker), "threads", e));
     for (int32_t i = 0; i < p->threads; i++)
         FKM_GO(fkm_assign_scratch_open(&b->workers[i].scratch, b->kernels, p->clusters, p->dims,

@@ -6,6 +6,8 @@
 #include <cpuid.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 /* State components that the operating system saves on a context switch. */
 static uint64_t saved_state(void)
@@ -18,6 +20,15 @@ static uint64_t saved_state(void)
 static bool has(uint32_t word, int bit)
 {
     return word >> bit & 1;
+}
+
+/* Tile registers are large, so Linux wants to be asked, once a process, before they are used. */
+static bool tiles_granted(uint64_t saved)
+{
+    const long request_permission = 0x1023, tile_data = 18;
+    if ((saved & 0x60000) != 0x60000)
+        return false;
+    return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
 }
 
 unsigned fkm_cpu_features(void)
@@ -34,6 +45,11 @@ unsigned fkm_cpu_features(void)
         features |= FKM_CPU_AVX2;
     if ((features & FKM_CPU_AVX2) && zmm && has(b7, 16) && has(b7, 17) && has(b7, 30) && has(b7, 31))
         features |= FKM_CPU_AVX512;
+    unsigned a71, b71, c71, d71;
+    if (!(features & FKM_CPU_AVX512) || !__get_cpuid_count(7, 1, &a71, &b71, &c71, &d71))
+        return features;
+    if (has(a71, 5) && has(d7, 22) && has(d7, 24) && tiles_granted(saved))
+        features |= FKM_CPU_AMX_BF16;
     return features;
 }
 

@@ -10,6 +10,7 @@ static const struct {
     unsigned needs;
 } table[] = {
 #if defined(__x86_64__)
+    {&fkm_kernels_amx_bf16, FKM_CPU_AVX2 | FKM_CPU_AVX512 | FKM_CPU_AMX_BF16},
     {&fkm_kernels_avx512, FKM_CPU_AVX2 | FKM_CPU_AVX512},
     {&fkm_kernels_avx2, FKM_CPU_AVX2},
 #endif

@@ -65,9 +65,11 @@ static inline void transpose(__m256 m[8])
     memcpy(m, t, sizeof t);
 }
 
-static void pack(float *out, float *square, const float *x, int32_t rows, int32_t dims,
-    const float *shift, float scale)
+static void pack(void *panel, float *square, float *residual, const float *x, int32_t rows,
+    int32_t dims, const float *shift, float scale)
 {
+    float *out = panel;
+    (void)residual; /* nothing is rounded */
     const __m256 s = _mm256_set1_ps(scale);
     memset(square, 0, PANEL * sizeof *square);
     for (int32_t row0 = 0; row0 < PANEL; row0 += 8) {
@@ -162,8 +164,11 @@ const fkm_kernels fkm_kernels_avx2 = {
     .isa = "avx2",
     .panel = PANEL,
     .tile = TILE,
+    .item = sizeof(float),
+    .dim_step = 1,
     .widen = widen,
     .pack = pack,
+    .pack_tile = pack_tile,
     .screen = screen,
     .dot = dot,
     .canonical = canonical,

@@ -72,9 +72,11 @@ static inline void transpose(__m512 m[16])
     }
 }
 
-static void pack(float *out, float *square, const float *x, int32_t rows, int32_t dims,
-    const float *shift, float scale)
+static void pack(void *panel, float *square, float *residual, const float *x, int32_t rows,
+    int32_t dims, const float *shift, float scale)
 {
+    float *out = panel;
+    (void)residual; /* nothing is rounded */
     const __m512 s = _mm512_set1_ps(scale);
     for (int half = 0; half < 2; half++) {
         int32_t row0 = half * 16;
@@ -145,8 +147,11 @@ const fkm_kernels fkm_kernels_avx512 = {
     .isa = "avx512",
     .panel = PANEL,
     .tile = TILE,
+    .item = sizeof(float),
+    .dim_step = 1,
     .widen = widen,
     .pack = pack,
+    .pack_tile = pack_tile,
     .screen = screen,
     .dot = dot,
     .canonical = canonical,

@@ -14,9 +14,11 @@ static void widen(float *out, const void *x, fkm_dtype t, int64_t n)
         out[i] = fkm_dtype_to_float(t, from + (size_t)i * size);
 }
 
-static void pack(float *out, float *square, const float *x, int32_t rows, int32_t dims,
-    const float *shift, float scale)
+static void pack(void *panel, float *square, float *residual, const float *x, int32_t rows,
+    int32_t dims, const float *shift, float scale)
 {
+    float *out = panel;
+    (void)residual; /* nothing is rounded */
     memset(square, 0, PANEL * sizeof *square);
     for (int32_t t = 0; t < dims; t++) {
         for (int32_t r = 0; r < PANEL; r++) {
@@ -47,14 +49,26 @@ static void score_tile(float score[TILE][PANEL], const float *panel, const float
     }
 }
 
-static void screen(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int32_t begin, int32_t end)
+static void pack_tile(void *out, float *residual, const float *c, int32_t dims)
 {
-    const float *x = b->panels + (int64_t)panel * PANEL * t->dims;
+    float *packed = out;
+    for (int32_t j = 0; j < TILE; j++) {
+        residual[j] = 0;
+        for (int32_t t = 0; t < dims; t++)
+            packed[(int64_t)t * TILE + j] = c[(int64_t)j * dims + t];
+    }
+}
+
+static void screen_panel(
+    fkm_row_block *b, int32_t panel, const fkm_tiles *t, int32_t begin, int32_t end)
+{
+    const float *packed = (const float *)(const void *)t->packed;
+    const float *x = (const float *)(const void *)b->panels + (int64_t)panel * PANEL * t->dims;
     int32_t row0 = panel * PANEL;
     for (int32_t i = begin; i < end; i++) {
         float score[TILE][PANEL];
         int32_t first = i * TILE;
-        score_tile(score, x, t->packed + (int64_t)first * t->dims, t->half + first, t->dims);
+        score_tile(score, x, packed + (int64_t)first * t->dims, t->half + first, t->dims);
         for (int32_t r = 0; r < PANEL; r++) {
             int32_t row = row0 + r;
             for (int32_t j = 0; j < TILE; j++) {
@@ -64,6 +78,13 @@ static void screen(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int32_t 
             }
         }
     }
+}
+
+static void screen(fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t, int32_t begin,
+    int32_t end)
+{
+    for (int32_t p = panel; p < panel + panels; p++)
+        screen_panel(b, p, t, begin, end);
 }
 
 static float dot(const float *x, const float *shift, float scale, const float *c, int32_t dims)
@@ -97,8 +118,11 @@ const fkm_kernels fkm_kernels_scalar = {
     .isa = "scalar",
     .panel = PANEL,
     .tile = TILE,
+    .item = sizeof(float),
+    .dim_step = 1,
     .widen = widen,
     .pack = pack,
+    .pack_tile = pack_tile,
     .screen = screen,
     .dot = dot,
     .canonical = canonical,

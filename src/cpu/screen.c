@@ -1,5 +1,5 @@
 /* Certified screening: centroids made ready, and the bookkeeping of candidates. See screen.h. */
-#include "screen.h"
+#include "kernels.h"
 
 #include "../base/checked.h"
 #include "../base/mem.h"
@@ -11,43 +11,60 @@
 #define U 0x1p-24              /* float32 unit roundoff */
 #define HIGHER_ORDER (1 + 0x1p-10) /* second-order terms, and the rounding of the bound itself */
 #define SHIFT_SAMPLE 63        /* centroids whose median is the shift */
+#define START_WIDTH 16         /* columns of a matrix unit's tile */
+#define LOW_NORM (1 + 0x1p-7)  /* |X^| / |X~| at most, bf16: 1 + 2^-8, rounded up */
+#define LOW_TINY 0x1p-100f     /* matrix units flush subnormals: dims * 2^-126, rounded up */
 
 static int64_t positions(const fkm_tiles *t)
 {
     return (int64_t)t->count * t->tile;
 }
 
-int64_t fkm_tiles_bytes(int32_t clusters, int32_t dims, int32_t tile)
+int64_t fkm_tiles_bytes(const fkm_kernels *k, int32_t clusters, int32_t dims)
 {
-    int64_t padded = fkm_round_up(clusters, tile), count = padded / tile;
-    int64_t per_dim = fkm_mul_sat(padded, 2 * (int64_t)sizeof(float) * dims);
-    int64_t flat = fkm_mul_sat(padded, 3 * sizeof(float) + 2 * sizeof(int32_t) + sizeof(double));
-    return fkm_add_sat(fkm_add_sat(per_dim, flat),
-        fkm_mul_sat(count, 2 * sizeof(float)) + (int64_t)sizeof(float) * dims + 4096);
+    int64_t count = (clusters + (int64_t)k->tile - 1) / k->tile, padded = count * k->tile;
+    int64_t rows = fkm_mul_sat(padded, (int64_t)sizeof(float) * dims);
+    int64_t packed = fkm_mul_sat(count, (int64_t)fkm_tile_bytes(k, dims));
+    int64_t flat = 3 * sizeof(float) + 2 * sizeof(int32_t) + sizeof(double);
+    if (k->low)
+        flat += (3 + START_WIDTH) * (int64_t)sizeof(float);
+    int64_t total = fkm_add_sat(fkm_add_sat(rows, packed), fkm_mul_sat(padded, flat));
+    return fkm_add_sat(total, count * 3 * (int64_t)sizeof(float) + (int64_t)sizeof(float) * dims + 4096);
 }
 
-fkm_status fkm_tiles_open(fkm_tiles *t, int32_t clusters, int32_t dims, int32_t tile, fkm_err *e)
+fkm_status fkm_tiles_open(
+    fkm_tiles *t, const fkm_kernels *k, int32_t clusters, int32_t dims, fkm_err *e)
 {
+    static const char margins[] = "centroid margins", order[] = "the centroid order";
     fkm_status st = FKM_OK;
     memset(t, 0, sizeof *t);
+    t->kernels = k;
     t->dims = dims;
     t->clusters = clusters;
-    t->tile = tile;
-    t->count = (int32_t)(fkm_round_up(clusters, tile) / tile);
+    t->tile = k->tile;
+    t->count = (int32_t)(fkm_round_up(clusters, k->tile) / k->tile);
+    t->tile_bytes = fkm_tile_bytes(k, dims);
     int64_t n = positions(t), nd;
     if (!fkm_mul_i64(&nd, n, dims))
         return fkm_fail(e, FKM_ENOMEM, "%d clusters of %d dims are too large", clusters, dims);
     FKM_GO(fkm_alloc(&t->shift, dims, sizeof(float), "the shift", e));
-    FKM_GO(fkm_alloc(&t->packed, nd, sizeof(float), "packed centroids", e));
+    FKM_GO(fkm_alloc(&t->packed, t->count, t->tile_bytes, "packed centroids", e));
     FKM_GO(fkm_alloc(&t->rows, nd, sizeof(float), "shifted centroids", e));
     FKM_GO(fkm_alloc(&t->half, n, sizeof(float), "centroid norms", e));
-    FKM_GO(fkm_alloc(&t->slope, n, sizeof(float), "centroid margins", e));
-    FKM_GO(fkm_alloc(&t->offset, n, sizeof(float), "centroid margins", e));
-    FKM_GO(fkm_alloc(&t->tile_slope, t->count, sizeof(float), "tile margins", e));
-    FKM_GO(fkm_alloc(&t->tile_offset, t->count, sizeof(float), "tile margins", e));
-    FKM_GO(fkm_alloc(&t->index, n, sizeof(int32_t), "the centroid order", e));
-    FKM_GO(fkm_alloc(&t->position, n, sizeof(int32_t), "the centroid order", e));
-    FKM_GO(fkm_alloc(&t->order_key, n, sizeof(double), "the centroid order", e));
+    FKM_GO(fkm_alloc(&t->slope, n, sizeof(float), margins, e));
+    FKM_GO(fkm_alloc(&t->offset, n, sizeof(float), margins, e));
+    FKM_GO(fkm_alloc(&t->tile_slope, t->count, sizeof(float), margins, e));
+    FKM_GO(fkm_alloc(&t->tile_residual, t->count, sizeof(float), margins, e));
+    FKM_GO(fkm_alloc(&t->tile_offset, t->count, sizeof(float), margins, e));
+    FKM_GO(fkm_alloc(&t->index, n, sizeof(int32_t), order, e));
+    FKM_GO(fkm_alloc(&t->position, n, sizeof(int32_t), order, e));
+    FKM_GO(fkm_alloc(&t->order_key, n, sizeof(double), order, e));
+    if (k->low) {
+        FKM_GO(fkm_alloc(&t->low_slope, n, sizeof(float), margins, e));
+        FKM_GO(fkm_alloc(&t->low_residual, n, sizeof(float), margins, e));
+        FKM_GO(fkm_alloc(&t->low_offset, n, sizeof(float), margins, e));
+        FKM_GO(fkm_alloc(&t->start, n, START_WIDTH * sizeof(float), "centroid norms", e));
+    }
     return FKM_OK;
 out:
     fkm_tiles_close(t);
@@ -62,8 +79,13 @@ void fkm_tiles_close(fkm_tiles *t)
     fkm_free(t->half);
     fkm_free(t->slope);
     fkm_free(t->offset);
+    fkm_free(t->low_slope);
+    fkm_free(t->low_residual);
+    fkm_free(t->low_offset);
     fkm_free(t->tile_slope);
+    fkm_free(t->tile_residual);
     fkm_free(t->tile_offset);
+    fkm_free(t->start);
     fkm_free(t->index);
     fkm_free(t->position);
     fkm_free(t->order_key);
@@ -142,48 +164,85 @@ static double chain_of(int32_t dims)
     return tile > dot ? tile : dot;
 }
 
-static void set_margins(fkm_tiles *t, double margin_factor)
+/* Margins of e(i, j), float32; padding has none and is never a candidate. */
+static void set_margins(fkm_tiles *t, double factor)
 {
     double chain = chain_of(t->dims), gamma = chain * U / (1 - chain * U);
     double a = gamma + 9 * U, kappa = (t->dims / 8.0 + 8) * 0x1p-53 / 2 * HIGHER_ORDER;
-    double f = HIGHER_ORDER * margin_factor;
-    t->kappa = (float)(kappa * margin_factor * (1 + 0x1p-20));
+    double f = HIGHER_ORDER * factor;
+    t->kappa = (float)(kappa * factor * (1 + 0x1p-20));
     for (int64_t p = 0; p < positions(t); p++) {
-        t->slope[p] = t->offset[p] = 0; /* padding: never a candidate */
+        t->slope[p] = t->offset[p] = 0;
         if (p >= t->clusters)
             continue;
-        double square = t->order_key[t->index[p]], nc = sqrt(square) * (1 + 0x1p-20);
+        double nc = sqrt(t->order_key[t->index[p]]) * (1 + 0x1p-20);
         t->slope[p] = (float)((a + 2 * kappa) * nc * f) + FKM_TINY;
         t->offset[p] = (float)((a * t->half[p] + kappa * nc * nc) * f) + FKM_TINY;
     }
+}
+
+/* Margins of low-precision scores; low_residual holds |C~ - C^|^2 on entry, nc on return. */
+static void set_low_margins(fkm_tiles *t, double factor)
+{
+    double chain = t->dims + 64.0, gamma = chain * U / (1 - chain * U); /* any order within the unit */
+    double f = HIGHER_ORDER * factor;
+    for (int64_t p = 0; p < positions(t); p++) {
+        double square = p < t->clusters ? t->order_key[t->index[p]] : 0;
+        double nc = sqrt(square) * (1 + 0x1p-20);
+        double rc = sqrt(t->low_residual[p]) * (1 + t->dims * U) + 2 * U * nc + FKM_NORM_TINY;
+        bool real = p < t->clusters;
+        t->low_residual[p] = real ? (float)(nc * f) + LOW_TINY : 0;
+        t->low_slope[p] =
+            real ? (float)(LOW_NORM * (rc + (gamma + 9 * U) * nc) * f) + t->slope[p] + LOW_TINY : 0;
+        t->low_offset[p] =
+            real ? (float)((gamma + 9 * U) * t->half[p] * f) + t->offset[p] + LOW_TINY : 0;
+    }
+}
+
+static float largest(const float *v, int32_t n)
+{
+    float top = 0;
+    for (int32_t i = 0; i < n; i++)
+        top = fmaxf(top, v[i]);
+    return top;
+}
+
+static void set_tile_margins(fkm_tiles *t)
+{
+    bool low = t->kernels->low;
     for (int32_t i = 0; i < t->count; i++) {
-        float slope = 0, offset = 0;
-        for (int32_t r = 0; r < t->tile; r++) {
-            slope = fmaxf(slope, t->slope[(int64_t)i * t->tile + r]);
-            offset = fmaxf(offset, t->offset[(int64_t)i * t->tile + r]);
-        }
-        t->tile_slope[i] = slope;
-        t->tile_offset[i] = offset;
+        int64_t first = (int64_t)i * t->tile;
+        t->tile_slope[i] = largest((low ? t->low_slope : t->slope) + first, t->tile);
+        t->tile_offset[i] = largest((low ? t->low_offset : t->offset) + first, t->tile);
+        t->tile_residual[i] = low ? largest(t->low_residual + first, t->tile) : 0;
     }
 }
 
 void fkm_tiles_set(fkm_tiles *t, const float *c, double margin_factor)
 {
+    float none[64]; /* residuals of float32 tiles, which have none */
     t->scale = choose_scale(c, (int64_t)t->clusters * t->dims);
     choose_shift(t, c);
     sort_by_norm(t, c);
     for (int64_t p = 0; p < positions(t); p++) {
         float *row = t->rows + p * t->dims;
-        float *packed = t->packed + p / t->tile * t->tile * t->dims + p % t->tile;
         bool real = p < t->clusters;
         const float *from = real ? c + (int64_t)t->index[p] * t->dims : NULL;
-        for (int32_t d = 0; d < t->dims; d++) {
+        for (int32_t d = 0; d < t->dims; d++)
             row[d] = real ? from[d] * t->scale - t->shift[d] : 0;
-            packed[(int64_t)d * t->tile] = row[d];
-        }
         t->half[p] = real ? (float)(t->order_key[t->index[p]] / 2) : FKM_HALF_PAD;
+        for (int i = 0; t->start && i < START_WIDTH; i++)
+            t->start[p * START_WIDTH + i] = -t->half[p];
+    }
+    for (int32_t i = 0; i < t->count; i++) {
+        int64_t first = (int64_t)i * t->tile;
+        t->kernels->pack_tile(t->packed + (size_t)i * t->tile_bytes,
+            t->low_residual ? t->low_residual + first : none, t->rows + first * t->dims, t->dims);
     }
     set_margins(t, margin_factor);
+    if (t->kernels->low)
+        set_low_margins(t, margin_factor);
+    set_tile_margins(t);
 }
 
 int32_t fkm_block_settle(fkm_row_block *b, int32_t row)
@@ -220,4 +279,19 @@ void fkm_block_candidate(
     int64_t slot = (int64_t)row * FKM_CANDIDATES + b->count[row]++;
     b->position[slot] = position;
     b->upper[slot] = upper;
+}
+
+void fkm_block_suspect(
+    fkm_row_block *b, int32_t row, const fkm_tiles *t, int32_t position, float score)
+{
+    float margin = b->norm[row] * t->low_slope[position] +
+        b->residual[row] * t->low_residual[position] + t->low_offset[position] + b->slack[row];
+    if (score + margin < b->floor[row])
+        return;
+    float exact = b->own_score[row];
+    if (position != b->own[row]) {
+        const float *x = b->x + (int64_t)row * t->dims, *c = t->rows + (int64_t)position * t->dims;
+        exact = t->kernels->dot(x, t->shift, t->scale, c, t->dims) - t->half[position];
+    }
+    fkm_block_candidate(b, row, t, position, exact);
 }

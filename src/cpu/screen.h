@@ -28,12 +28,24 @@
  *
  * A row keeps `floor`, the best S~ - e seen so far. Centroids are sorted by norm, so that the margin of a
  * tile (the largest of its slopes and offsets) is nearly that of each of its centroids: the inner loop is
- * a max per score and one compare per tile and row; what passes is handed to fkm_block_candidate. */
+ * a max per score and one compare per tile and row; what passes is handed to fkm_block_candidate.
+ *
+ * Low precision. Matrix units screen rounded copies X^ of X~ and C^ of C~ first. With rx >= |X - X^| and
+ * rc >= |C - C^|, both measured when the copies are made, and nx (1 + eps) >= |X^|,
+ *
+ *   | S^ - S | <= rx nc + nx (1 + eps) rc + gamma' (nx nc + h~),    gamma' from the unit's chain
+ *
+ * by Cauchy-Schwarz. A score S^ below floor - (that) - kappa (nx + nc)^2 is proved not to be the nearest;
+ * what passes is scored again in float32 and judged by e(i, j), so the floor is always of float32 quality
+ * and only one side of the comparison carries the rough margin
+ *
+ *   nx low_slope_j + rx low_residual_j + low_offset_j + kappa nx^2. */
 #ifndef FKM_SCREEN_H
 #define FKM_SCREEN_H
 
 #include "../base/status.h"
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* Kernels sum at most this many products before adding them to an outer sum. */
@@ -48,17 +60,23 @@
 #define FKM_FLOOR_NONE (-1e37f) /* below every real score, above the score of padding */
 #define FKM_HALF_PAD 3e38f      /* h~ of padding centroids */
 
+struct fkm_kernels;
+
 /* Centroids made ready for screening. Positions are centroids sorted by norm, padded to whole tiles. */
 typedef struct fkm_tiles {
+    const struct fkm_kernels *kernels;
     int32_t dims, clusters;
     int32_t tile, count; /* centroids a tile; tiles */
+    size_t tile_bytes;   /* of one tile in `packed` */
     float scale;         /* s */
     float *shift;        /* [dims]: mu s */
-    float *packed;       /* [count][dims][tile]: C~ */
+    char *packed;        /* [count] tiles in the kernel's own layout, of C~ or C^ */
     float *rows;         /* [positions][dims]: C~ again, for `dot` */
     float *half;         /* [positions]: h~ */
-    float *slope, *offset;           /* [positions] */
-    float *tile_slope, *tile_offset; /* [count]: their maxima */
+    float *slope, *offset; /* [positions]: of e(i, j) */
+    float *low_slope, *low_residual, *low_offset;    /* [positions]; NULL unless low precision */
+    float *tile_slope, *tile_residual, *tile_offset; /* [count]: maxima of what the kernel screens by */
+    float *start;        /* [positions][16]: -h~, to start a matrix unit's sums; NULL unless low */
     float kappa;
     int32_t *index;      /* [positions]: which centroid; -1: padding */
     int32_t *position;   /* [clusters]: inverse of index */
@@ -66,8 +84,8 @@ typedef struct fkm_tiles {
 } fkm_tiles;
 
 /* Bytes that fkm_tiles_open allocates. */
-int64_t fkm_tiles_bytes(int32_t clusters, int32_t dims, int32_t tile);
-fkm_status fkm_tiles_open(fkm_tiles *t, int32_t clusters, int32_t dims, int32_t tile,
+int64_t fkm_tiles_bytes(const struct fkm_kernels *k, int32_t clusters, int32_t dims);
+fkm_status fkm_tiles_open(fkm_tiles *t, const struct fkm_kernels *k, int32_t clusters, int32_t dims,
     fkm_err *e) FKM_MUST_USE;
 void fkm_tiles_close(fkm_tiles *t); /* safe on zeroed structs */
 
@@ -82,10 +100,14 @@ void fkm_tiles_set(fkm_tiles *t, const float *c, double margin_factor);
 /* A block of rows, one worker's scratch. Rows are padded to whole panels; padding has floor = +big. */
 typedef struct fkm_row_block {
     int32_t rows;      /* real ones */
-    float *panels;     /* [panels][dims][panel] */
+    const float *x;    /* [rows][dims]: as they are, for scores in float32 */
+    char *panels;      /* [panels] in the kernel's own layout, of X~ or X^ */
     float *norm;       /* [rows]: nx, rounded up */
+    float *residual;   /* [rows]: rx, rounded up; low precision only */
     float *slack;      /* [rows]: kappa nx^2 */
     float *floor;      /* [rows]: best S~ - e so far */
+    int32_t *own;      /* [rows]: position of the centroid that the row had, or -1 */
+    float *own_score;  /* [rows]: its S~ */
     int32_t *count;    /* [rows]: candidates; FKM_CANDIDATES + 1: overflow */
     int32_t *position; /* [rows][FKM_CANDIDATES] */
     float *upper;      /* [rows][FKM_CANDIDATES]: S~ + e */
@@ -93,6 +115,11 @@ typedef struct fkm_row_block {
 
 /* A score that passed its row's threshold: raises the floor, keeps the candidate if it still stands. */
 void fkm_block_candidate(fkm_row_block *b, int32_t row, const fkm_tiles *t, int32_t position,
+    float score);
+
+/* A low-precision score that passed its row's threshold: if its own margin does not rule it out, it is scored
+ * in float32 and goes to fkm_block_candidate. */
+void fkm_block_suspect(fkm_row_block *b, int32_t row, const fkm_tiles *t, int32_t position,
     float score);
 
 /* Drops candidates that the floor has overtaken; returns how many are left, -1 after overflow. */

@@ -30,16 +30,17 @@ static void __attribute__((noinline)) report(fkm_row_block *b, int32_t row0, con
     }
 }
 
-static void screen(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int32_t begin, int32_t end)
+static void screen_panel(
+    fkm_row_block *b, int32_t panel, const fkm_tiles *t, int32_t begin, int32_t end)
 {
-    const float *x = b->panels + (int64_t)panel * PANEL * t->dims;
+    const float *x = (const float *)(const void *)b->panels + (int64_t)panel * PANEL * t->dims;
     const int32_t row0 = panel * PANEL, dims = t->dims;
     const V norm0 = V_LOAD(b->norm + row0), norm1 = V_LOAD(b->norm + row0 + LANES);
     const V slack0 = V_LOAD(b->slack + row0), slack1 = V_LOAD(b->slack + row0 + LANES);
 
     for (int32_t i = begin; i < end; i++) {
         const int32_t first = i * TILE;
-        const float *c = t->packed + (int64_t)first * dims;
+        const float *c = (const float *)(const void *)t->packed + (int64_t)first * dims;
         const float *p = x;
         V acc0[TILE], acc1[TILE];
         UNROLL
@@ -98,5 +99,22 @@ static void screen(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int32_t 
             V_STORE(threshold + LANES, limit1);
             report(b, row0, t, first, (const float(*)[PANEL])score, threshold);
         }
+    }
+}
+
+static void screen(fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t, int32_t begin,
+    int32_t end)
+{
+    for (int32_t p = panel; p < panel + panels; p++)
+        screen_panel(b, p, t, begin, end);
+}
+
+static void pack_tile(void *out, float *residual, const float *c, int32_t dims)
+{
+    float *packed = out;
+    for (int32_t j = 0; j < TILE; j++) {
+        residual[j] = 0;
+        for (int32_t t = 0; t < dims; t++)
+            packed[(int64_t)t * TILE + j] = c[(int64_t)j * dims + t];
     }
 }
