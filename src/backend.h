@@ -91,8 +91,9 @@ typedef struct fkm_backend_ops {
 
     fkm_status (*begin)(fkm_backend *b, const fkm_pass_options *o, fkm_err *e);
 
-    /* Labels rows. labels: [count], in: labels of the previous pass, or any negative number (they
-     * warm-start the search and are compared for `moved`); out: the nearest centroid, -1 for rows
+    /* Labels rows. labels: [count], in: exactly the labels of the previous pass, or -1 in the first pass
+     * after set_scale (they warm-start the search, are compared for `moved`, and tell a backend that keeps
+     * its sums what to change); out: the nearest centroid, -1 for rows
      * that are not finite. distances: [count] canonical squared distances to it, or NULL; NaN for
      * rows that are not finite. Both may complete as late as end(). */
     fkm_status (*feed)(fkm_backend *b, const fkm_rows *r, int32_t *labels, double *distances,

@@ -27,6 +27,10 @@ struct fkm_backend {
     worker *workers;  /* [threads] */
     fkm_update update; /* open when plan.update */
     fkm_pass_options pass;
+    bool sums_hold;    /* sums are those of the labels that the next pass is handed */
+    bool change;       /* this pass changes the sums instead of rebuilding them */
+    int64_t moved;     /* rows that the last pass with update moved */
+    int32_t *old;      /* [chunk_rows]: labels handed in, while sums change */
 };
 
 const char *fkm_backend_cpu_isa(int i, bool *usable)
@@ -77,7 +81,7 @@ static int64_t bytes(const fkm_plan *p)
     int64_t each = fkm_assign_scratch_bytes(k, p->clusters, p->dims, p->dtype, p->top);
     total = fkm_add_sat(total, fkm_mul_sat(p->threads, each + (int64_t)sizeof(worker)));
     if (p->update)
-        total = fkm_add_sat(total,
+        total = fkm_add_sat(fkm_add_sat(total, fkm_mul_sat(p->chunk_rows, sizeof(int32_t))),
             fkm_update_bytes(p->clusters, p->dims, p->chunk_rows, p->dtype, p->wide, p->threads));
     return total;
 }
@@ -92,6 +96,7 @@ static void close_backend(fkm_backend *b)
     fkm_update_close(&b->update);
     fkm_tiles_close(&b->tiles);
     fkm_free(b->centroids);
+    fkm_free(b->old);
     fkm_pool_close(b->pool);
     fkm_free(b);
 }
@@ -116,9 +121,11 @@ static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
     for (int32_t i = 0; i < p->threads; i++)
         FKM_GO(fkm_assign_scratch_open(&b->workers[i].scratch, b->kernels, p->clusters, p->dims,
             p->dtype, p->top, e));
-    if (p->update)
+    if (p->update) {
+        FKM_GO(fkm_alloc(&b->old, p->chunk_rows, sizeof *b->old, "labels", e));
         FKM_GO(fkm_update_open(&b->update, b->kernels, b->pool, p->clusters, p->dims, p->chunk_rows,
             p->dtype, p->wide, e));
+    }
     *out = b;
     return FKM_OK;
 out:
@@ -131,6 +138,7 @@ static void reset(fkm_backend *b)
     b->update.exponent = 0;
     b->update.wide = false;
     b->pass = (fkm_pass_options){false, false};
+    b->sums_hold = false;
 }
 
 static fkm_status set_centroids(fkm_backend *b, const float *c, fkm_err *e)
@@ -147,6 +155,7 @@ static fkm_status set_scale(fkm_backend *b, fkm_scale s, fkm_err *e)
         return fkm_fail(e, FKM_EBUG, "128-bit sums were not planned");
     b->update.exponent = s.exponent;
     b->update.wide = s.wide;
+    b->sums_hold = false;
     return FKM_OK;
 }
 
@@ -156,8 +165,13 @@ static fkm_status begin(fkm_backend *b, const fkm_pass_options *o, fkm_err *e)
     b->pass = *o;
     for (int32_t i = 0; i < b->plan.threads; i++)
         memset(&b->workers[i].scratch.counts, 0, sizeof b->workers[i].scratch.counts);
-    if (o->update)
-        fkm_update_begin(&b->update, o->squares);
+    if (!o->update)
+        return FKM_OK;
+    /* A row that moves costs two additions. Fewer move from pass to pass, so the last one's count tells. */
+    b->change = b->sums_hold && !o->squares && b->moved < b->plan.rows / 3;
+    b->sums_hold = false; /* until this pass is complete */
+    if (!b->change)
+        fkm_update_clear(&b->update, o->squares);
     return FKM_OK;
 }
 
@@ -194,8 +208,13 @@ static fkm_status feed(
 {
     (void)e;
     chunk c = {.run = fkm_assign_block};
+    bool change = b->pass.update && b->change;
+    if (change)
+        memcpy(b->old, labels, (size_t)r->count * sizeof *labels);
     run_chunk(&c, b, r, labels, distances);
-    if (b->pass.update)
+    if (change)
+        fkm_update_change(&b->update, r->x, b->old, labels, r->count);
+    else if (b->pass.update)
         fkm_update_add(&b->update, r->x, labels, r->count, b->pass.squares);
     return FKM_OK;
 }
@@ -217,6 +236,8 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
         for (int32_t j = 0; j < b->plan.clusters; j++)
             out->empty += b->update.count[j] == 0;
         out->inertia = fkm_update_inertia(&b->update, b->centroids);
+        b->sums_hold = true;
+        b->moved = out->moved;
     }
     return FKM_OK;
 }

@@ -23,7 +23,7 @@ int64_t fkm_update_bytes(int32_t clusters, int32_t dims, int64_t chunk_rows, fkm
     int64_t sums = fkm_mul_sat(fkm_mul_sat(clusters, dims), item);
     int64_t per_task = 4 * item * dims + (dtype == FKM_F32 ? 0 : 4 * (int64_t)dims) +
         (int64_t)sizeof(fkm_update_task) + 256;
-    int64_t flat = 16 * ((int64_t)clusters + 1) + fkm_mul_sat(chunk_rows, sizeof(int32_t));
+    int64_t flat = 16 * ((int64_t)clusters + 1) + fkm_mul_sat(chunk_rows, 2 * sizeof(int32_t));
     return fkm_add_sat(fkm_add_sat(sums, flat), tasks * per_task + 4096);
 }
 
@@ -44,7 +44,7 @@ fkm_status fkm_update_open(fkm_update *u, const fkm_kernels *k, fkm_pool *pool, 
     FKM_GO(fkm_alloc(&u->sum, cells, sum_size(wide), "cluster sums", e));
     FKM_GO(fkm_calloc(&u->count, clusters, sizeof(int64_t), "cluster sizes", e));
     FKM_GO(fkm_alloc(&u->start, (int64_t)clusters + 1, sizeof(int64_t), "cluster segments", e));
-    FKM_GO(fkm_alloc(&u->order, chunk_rows, sizeof(int32_t), "rows in label order", e));
+    FKM_GO(fkm_alloc(&u->order, 2 * chunk_rows, sizeof(int32_t), "rows in label order", e));
     int32_t tasks = fkm_pool_threads(pool) * TASKS_PER_THREAD;
     FKM_GO(fkm_calloc(&u->tasks, tasks, sizeof *u->tasks, "update tasks", e));
     u->task_count = tasks;
@@ -73,7 +73,7 @@ void fkm_update_close(fkm_update *u)
     memset(u, 0, sizeof *u);
 }
 
-void fkm_update_begin(fkm_update *u, bool squares)
+void fkm_update_clear(fkm_update *u, bool squares)
 {
     memset(u->sum, 0, (size_t)u->clusters * (size_t)u->dims * sum_size(u->wide));
     memset(u->count, 0, (size_t)u->clusters * sizeof *u->count);
@@ -81,22 +81,41 @@ void fkm_update_begin(fkm_update *u, bool squares)
         memset(&u->squares, 0, sizeof u->squares);
 }
 
-/* order = row indices by label, start = where each label begins. Counting sort: stable, linear. */
-static void sort_rows(fkm_update *u, const int32_t *labels, int64_t count)
+/* Is the row the same as before? Rows that the sums do not hold yet have no old label. */
+static bool unchanged(const int32_t *old, const int32_t *labels, int64_t i)
+{
+    return old && old[i] == labels[i];
+}
+
+/* order = entries by label, start = where each label begins; counts follow. A counting sort: stable,
+ * linear. old: NULL when all rows are new to the sums. */
+static void sort_rows(fkm_update *u, const int32_t *old, const int32_t *labels, int64_t count)
 {
     int64_t *start = u->start;
     memset(start, 0, ((size_t)u->clusters + 1) * sizeof *start);
-    for (int64_t i = 0; i < count; i++)
-        if (labels[i] >= 0)
+    for (int64_t i = 0; i < count; i++) {
+        if (unchanged(old, labels, i))
+            continue;
+        if (labels[i] >= 0) {
             start[labels[i] + 1]++;
-    for (int32_t j = 0; j < u->clusters; j++) {
-        u->count[j] += start[j + 1];
-        start[j + 1] += start[j];
+            u->count[labels[i]]++;
+        }
+        if (old && old[i] >= 0) {
+            start[old[i] + 1]++;
+            u->count[old[i]]--;
+        }
     }
-    /* start[j] runs to the end of its segment, which is the next one's beginning: shift back */
-    for (int64_t i = 0; i < count; i++)
+    for (int32_t j = 0; j < u->clusters; j++)
+        start[j + 1] += start[j];
+    for (int64_t i = 0; i < count; i++) {
+        if (unchanged(old, labels, i))
+            continue;
         if (labels[i] >= 0)
-            u->order[start[labels[i]]++] = (int32_t)i;
+            u->order[start[labels[i]]++] = (int32_t)(2 * i);
+        if (old && old[i] >= 0)
+            u->order[start[old[i]]++] = (int32_t)(2 * i + 1);
+    }
+    /* start[j] ran to the end of its segment, which is the next one's beginning: shift back */
     memmove(start + 1, start, (size_t)u->clusters * sizeof *start);
     start[0] = 0;
 }
@@ -105,7 +124,7 @@ typedef struct add_job {
     fkm_update *u;
     const char *x;
     size_t row_bytes;
-    int64_t rows; /* that have a label */
+    int64_t entries; /* of u->order */
     int32_t tasks;
     bool squares;
 } add_job;
@@ -141,28 +160,30 @@ static void add_row_wide(fkm_i128 *sum, const float *x, int32_t dims, double sca
 static const float *row_at(const add_job *job, fkm_update_task *task, int64_t at)
 {
     const fkm_update *u = job->u;
-    const char *x = job->x + (size_t)u->order[at] * job->row_bytes;
+    const char *x = job->x + (size_t)(u->order[at] >> 1) * job->row_bytes;
     if (u->dtype == FKM_F32)
         return (const float *)(const void *)x;
     u->kernels->widen(task->row, x, u->dtype, u->dims);
     return task->row;
 }
 
-/* sum = the rows at [begin, end) of the order. */
+/* sum = the entries at [begin, end) of the order; rows that leave count negative. */
 static void add_segment(
     const add_job *job, fkm_update_task *task, void *sum, int64_t begin, int64_t end)
 {
     const fkm_update *u = job->u;
-    double scale = ldexp(1, u->exponent);
+    const double factor = ldexp(1, u->exponent);
     int64_t *q = (int64_t *)task->sum + 3 * (int64_t)u->dims;
     memset(sum, 0, (size_t)u->dims * sum_size(u->wide));
     for (int64_t at = begin; at < end; at++) {
-        if (at + PREFETCH_ROWS < job->rows) {
-            const char *next = job->x + (size_t)u->order[at + PREFETCH_ROWS] * job->row_bytes;
+        if (at + PREFETCH_ROWS < job->entries) {
+            const char *next = job->x + (size_t)(u->order[at + PREFETCH_ROWS] >> 1) *
+                job->row_bytes;
             for (size_t b = 0; b < job->row_bytes && b < 1024; b += 64)
                 __builtin_prefetch(next + b);
         }
         const float *x = row_at(job, task, at);
+        const double scale = u->order[at] & 1 ? -factor : factor; /* rint is odd */
         if (u->wide) {
             add_row_wide(sum, x, u->dims, scale);
             if (job->squares)
@@ -211,7 +232,7 @@ static void add_task(void *arg, int64_t index, int worker)
     const add_job *job = arg;
     fkm_update *u = job->u;
     fkm_update_task *task = &u->tasks[index];
-    int64_t begin = job->rows * index / job->tasks, end = job->rows * (index + 1) / job->tasks;
+    int64_t begin = job->entries * index / job->tasks, end = job->entries * (index + 1) / job->tasks;
     char *sum = task->sum;
     size_t bytes = (size_t)u->dims * sum_size(u->wide);
     task->first = task->last = -1;
@@ -234,17 +255,16 @@ static void add_task(void *arg, int64_t index, int worker)
     }
 }
 
-void fkm_update_add(fkm_update *u, const void *x, const int32_t *labels, int64_t count, bool squares)
+static void add_entries(fkm_update *u, const void *x, bool squares)
 {
-    sort_rows(u, labels, count);
     add_job job = {
         .u = u,
         .x = x,
         .row_bytes = (size_t)u->dims * fkm_dtype_size(u->dtype),
-        .rows = u->start[u->clusters],
+        .entries = u->start[u->clusters],
         .squares = squares,
     };
-    job.tasks = (int32_t)fkm_min_i64(u->task_count, job.rows / 64 + 1);
+    job.tasks = (int32_t)fkm_min_i64(u->task_count, job.entries / 64 + 1);
     for (int32_t i = 0; i < job.tasks; i++) {
         u->tasks[i].square_low = u->tasks[i].square_high = 0;
         memset(&u->tasks[i].square_wide, 0, sizeof u->tasks[i].square_wide);
@@ -263,6 +283,19 @@ void fkm_update_add(fkm_update *u, const void *x, const int32_t *labels, int64_t
         fkm_exact_add(&u->squares, (fkm_i128)task->square_low, -2 * u->exponent);
         fkm_exact_add(&u->squares, (fkm_i128)task->square_high, 64 - 2 * u->exponent);
     }
+}
+
+void fkm_update_add(fkm_update *u, const void *x, const int32_t *labels, int64_t count, bool squares)
+{
+    sort_rows(u, NULL, labels, count);
+    add_entries(u, x, squares);
+}
+
+void fkm_update_change(
+    fkm_update *u, const void *x, const int32_t *old, const int32_t *labels, int64_t count)
+{
+    sort_rows(u, old, labels, count);
+    add_entries(u, x, false);
 }
 
 typedef struct inertia_job {
