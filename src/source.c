@@ -232,7 +232,7 @@ static fkm_status load_rows(fkm_source *s, fkm_scan *scan, const fkm_observer *w
     pthread_join(thread, NULL);
     if (st != FKM_OK && st != FKM_ESTOPPED)
         *e = l.error;
-    return st;
+    return st == FKM_OK ? fkm_reader_unchanged(s->in, e) : st;
 }
 
 fkm_status fkm_source_start(
@@ -278,6 +278,8 @@ fkm_status fkm_source_next(fkm_source *s, fkm_rows *rows, fkm_err *e)
 {
     release_slot(s);
     if (s->at == s->rows) {
+        if (!s->resident) /* what was read must have been one state of the file */
+            FKM_TRY(fkm_reader_unchanged(s->in, e));
         *rows = (fkm_rows){NULL, s->rows, 0};
         s->at = 0;
         pthread_mutex_lock(&s->lock);

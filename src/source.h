@@ -22,7 +22,7 @@ fkm_status fkm_source_start(fkm_source *s, int64_t problem, fkm_scan *scan, cons
     fkm_err *e) FKM_MUST_USE;
 
 /* The next chunk of this pass; rows->count is 0 at its end, and the call after that begins the next
- * pass. The rows are valid until the next call. */
+ * pass. The rows are valid until the next call. FKM_EDATA when a file was changed during the pass. */
 fkm_status fkm_source_next(fkm_source *s, fkm_rows *rows, fkm_err *e) FKM_MUST_USE;
 
 /* No pass follows the one at hand: do not read ahead beyond its end. */
