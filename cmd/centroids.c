@@ -74,11 +74,12 @@ static fkm_status read_all(centroids *c, fkm_reader *r, fkm_err *e)
     unsigned char *buffer = NULL;
     step = fkm_max_i64(1, fkm_min_i64(step, rows));
     FKM_TRY(fkm_mul_i64(&count, rows, shape->dims)
-            ? FKM_OK
-            : fkm_fail(e, FKM_ENOMEM, "%s: too many centroids", c->path));
+                ? FKM_OK
+                : fkm_fail(e, FKM_ENOMEM, "%s: too many centroids", c->path));
     fkm_status st = FKM_OK;
     FKM_GO(fkm_alloc(&c->values, count, sizeof *c->values, "the centroids", e));
-    FKM_GO(fkm_alloc(&buffer, step * shape->dims, fkm_dtype_size(shape->dtype), "the centroids", e));
+    FKM_GO(
+        fkm_alloc(&buffer, step * shape->dims, fkm_dtype_size(shape->dtype), "the centroids", e));
     for (int64_t row = 0; row < rows; row += step) {
         int64_t now = fkm_min_i64(step, rows - row);
         FKM_GO(fkm_reader_read(r, row, now, buffer, e));

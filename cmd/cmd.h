@@ -45,27 +45,27 @@ fkm_status cmd_parse(const cmd *self, void *const *bases, const common_args *com
     char **argv, int *first, bool *done, fkm_err *e) FKM_MUST_USE;
 
 /* Opens the operands as one data set, with the common input options. */
-fkm_status cmd_open_input(fkm_reader **out, const common_args *a, char **paths, int count,
-    fkm_err *e) FKM_MUST_USE;
+fkm_status cmd_open_input(
+    fkm_reader **out, const common_args *a, char **paths, int count, fkm_err *e) FKM_MUST_USE;
 
 /* An fkm_text_sink for stdout; arg is not used. Errors show when main closes stdout. */
 fkm_status cmd_stdout_sink(void *arg, const char *text, size_t len, fkm_err *e);
 
 /* ---- signals ---- */
 
-/* From here on SIGINT, SIGTERM and SIGHUP ask to stop; a second one quits at once. Called when there
- * is something to clean up; signals that were ignored (nohup) stay ignored. */
+/* From here on SIGINT, SIGTERM and SIGHUP ask to stop; a second one quits at once. Called when
+ * there is something to clean up; signals that were ignored (nohup) stay ignored. */
 void cmd_catch_signals(void);
 const volatile sig_atomic_t *cmd_stop_flag(void); /* number of the signal, or 0 */
 
 /* ---- centroids from a file or a previous run ---- */
 
 typedef struct centroids {
-    float *values;   /* [batch][clusters][dims], finite */
-    bool is_batch;   /* the file has three dimensions */
-    int64_t batch;   /* 1 unless is_batch */
+    float *values; /* [batch][clusters][dims], finite */
+    bool is_batch; /* the file has three dimensions */
+    int64_t batch; /* 1 unless is_batch */
     int32_t clusters, dims;
-    char *path;      /* of the file */
+    char *path; /* of the file */
     fkm_file_id id;
 } centroids;
 

@@ -87,14 +87,14 @@ fkm_status cmd_parse(const cmd *self, void *const *bases, const common_args *com
     }
     if (common->quiet && common->verbose)
         return fkm_fail(e, FKM_EUSAGE, "--quiet and --verbose exclude each other");
-    fkm_log_set_level(common->quiet ? FKM_LOG_QUIET
-            : common->verbose       ? FKM_LOG_VERBOSE
-                                    : FKM_LOG_NORMAL);
+    fkm_log_set_level(common->quiet     ? FKM_LOG_QUIET
+                      : common->verbose ? FKM_LOG_VERBOSE
+                                        : FKM_LOG_NORMAL);
     return FKM_OK;
 }
 
-fkm_status cmd_open_input(fkm_reader **out, const common_args *a, char **paths, int count,
-    fkm_err *e)
+fkm_status cmd_open_input(
+    fkm_reader **out, const common_args *a, char **paths, int count, fkm_err *e)
 {
     fkm_reader_spec spec = {
         .paths = (const char *const *)paths,

@@ -7,6 +7,7 @@
 #include "../src/base/file.h"
 #include "../src/base/log.h"
 #include "../src/base/mem.h"
+#include "../src/base/sysinfo.h"
 #include "../src/output.h"
 #include "../src/stats.h"
 
@@ -98,12 +99,12 @@ static_assert(FKM_EMPTY_FARTHEST == 0 && FKM_EMPTY_KEEP == 1 && FKM_EMPTY_ERROR 
 /* One fit, from open files to published ones. */
 struct job {
     struct fit_args *args;
-    const char *line;     /* command line, quoted */
+    const char *line; /* command line, quoted */
     fkm_reader *in;
     centroids init;
     char *prefix;
-    char *paths[3];       /* labels (unless in one file, or not wanted), centroids, stats */
-    int count;            /* of paths; the last two are always centroids and stats */
+    char *paths[3]; /* labels (unless in one file, or not wanted), centroids, stats */
+    int count;      /* of paths; the last two are always centroids and stats */
     fkm_outputs *outputs;
     fkm_result result;
     progress progress;
@@ -125,12 +126,14 @@ static fkm_status check_args(struct fit_args *a, int operands, char **paths, fkm
     }
     for (int i = 0; i < operands; i++)
         if (!strcmp(paths[i], "-")) {
-            fkm_fail(e, FKM_EUSAGE, "fit reads its data many times, standard input can be read once");
+            fkm_fail(
+                e, FKM_EUSAGE, "fit reads its data many times, standard input can be read once");
             return fkm_hint(e, "save it to a file first; 'fkm predict' does read from a pipe");
         }
     if (!strcmp(a->init, "k-means++") || !strcmp(a->init, "k-means||")) {
         fkm_fail(e, FKM_EUSAGE, "--init %s is not in this version of fkm", a->init);
-        return fkm_hint(e, "this version knows random, a file of centroids, and the PREFIX of a run");
+        return fkm_hint(
+            e, "this version knows random, a file of centroids, and the PREFIX of a run");
     }
     a->fit.empty = (fkm_empty_policy)a->empty;
     a->fit.skip_nan = a->nan == NAN_SKIP;
@@ -228,11 +231,14 @@ static fkm_status open_outputs(struct job *job, fkm_err *e)
     FKM_TRY(add_path(job, kinds[format].centroids_suffix, e));
     FKM_TRY(add_path(job, ".stats.json", e));
     FKM_TRY(fkm_calloc(&guards, inputs + 1, sizeof *guards, "the list of inputs", e));
-    fkm_outputs_spec spec = {.lock_name = job->prefix, .count = job->count,
-        .force = job->args->force, .guards = guards, .guard_count = inputs};
+    fkm_outputs_spec spec = {.lock_name = job->prefix,
+        .count = job->count,
+        .force = job->args->force,
+        .guards = guards,
+        .guard_count = inputs};
     for (int i = 0; i < inputs; i++)
-        guards[i] = (fkm_output_guard){fkm_reader_input(job->in, i)->path,
-            fkm_reader_input(job->in, i)->id};
+        guards[i] = (fkm_output_guard){
+            fkm_reader_input(job->in, i)->path, fkm_reader_input(job->in, i)->id};
     if (job->init.path)
         guards[spec.guard_count++] = (fkm_output_guard){job->init.path, job->init.id};
     for (int i = 0; i < job->count; i++)
@@ -256,8 +262,8 @@ static fkm_status open_outputs(struct job *job, fkm_err *e)
 /* ---- after the work ---- */
 
 /* One array in pieces, so that a signal is heard. */
-static fkm_status write_array(fkm_writer *w, const fkm_array_spec *spec, const void *data,
-    fkm_err *e)
+static fkm_status write_array(
+    fkm_writer *w, const fkm_array_spec *spec, const void *data, fkm_err *e)
 {
     int64_t total = 1, size = (int64_t)fkm_dtype_size(spec->dtype);
     for (int i = 0; i < spec->ndim; i++)
@@ -300,16 +306,18 @@ static fkm_status file_sink(void *arg, const char *text, size_t len, fkm_err *e)
 static fkm_fit_report report_of(const struct job *job, const fkm_output_info *info)
 {
     return (fkm_fit_report){
-        .common = {
-            .command = job->line,
-            .started_utc = job->started_utc,
-            .in = job->in,
-            .run = &job->result.run,
-            .outputs = info,
-            .output_count = job->count - 1,
-            .total_s = fkm_now() - job->start,
-            .write_s = job->write_s,
-        },
+        .common =
+            {
+                .command = job->line,
+                .started_utc = job->started_utc,
+                .in = job->in,
+                .run = &job->result.run,
+                .outputs = info,
+                .output_count = job->count - 1,
+                .total_s = fkm_now() - job->start,
+                .write_s = job->write_s,
+                .peak_bytes = fkm_peak_memory(),
+            },
         .options = &job->args->fit,
         .init = job->init.path ? job->init.path : "random",
         .result = &job->result,
@@ -388,10 +396,12 @@ const cmd cmd_fit = {
     .name = "fit",
     .about = "cluster vectors by exact k-means",
     .usage = "-k K [options] DATA...",
-    .examples = "  fkm fit -k 1000 data.fvecs           write data.k1000.{centroids.npy,labels.npy,stats.json}\n"
-                "  fkm fit -k 32k -o out/run *.npy      several files are one data set, in this order\n"
-                "  fkm fit -k 1000 -i old.k1000 new.npy start from the centroids of an earlier run\n"
-                "  fkm fit -k 256 -t 0 -m 8G big.u8bin  to the exact fixpoint, in 8 GiB of memory\n",
+    .examples =
+        "  fkm fit -k 1000 data.fvecs           write "
+        "data.k1000.{centroids.npy,labels.npy,stats.json}\n"
+        "  fkm fit -k 32k -o out/run *.npy      several files are one data set, in this order\n"
+        "  fkm fit -k 1000 -i old.k1000 new.npy start from the centroids of an earlier run\n"
+        "  fkm fit -k 256 -t 0 -m 8G big.u8bin  to the exact fixpoint, in 8 GiB of memory\n",
     .groups = fit_groups,
     .run = run_fit,
 };

@@ -1,4 +1,5 @@
-/* fkm info: what a file holds, what is in its numbers, and whether a run's files are still its own. */
+/* fkm info: what a file holds, what is in its numbers, and whether a run's files are still its own.
+ */
 #include "cmd.h"
 #include "progress.h"
 #include "verify.h"
@@ -23,7 +24,9 @@ struct info_args {
 #define AT(field) offsetof(struct info_args, field)
 
 static const opt info_rows[] = {
-    {.kind = OPT_FLAG, .name = "full", .offset = AT(full),
+    {.kind = OPT_FLAG,
+        .name = "full",
+        .offset = AT(full),
         .help = "read all rows: smallest, largest and mean value, zeros, NaN and infinity, and the "
                 "damaged rows of a file"},
     {.kind = OPT_END},
@@ -66,7 +69,8 @@ static void print_shape(const fkm_reader *in)
     }
     if (s->ndim == 3)
         printf("%-12s%" PRId64 " x %" PRId64 " x %" PRId32 " (a batch of %" PRId64
-               " independent problems)\n", "shape", s->batch, s->rows, s->dims, s->batch);
+               " independent problems)\n",
+            "shape", s->batch, s->rows, s->dims, s->batch);
     else
         printf("%-12s%" PRId64 " rows x %" PRId32 " dimensions\n", "shape", s->rows, s->dims);
 }
@@ -75,11 +79,11 @@ static void print_scan(const fkm_scan *s)
 {
     printf("%-12s%.9g to %.9g, mean %.9g\n", "values", (double)s->min, (double)s->max, s->mean);
     printf("%-12s%" PRId64 " of %" PRId64 "\n", "zeros", s->zeros, s->values);
-    printf("%-12s%" PRId64 " NaN, %" PRId64 " infinite, in %" PRId64 " rows\n", "not finite", s->nans,
-        s->infinities, s->rows_not_finite);
+    printf("%-12s%" PRId64 " NaN, %" PRId64 " infinite, in %" PRId64 " rows\n", "not finite",
+        s->nans, s->infinities, s->rows_not_finite);
     if (s->bad_row >= 0)
-        printf("%-12srow %" PRId64 ", column %" PRId32 " (%g)\n", "first", s->bad_row, s->bad_column,
-            (double)s->bad_value);
+        printf("%-12srow %" PRId64 ", column %" PRId32 " (%g)\n", "first", s->bad_row,
+            s->bad_column, (double)s->bad_value);
     printf("%-12srow %" PRId64 ", column %" PRId32 "\n", "largest", s->top_row, s->top_column);
 }
 
@@ -96,15 +100,15 @@ static cJSON *scan_object(fkm_json *j, const fkm_scan *s)
     fkm_json_add(j, o, "nans", fkm_json_i64(s->nans));
     fkm_json_add(j, o, "infinities", fkm_json_i64(s->infinities));
     fkm_json_add(j, o, "rows_not_finite", fkm_json_i64(s->rows_not_finite));
-    fkm_json_add(j, o, "first_bad_row",
-        s->bad_row >= 0 ? fkm_json_i64(s->bad_row) : cJSON_CreateNull());
+    fkm_json_add(
+        j, o, "first_bad_row", s->bad_row >= 0 ? fkm_json_i64(s->bad_row) : cJSON_CreateNull());
     fkm_json_add(j, o, "first_bad_column",
         s->bad_row >= 0 ? fkm_json_i64(s->bad_column) : cJSON_CreateNull());
     return o;
 }
 
-static fkm_status print_file_json(const fkm_reader *in, const fkm_scan *scan,
-    const struct bad_rows *bad, fkm_err *e)
+static fkm_status print_file_json(
+    const fkm_reader *in, const fkm_scan *scan, const struct bad_rows *bad, fkm_err *e)
 {
     const fkm_shape *s = fkm_reader_shape(in);
     const fkm_input *f = fkm_reader_input(in, 0);
@@ -224,7 +228,8 @@ static const char *verdict(const fkm_err *e)
     return e->code == FKM_OK ? "ok" : e->msg;
 }
 
-static fkm_status print_run_json(const verified_run *run, const fkm_err *checks, bool ok, fkm_err *e)
+static fkm_status print_run_json(
+    const verified_run *run, const fkm_err *checks, bool ok, fkm_err *e)
 {
     fkm_json j;
     fkm_json_begin(&j, cmd_stdout_sink, NULL, e);

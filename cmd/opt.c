@@ -138,7 +138,8 @@ bool opt_to_size(const char *text, int64_t whole, int64_t *out)
 
 /* ---- did you mean ---- */
 
-/* Edits (insert, delete, replace, swap neighbours) that turn a into b; large when a text is long. */
+/* Edits (insert, delete, replace, swap neighbours) that turn a into b; large when a text is long.
+ */
 static int edit_distance(const char *a, const char *b)
 {
     enum { CAP = 40 };
@@ -201,8 +202,8 @@ static int choice_index(const char *choices, const char *text)
     return -1;
 }
 
-static fkm_status set_choice(const opt *o, int *out, const char *text, const char *source,
-    fkm_err *e)
+static fkm_status set_choice(
+    const opt *o, int *out, const char *text, const char *source, fkm_err *e)
 {
     int index = choice_index(o->choices, text);
     if (index < 0 && choice_index(o->later, text) >= 0) {
@@ -215,8 +216,8 @@ static fkm_status set_choice(const opt *o, int *out, const char *text, const cha
     return FKM_OK;
 }
 
-static fkm_status set_count(const opt *o, int32_t *out, const char *text, const char *source,
-    fkm_err *e)
+static fkm_status set_count(
+    const opt *o, int32_t *out, const char *text, const char *source, fkm_err *e)
 {
     char expected[80];
     int64_t value;
@@ -231,8 +232,8 @@ static fkm_status set_count(const opt *o, int32_t *out, const char *text, const 
     return FKM_OK;
 }
 
-static fkm_status set_real(const opt *o, double *out, const char *text, const char *source,
-    fkm_err *e)
+static fkm_status set_real(
+    const opt *o, double *out, const char *text, const char *source, fkm_err *e)
 {
     char expected[80];
     double value;
@@ -272,8 +273,8 @@ static fkm_status set_device(const char **out, const char *text, const char *sou
     if (!strncmp(text, "cuda:", 5)) { /* numbers with single commas between them */
         const char *list = text + 5;
         size_t len = strlen(list);
-        ok = len > 0 && strspn(list, "0123456789,") == len && list[0] != ',' && list[len - 1] != ',' &&
-            !strstr(list, ",,");
+        ok = len > 0 && strspn(list, "0123456789,") == len && list[0] != ',' &&
+             list[len - 1] != ',' && !strstr(list, ",,");
     }
     if (!ok)
         return bad_value(source, "auto, cpu, cuda or cuda:LIST", text, e);
@@ -304,8 +305,8 @@ static fkm_status set_isa(const char **out, const char *text, const char *source
     return fkm_hint(e, "this CPU can run: %s", known);
 }
 
-static fkm_status set_value(const opt *o, void *base, const char *text, const char *source,
-    fkm_err *e)
+static fkm_status set_value(
+    const opt *o, void *base, const char *text, const char *source, fkm_err *e)
 {
     void *dst = (char *)base + o->offset;
     switch (o->kind) {
@@ -373,9 +374,9 @@ static fkm_status flatten(struct table *t, const opt_group *groups, void *const 
             if (i == MAX_OPTIONS)
                 return fkm_fail(e, FKM_EBUG, "more than %d options", MAX_OPTIONS);
             /* OPT_LATER swallows a value if there is one: the message is the same. */
-            int has = o->kind == OPT_FLAG ? no_argument
-                : o->kind == OPT_LATER    ? optional_argument
-                                          : required_argument;
+            int has = o->kind == OPT_FLAG    ? no_argument
+                      : o->kind == OPT_LATER ? optional_argument
+                                             : required_argument;
             t->longs[i] = (struct option){o->name, has, NULL, LONG_VALUE + i};
             t->rows[i] = o;
             t->bases[i] = bases[g];
@@ -431,8 +432,8 @@ static fkm_status refused(const struct table *t, int value, char **argv, fkm_err
     int row = find_row(t, optopt);
     if (value == ':') {
         fkm_fail(e, FKM_EUSAGE, "option --%s needs a value", t->rows[row]->name);
-        return fkm_hint(e, "--%s %s: %s", t->rows[row]->name, t->rows[row]->metavar,
-            t->rows[row]->help);
+        return fkm_hint(
+            e, "--%s %s: %s", t->rows[row]->name, t->rows[row]->metavar, t->rows[row]->help);
     }
     if (row >= 0)
         return fkm_fail(e, FKM_EUSAGE, "option --%s takes no value", t->rows[row]->name);

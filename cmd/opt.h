@@ -27,7 +27,8 @@ typedef enum opt_kind {
     OPT_DTYPE,  /* fkm_dtype */
     OPT_DEVICE, /* const char *; auto, cpu, cuda, cuda:0,2 */
     OPT_ISA,    /* const char *; a name of fkm_isa_name that this CPU can run */
-    OPT_LATER,  /* a name of the manual that this version does not have: no destination, not listed */
+    OPT_LATER,  /* a name of the manual that this version does not have: no destination, not listed
+                 */
 } opt_kind;
 
 /* Half-open range of rows; end < 0: to the last. */
@@ -56,8 +57,8 @@ typedef struct opt_group {
 } opt_group;
 
 /* Parses argv[1..argc). bases[g] is the struct of groups[g]. Operands are moved to the end of argv;
- * *first_operand is their index. Then the environment fills what no option gave. FKM_EUSAGE names the
- * option or variable, what was expected and found; unknown names get the nearest suggested. */
+ * *first_operand is their index. Then the environment fills what no option gave. FKM_EUSAGE names
+ * the option or variable, what was expected and found; unknown names get the nearest suggested. */
 fkm_status opt_parse(const opt_group *groups, void *const *bases, int argc, char **argv,
     int *first_operand, fkm_err *e) FKM_MUST_USE;
 
@@ -66,10 +67,10 @@ void opt_help(FILE *out, const opt_group *groups, void *const *bases);
 
 /* ---- texts to values; false when the text is not one ---- */
 
-bool opt_to_count(const char *text, int64_t *out);  /* >= 0; 12, 5k, 2M */
-bool opt_to_seed(const char *text, uint64_t *out);  /* decimal */
-bool opt_to_real(const char *text, double *out);    /* finite, decimal */
-bool opt_to_rows(const char *text, opt_rows *out);  /* A:B, A:, :B with A < B */
+bool opt_to_count(const char *text, int64_t *out); /* >= 0; 12, 5k, 2M */
+bool opt_to_seed(const char *text, uint64_t *out); /* decimal */
+bool opt_to_real(const char *text, double *out);   /* finite, decimal */
+bool opt_to_rows(const char *text, opt_rows *out); /* A:B, A:, :B with A < B */
 
 /* Bytes: 1500, 64K 512M 8G 1T (powers of 1024, also KiB...), 500KB 8GB (powers of 1000), fractions
  * such as 1.5G; "50%" is of `whole` (which must be > 0 then). */

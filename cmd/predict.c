@@ -6,6 +6,7 @@
 #include "../src/base/clock.h"
 #include "../src/base/file.h"
 #include "../src/base/mem.h"
+#include "../src/base/sysinfo.h"
 #include "../src/output.h"
 #include "../src/stats.h"
 
@@ -87,7 +88,7 @@ struct job {
     fkm_array_spec labels_spec, distances_spec;
     const char *labels_format, *distances_format;
     char *labels_path;
-    fkm_outputs *outputs;     /* distances (if wanted), then labels */
+    fkm_outputs *outputs; /* distances (if wanted), then labels */
     fkm_writer *labels, *distances;
     int64_t rows;
     fkm_run_stats run;
@@ -130,8 +131,8 @@ static fkm_status check_shapes(const struct job *job, fkm_err *e)
 }
 
 /* *out = the writer's name for `path`, by --format or by suffix. */
-static fkm_status choose_format(const char **out, const struct predict_args *a, const char *path,
-    bool labels, fkm_err *e)
+static fkm_status choose_format(
+    const char **out, const struct predict_args *a, const char *path, bool labels, fkm_err *e)
 {
     const char *suffix = fkm_path_suffix(path);
     *out = labels ? kinds[a->format].labels : kinds[a->format].distances;
@@ -157,8 +158,8 @@ static fkm_status choose_names(struct job *job, fkm_err *e)
         FKM_TRY(fkm_strdup(&job->labels_path, a->output, e));
     } else {
         FKM_TRY(fkm_path_base(&base, strcmp(job->first, "-") != 0 ? job->first : "stdin", e));
-        fkm_status st = fkm_asprintf(&job->labels_path, e, "%s%s", base,
-            kinds[a->format].labels_suffix);
+        fkm_status st =
+            fkm_asprintf(&job->labels_path, e, "%s%s", base, kinds[a->format].labels_suffix);
         fkm_free(base);
         FKM_TRY(st);
     }
@@ -187,8 +188,8 @@ static fkm_status guard_inputs(struct job *job, fkm_outputs_spec *spec, fkm_err 
     fkm_output_guard *guards;
     FKM_TRY(fkm_calloc(&guards, inputs + 1, sizeof *guards, "the list of inputs", e));
     for (int i = 0; i < inputs; i++)
-        guards[i] = (fkm_output_guard){fkm_reader_input(job->in, i)->path,
-            fkm_reader_input(job->in, i)->id};
+        guards[i] = (fkm_output_guard){
+            fkm_reader_input(job->in, i)->path, fkm_reader_input(job->in, i)->id};
     guards[inputs] = (fkm_output_guard){job->centroids.path, job->centroids.id};
     spec->guards = guards;
     spec->guard_count = inputs + 1;
@@ -206,8 +207,8 @@ static fkm_status open_outputs(struct job *job, fkm_err *e)
     fkm_outputs_spec spec = {.lock_name = job->labels_path, .force = a->force};
     if (a->distances) {
         spec.paths[spec.count] = a->distances;
-        spec.bytes[spec.count++] = fkm_writer_predict_bytes(job->distances_format,
-            &job->distances_spec, 1);
+        spec.bytes[spec.count++] =
+            fkm_writer_predict_bytes(job->distances_format, &job->distances_spec, 1);
     }
     spec.paths[spec.count] = job->labels_path;
     spec.bytes[spec.count++] = fkm_writer_predict_bytes(job->labels_format, &job->labels_spec, 1);
@@ -256,22 +257,24 @@ static fkm_status report(struct job *job, fkm_err *e)
 {
     fkm_output_info info[2];
     int count = 0;
-    info[count++] = (fkm_output_info){job->labels_path, fkm_writer_bytes(job->labels),
-        fkm_writer_crc32c(job->labels)};
+    info[count++] = (fkm_output_info){
+        job->labels_path, fkm_writer_bytes(job->labels), fkm_writer_crc32c(job->labels)};
     if (job->distances)
         info[count++] = (fkm_output_info){job->args->distances, fkm_writer_bytes(job->distances),
             fkm_writer_crc32c(job->distances)};
     fkm_predict_report r = {
-        .common = {
-            .command = job->line,
-            .started_utc = job->started_utc,
-            .in = job->in,
-            .run = &job->run,
-            .outputs = info,
-            .output_count = count,
-            .total_s = fkm_now() - job->start,
-            .write_s = job->write_s,
-        },
+        .common =
+            {
+                .command = job->line,
+                .started_utc = job->started_utc,
+                .in = job->in,
+                .run = &job->run,
+                .outputs = info,
+                .output_count = count,
+                .total_s = fkm_now() - job->start,
+                .write_s = job->write_s,
+                .peak_bytes = fkm_peak_memory(),
+            },
         .centroids = job->centroids.path,
         .clusters = job->centroids.clusters,
         .top = job->args->top > 0 ? job->args->top : 1,
@@ -347,9 +350,10 @@ const cmd cmd_predict = {
     .name = "predict",
     .about = "label vectors with their nearest centroids",
     .usage = "-c FILE|PREFIX [options] DATA...",
-    .examples = "  fkm predict -c data.k1000 new.npy                       write new.labels.npy\n"
-                "  fkm predict -c cent.fvecs --top 5 --distances d.npy new.fvecs  the 5 nearest\n"
-                "  producer | fkm predict -c data.k1000 -o out.npy -       .npy or .fvecs from a pipe\n",
+    .examples =
+        "  fkm predict -c data.k1000 new.npy                       write new.labels.npy\n"
+        "  fkm predict -c cent.fvecs --top 5 --distances d.npy new.fvecs  the 5 nearest\n"
+        "  producer | fkm predict -c data.k1000 -o out.npy -       .npy or .fvecs from a pipe\n",
     .groups = predict_groups,
     .run = run_predict,
 };

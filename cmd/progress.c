@@ -95,8 +95,8 @@ static int describe_iteration(char *out, size_t cap, const progress *p, const fk
     char of[16] = "";
     if (max_iter > 0)
         snprintf(of, sizeof of, "/%" PRId32, max_iter);
-    return snprintf(out, cap, "%siter %" PRId32 "%s  inertia %.5g%s  moved %.1f%%", problem, it->i, of,
-        it->inertia, change, p->rows > 0 ? 100.0 * (double)it->moved / (double)p->rows : 0.0);
+    return snprintf(out, cap, "%siter %" PRId32 "%s  inertia %.5g%s  moved %.1f%%", problem, it->i,
+        of, it->inertia, change, p->rows > 0 ? 100.0 * (double)it->moved / (double)p->rows : 0.0);
 }
 
 static double fraction(const fkm_progress *now)
@@ -163,8 +163,8 @@ static void show_live(progress *p, const fkm_progress *now)
 {
     char line[300];
     if (now->last && now->iteration <= now->max_iter)
-        describe_iteration(line, sizeof line, p, now->last, now->before ? now->before->inertia : 0,
-            now->max_iter);
+        describe_iteration(
+            line, sizeof line, p, now->last, now->before ? now->before->inertia : 0, now->max_iter);
     else
         describe_stage(line, sizeof line, p, now);
     append_bar(line, sizeof line, fraction(now));
@@ -222,14 +222,16 @@ static void on_planned(void *arg, const fkm_run_plan *plan)
 {
     progress *p = arg;
     char planned[32], limit[32], pass[32];
-    fkm_verbose("plan: %s %s, %" PRId32 " threads; %s in chunks of %" PRId64 " rows; memory %s of %s; "
-        "%s read a pass", plan->backend, plan->isa, plan->threads,
+    fkm_verbose("plan: %s %s, %" PRId32 " threads; %s in chunks of %" PRId64
+                " rows; memory %s of %s; "
+                "%s read a pass",
+        plan->backend, plan->isa, plan->threads,
         plan->resident ? "rows are kept in memory," : "rows are streamed,", plan->chunk_rows,
         fkm_bytes_text(planned, sizeof planned, plan->planned_bytes),
         fkm_bytes_text(limit, sizeof limit, plan->memory_limit_bytes),
         fkm_bytes_text(pass, sizeof pass, plan->read_bytes_per_pass));
-    snprintf(p->machine, sizeof p->machine, "%s: %s, %" PRId32 " thread%s", plan->backend, plan->isa,
-        plan->threads, plan->threads == 1 ? "" : "s");
+    snprintf(p->machine, sizeof p->machine, "%s: %s, %" PRId32 " thread%s", plan->backend,
+        plan->isa, plan->threads, plan->threads == 1 ? "" : "s");
 }
 
 fkm_observer progress_observer(progress *p)

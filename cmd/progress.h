@@ -12,8 +12,8 @@ typedef struct progress {
     double start, last_line; /* fkm_now() */
     int32_t clusters;        /* 0: not a fit */
     int64_t batch, rows;
-    char data[400];          /* "data.fvecs  1000 x 128 float32  0.5 MiB" */
-    char machine[80];        /* "cpu: avx512, 2 threads" */
+    char data[400];   /* "data.fvecs  1000 x 128 float32  0.5 MiB" */
+    char machine[80]; /* "cpu: avx512, 2 threads" */
     bool header_shown;
     double previous_inertia; /* of the iteration before, 0: none */
 } progress;

@@ -54,7 +54,8 @@ static fkm_status take_files(verified_run *run, const cJSON *outputs, fkm_err *e
         return not_stats(run->stats_path, "no list of outputs", e);
     FKM_TRY(fkm_calloc(&run->files, count, sizeof *run->files, "the outputs of a run", e));
     const cJSON *item;
-    cJSON_ArrayForEach(item, outputs) {
+    cJSON_ArrayForEach(item, outputs)
+    {
         FKM_TRY(take_file(&run->files[run->file_count], run->stats_path, item, e));
         run->file_count++;
     }
@@ -124,7 +125,8 @@ const verified_file *verified_run_centroids(const verified_run *run)
         const char *path = run->files[i].path;
         const char *suffix = fkm_path_suffix(path);
         size_t stem = strlen(path) - strlen(suffix), word = strlen(".centroids");
-        if (!strcmp(suffix, ".h5") || (stem >= word && !strncmp(path + stem - word, ".centroids", word)))
+        if (!strcmp(suffix, ".h5") ||
+            (stem >= word && !strncmp(path + stem - word, ".centroids", word)))
             return &run->files[i];
     }
     return NULL;

@@ -29,7 +29,7 @@ void verified_run_free(verified_run *run); /* fields only; safe on zeroed ones *
 const verified_file *verified_run_centroids(const verified_run *run);
 
 /* FKM_EDATA when size or checksum are not those of stats.json, or the file is not there. */
-fkm_status verified_file_check(const verified_file *f, const char *stats_path,
-    fkm_err *e) FKM_MUST_USE;
+fkm_status verified_file_check(
+    const verified_file *f, const char *stats_path, fkm_err *e) FKM_MUST_USE;
 
 #endif

@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "cpu/backend_cpu.h"
+#include "fkm.h"
 
 #include <string.h>
 
@@ -49,4 +50,9 @@ fkm_status fkm_backend_choose(
     }
     fkm_fail(e, FKM_EUSAGE, "--device %s: no such device", device);
     return fkm_hint(e, "expected auto or cpu");
+}
+
+const char *fkm_isa_name(int i, bool *usable)
+{
+    return fkm_backend_cpu_isa(i, usable);
 }

@@ -514,6 +514,8 @@ static fkm_status make_plan(run *r, fkm_err *e)
     int64_t batch = r->shape.batch, k = o->clusters;
     int64_t result = fkm_mul_sat(batch, fkm_mul_sat(k, 4 * (int64_t)r->shape.dims + 8));
     result = fkm_add_sat(result, fkm_mul_sat(batch, sizeof(fkm_problem_result)));
+    if (o->init) /* the caller's */
+        result = fkm_add_sat(result, fkm_mul_sat(o->init_batch ? batch : 1, 4 * k * r->shape.dims));
     result = fkm_add_sat(result, k * 24); /* draws, farthest rows, sorted sizes: one at a time */
     result = fkm_add_sat(
         result, 2 * (int64_t)sizeof(fkm_iteration) * fkm_mul_sat(fkm_min_i64(o->max_iter, 4096), batch));

@@ -8,8 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Bytes of the valid UTF-8 sequence at s, or 0. Overlong forms, surrogates and values above U+10FFFF
- * are not valid. */
+/* Bytes of the valid UTF-8 sequence at s, or 0. Overlong forms, surrogates and values above
+ * U+10FFFF are not valid. */
 static size_t utf8_length(const unsigned char *s)
 {
     if (s[0] < 0x80)

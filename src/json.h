@@ -1,6 +1,7 @@
 /* JSON output over cJSON, with numbers as they are.
  *
- * cJSON prints doubles with 15 digits and mangles integers above 2^53, so numbers go in as raw text:
+ * cJSON prints doubles with 15 digits and mangles integers above 2^53, so numbers go in as raw
+ * text:
  * %.17g and PRId64. Values that JSON does not know (NaN, infinity) and unknown ones become null;
  * bytes that are not UTF-8 (file names may be anything) become U+FFFD.
  *
@@ -24,7 +25,7 @@ typedef struct fkm_json {
     void *arg;
     fkm_status st;
     fkm_err *e;
-    bool more;      /* a field has been written */
+    bool more;       /* a field has been written */
     bool more_items; /* of the open list */
 } fkm_json;
 

@@ -2,7 +2,6 @@
 #include "fkm.h"
 
 #include "base/mem.h"
-#include "cpu/backend_cpu.h"
 
 #include <string.h>
 
@@ -22,9 +21,4 @@ void fkm_result_free(fkm_result *r)
     fkm_free(r->problems);
     fkm_free(r->iterations);
     memset(r, 0, sizeof *r);
-}
-
-const char *fkm_isa_name(int i, bool *usable)
-{
-    return fkm_backend_cpu_isa(i, usable);
 }

@@ -71,8 +71,8 @@ static fkm_status follow(char **path, bool *moved, fkm_err *e)
         return FKM_OK;
     text[len] = '\0';
     FKM_TRY(split(&dir, &name, *path, e));
-    fkm_status st = text[0] == '/' ? fkm_strdup(&next, text, e)
-                                   : fkm_asprintf(&next, e, "%s/%s", dir, text);
+    fkm_status st =
+        text[0] == '/' ? fkm_strdup(&next, text, e) : fkm_asprintf(&next, e, "%s/%s", dir, text);
     fkm_free(dir);
     fkm_free(name);
     if (st != FKM_OK)
@@ -103,8 +103,10 @@ static fkm_status check_name(const char *path, const char *name, fkm_err *e)
         return fkm_hint(e, "add a name: -o %s%sNAME", path, name[0] ? "/" : "");
     }
     if (strlen(name) + DECORATION > NAME_MAX) {
-        fkm_fail(e, FKM_EFILE, "%s: the name has %zu bytes, more than the %d that leave room for "
-            "temporary names", path, strlen(name), NAME_MAX - DECORATION);
+        fkm_fail(e, FKM_EFILE,
+            "%s: the name has %zu bytes, more than the %d that leave room for "
+            "temporary names",
+            path, strlen(name), NAME_MAX - DECORATION);
         return fkm_hint(e, "choose a shorter name with -o");
     }
     return FKM_OK;
@@ -146,7 +148,8 @@ static fkm_status lock_busy(int fd, const char *name, fkm_err *e)
 static bool is_named(int fd, const char *path)
 {
     struct stat a, b;
-    return fstat(fd, &a) == 0 && stat(path, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+    return fstat(fd, &a) == 0 && stat(path, &b) == 0 && a.st_dev == b.st_dev &&
+           a.st_ino == b.st_ino;
 }
 
 static void write_pid(int fd)
@@ -234,7 +237,8 @@ static void handle_stale(const struct item *it, const char *entry, bool restore)
     fkm_free(path);
 }
 
-/* See output.h: without a marker the killed run had not committed, so its .old files are the truth. */
+/* See output.h: without a marker the killed run had not committed, so its .old files are the truth.
+ */
 static void clean_up_after_kill(fkm_outputs *o)
 {
     struct stat s;
@@ -264,7 +268,8 @@ static fkm_status check_target(struct item *it, const fkm_outputs_spec *spec, fk
         return FKM_OK;
     for (int g = 0; g < spec->guard_count; g++)
         if (same_id(&s, &spec->guards[g].id)) {
-            fkm_fail(e, FKM_EFILE, "output %s is also the input %s", it->path, spec->guards[g].path);
+            fkm_fail(
+                e, FKM_EFILE, "output %s is also the input %s", it->path, spec->guards[g].path);
             return fkm_hint(e, "choose another name with -o");
         }
     if (!S_ISREG(s.st_mode))
@@ -347,8 +352,8 @@ out:
 
 /* ---- writing ---- */
 
-fkm_status fkm_outputs_rehearse(fkm_outputs *o, int i, const char *format,
-    const fkm_array_spec *first, fkm_err *e)
+fkm_status fkm_outputs_rehearse(
+    fkm_outputs *o, int i, const char *format, const fkm_array_spec *first, fkm_err *e)
 {
     fkm_writer *w = NULL;
     FKM_TRY(fkm_writer_open(&w, o->items[i].path, format, e));
@@ -426,7 +431,8 @@ static fkm_status publish_item(struct item *it, fkm_err *e)
     return it->writer ? fkm_writer_publish(it->writer, e) : fkm_outfile_publish(it->file, e);
 }
 
-/* Undoes one output; false when the earlier content is lost. An attempt may fail after its rename. */
+/* Undoes one output; false when the earlier content is lost. An attempt may fail after its rename.
+ */
 static bool put_back(struct item *it)
 {
     if (it->backed_up) {

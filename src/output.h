@@ -2,22 +2,22 @@
  *
  *   open (all checks, lock) -> work -> writer | file, written and finished -> publish -> close
  *
- * What is promised: a final name only ever holds a complete file; and as long as the last output, the
- * marker (stats.json of a fit), is there, the others are the ones that it vouches for. Several names
- * cannot be renamed at once, so publish takes these steps, each of which can be the last one before a
- * crash:
+ * What is promised: a final name only ever holds a complete file; and as long as the last output,
+ * the marker (stats.json of a fit), is there, the others are the ones that it vouches for. Several
+ * names cannot be renamed at once, so publish takes these steps, each of which can be the last one
+ * before a crash:
  *
- *   1. All new content is on disk under temporary names: ".NAME.tmp.PID" (writer, file, finish). What
- *      is likely to fail (space, I/O) fails here, with the earlier outputs untouched.
+ *   1. All new content is on disk under temporary names: ".NAME.tmp.PID" (writer, file, finish).
+ * What is likely to fail (space, I/O) fails here, with the earlier outputs untouched.
  *   2. Earlier outputs, but for the marker, get a second name (hard link) ".NAME.old.PID".
  *   3. The earlier marker is renamed to its ".NAME.old.PID": nothing is vouched for from here on.
  *   4. New outputs are renamed to their final names, one by one, the marker last: committed.
  *   5. The .old names are removed, the marker's first.
  *
  * A failure in 2-4 puts the earlier outputs back (and removes new ones where there was none), the
- * marker last and only if all others are back. A kill in 2-5 leaves .old names behind; the next open
- * with the same names either puts them back (no marker: killed before the commit) or removes them.
- * One output alone is simply renamed: that is atomic. */
+ * marker last and only if all others are back. A kill in 2-5 leaves .old names behind; the next
+ * open with the same names either puts them back (no marker: killed before the commit) or removes
+ * them. One output alone is simply renamed: that is atomic. */
 #ifndef FKM_OUTPUT_H
 #define FKM_OUTPUT_H
 
@@ -39,27 +39,28 @@ typedef struct fkm_output_guard {
 
 /* Nothing is kept. */
 typedef struct fkm_outputs_spec {
-    const char *lock_name;               /* the lock is ".NAME.lock" beside it */
-    const char *paths[FKM_OUTPUTS_MAX];  /* final names; the last is the marker */
-    int64_t bytes[FKM_OUTPUTS_MAX];      /* expected, to check free space */
-    int count;                           /* >= 1 */
-    bool force;                          /* existing outputs may be replaced */
-    const fkm_output_guard *guards;      /* the inputs */
+    const char *lock_name;              /* the lock is ".NAME.lock" beside it */
+    const char *paths[FKM_OUTPUTS_MAX]; /* final names; the last is the marker */
+    int64_t bytes[FKM_OUTPUTS_MAX];     /* expected, to check free space */
+    int count;                          /* >= 1 */
+    bool force;                         /* existing outputs may be replaced */
+    const fkm_output_guard *guards;     /* the inputs */
     int guard_count;
 } fkm_outputs_spec;
 
 /* Takes the lock, heals or removes what a killed run left, and checks: directories exist and can be
  * written, names are not too long, no output is an input or another output or something else than a
  * file, none exists (unless force), space is enough. FKM_EFILE, FKM_EUSAGE. */
-fkm_status fkm_outputs_open(fkm_outputs **out, const fkm_outputs_spec *spec, fkm_err *e) FKM_MUST_USE;
+fkm_status fkm_outputs_open(
+    fkm_outputs **out, const fkm_outputs_spec *spec, fkm_err *e) FKM_MUST_USE;
 
 /* Finds out, before the work, whether output i can hold such an array: starts and abandons it. */
 fkm_status fkm_outputs_rehearse(fkm_outputs *o, int i, const char *format,
     const fkm_array_spec *first, fkm_err *e) FKM_MUST_USE;
 
 /* Starts output i, as arrays or as plain bytes. Owned by o; the caller writes and finishes it. */
-fkm_status fkm_outputs_writer(fkm_outputs *o, int i, const char *format, fkm_writer **w,
-    fkm_err *e) FKM_MUST_USE;
+fkm_status fkm_outputs_writer(
+    fkm_outputs *o, int i, const char *format, fkm_writer **w, fkm_err *e) FKM_MUST_USE;
 fkm_status fkm_outputs_file(fkm_outputs *o, int i, fkm_outfile **f, fkm_err *e) FKM_MUST_USE;
 
 /* All outputs finished: makes them visible as described above. */

@@ -106,10 +106,10 @@ static void put_screening(fkm_json *j, const fkm_screening *s)
     fkm_json_field(j, "screening", o);
 }
 
-static void put_peak(fkm_json *j)
+static void put_peak(fkm_json *j, const fkm_report *r)
 {
     cJSON *o = cJSON_CreateObject();
-    add_i64(j, o, "host_bytes", fkm_peak_memory());
+    add_i64(j, o, "host_bytes", r->peak_bytes);
     fkm_json_add(j, o, "gpu_bytes", cJSON_CreateNull());
     fkm_json_field(j, "peak", o);
 }
@@ -152,7 +152,8 @@ static void put_params(fkm_json *j, const fkm_fit_report *r)
     fkm_json_field(j, "params", o);
 }
 
-/* All problems of a batch as one: sums and extremes; what has no meaning for several is NaN or -1. */
+/* All problems of a batch as one: sums and extremes; what has no meaning for several is NaN or -1.
+ */
 static fkm_problem_result combine(const fkm_result *r)
 {
     fkm_problem_result all = r->problems[0];
@@ -249,7 +250,7 @@ fkm_status fkm_fit_json(const fkm_fit_report *r, fkm_text_sink sink, void *arg, 
     put_outputs(&j, &r->common);
     put_time(&j, &r->common);
     put_screening(&j, &r->common.run->screening);
-    put_peak(&j);
+    put_peak(&j, &r->common);
     if (r->result->batch > 1)
         put_problems(&j, r->result);
     put_iterations(&j, r->result);
@@ -275,7 +276,7 @@ fkm_status fkm_predict_json(const fkm_predict_report *r, fkm_text_sink sink, voi
     put_outputs(&j, &r->common);
     put_time(&j, &r->common);
     put_screening(&j, &r->common.run->screening);
-    put_peak(&j);
+    put_peak(&j, &r->common);
     put_warnings(&j);
     return fkm_json_end(&j);
 }
@@ -332,9 +333,9 @@ static void put_data(struct lines *l, const fkm_reader *in)
         snprintf(more, sizeof more, " and %d more", count - 1);
     if (shape->ndim == 3)
         snprintf(batch, sizeof batch, "%" PRId64 " x ", shape->batch);
-    put_line(l, "data", "%.300s%s: %s%" PRId64 " x %" PRId32 " %s, %s", fkm_reader_input(in, 0)->path,
-        more, batch, shape->rows, shape->dims, fkm_dtype_name(fkm_reader_input(in, 0)->dtype),
-        fkm_bytes_text(size, sizeof size, bytes));
+    put_line(l, "data", "%.300s%s: %s%" PRId64 " x %" PRId32 " %s, %s",
+        fkm_reader_input(in, 0)->path, more, batch, shape->rows, shape->dims,
+        fkm_dtype_name(fkm_reader_input(in, 0)->dtype), fkm_bytes_text(size, sizeof size, bytes));
 }
 
 static void put_written(struct lines *l, const fkm_report *r, const char *marker)
@@ -357,7 +358,8 @@ static void put_clusters(struct lines *l, const fkm_fit_report *r, const fkm_pro
         snprintf(median, sizeof median, "median %" PRId64 ", ", all->size_median);
     if (all->reseeded > 0)
         snprintf(reseeded, sizeof reseeded, ", %" PRId64 " reseeded", all->reseeded);
-    put_line(l, "clusters", "%" PRId32 " of %" PRId64 " to %" PRId64 " rows (%s%" PRId32 " empty%s)",
+    put_line(l, "clusters",
+        "%" PRId32 " of %" PRId64 " to %" PRId64 " rows (%s%" PRId32 " empty%s)",
         r->options->clusters, all->size_min, all->size_max, median, all->empty, reseeded);
 }
 
@@ -369,17 +371,18 @@ static void put_time_line(struct lines *l, const fkm_report *r)
         fkm_seconds_text(total, sizeof total, r->total_s),
         fkm_seconds_text(wait, sizeof wait, r->run->read_wait_s), plan->backend, plan->isa,
         plan->threads, plan->threads == 1 ? "" : "s",
-        fkm_bytes_text(peak, sizeof peak, fkm_peak_memory()));
+        fkm_bytes_text(peak, sizeof peak, r->peak_bytes));
 }
 
-fkm_status fkm_fit_summary(const fkm_fit_report *r, const char *marker, fkm_text_sink sink, void *arg,
-    fkm_err *e)
+fkm_status fkm_fit_summary(
+    const fkm_fit_report *r, const char *marker, fkm_text_sink sink, void *arg, fkm_err *e)
 {
     struct lines l = {sink, arg, FKM_OK, e};
     fkm_problem_result all = combine(r->result);
     put_data(&l, r->common.in);
     if (all.rows_skipped > 0)
-        put_line(&l, "skipped", "%" PRId64 " rows with NaN or infinity (label -1)", all.rows_skipped);
+        put_line(
+            &l, "skipped", "%" PRId64 " rows with NaN or infinity (label -1)", all.rows_skipped);
     put_clusters(&l, r, &all);
     put_line(&l, "iterations", "%" PRId32 ", %s", all.iterations,
         all.converged ? "converged" : "stopped by --max-iter before it converged");
@@ -389,7 +392,8 @@ fkm_status fkm_fit_summary(const fkm_fit_report *r, const char *marker, fkm_text
     return l.st;
 }
 
-fkm_status fkm_predict_summary(const fkm_predict_report *r, fkm_text_sink sink, void *arg, fkm_err *e)
+fkm_status fkm_predict_summary(
+    const fkm_predict_report *r, fkm_text_sink sink, void *arg, fkm_err *e)
 {
     struct lines l = {sink, arg, FKM_OK, e};
     put_data(&l, r->common.in);

@@ -23,6 +23,7 @@ typedef struct fkm_report {
     const fkm_output_info *outputs;
     int output_count;
     double total_s, write_s; /* of the whole command; of the outputs */
+    int64_t peak_bytes;      /* see fkm_peak_memory; taken once, so that all texts agree */
 } fkm_report;
 
 typedef struct fkm_fit_report {
@@ -40,16 +41,16 @@ typedef struct fkm_predict_report {
 } fkm_predict_report;
 
 /* stats.json of a fit, fkm-predict/1 of a predict. FKM_ENOMEM, or what the sink returns. */
-fkm_status fkm_fit_json(const fkm_fit_report *r, fkm_text_sink sink, void *arg,
-    fkm_err *e) FKM_MUST_USE;
-fkm_status fkm_predict_json(const fkm_predict_report *r, fkm_text_sink sink, void *arg,
-    fkm_err *e) FKM_MUST_USE;
+fkm_status fkm_fit_json(
+    const fkm_fit_report *r, fkm_text_sink sink, void *arg, fkm_err *e) FKM_MUST_USE;
+fkm_status fkm_predict_json(
+    const fkm_predict_report *r, fkm_text_sink sink, void *arg, fkm_err *e) FKM_MUST_USE;
 
 /* The summary for people. The marker (stats.json) is named after the outputs when not NULL. */
-fkm_status fkm_fit_summary(const fkm_fit_report *r, const char *marker, fkm_text_sink sink, void *arg,
-    fkm_err *e) FKM_MUST_USE;
-fkm_status fkm_predict_summary(const fkm_predict_report *r, fkm_text_sink sink, void *arg,
-    fkm_err *e) FKM_MUST_USE;
+fkm_status fkm_fit_summary(const fkm_fit_report *r, const char *marker, fkm_text_sink sink,
+    void *arg, fkm_err *e) FKM_MUST_USE;
+fkm_status fkm_predict_summary(
+    const fkm_predict_report *r, fkm_text_sink sink, void *arg, fkm_err *e) FKM_MUST_USE;
 
 /* "41.2 ms", "3.21 s", "1h02m": writes at most cap bytes into out and returns out. */
 const char *fkm_seconds_text(char *out, size_t cap, double seconds);

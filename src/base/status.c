@@ -33,10 +33,12 @@ fkm_status fkm_wrap(fkm_err *e, const char *fmt, ...)
     va_start(ap, fmt);
     int used = vsnprintf(e->msg, sizeof e->msg, fmt, ap);
     va_end(ap);
-    if (used >= 0 && (size_t)used < sizeof e->msg) {
-        size_t left = sizeof e->msg - (size_t)used;
-        int wrote = snprintf(e->msg + used, left, ": %s", old);
-        (void)wrote; /* a cut message is still a message */
+    size_t at = used < 0 ? 0 : (size_t)used;
+    if (at + 2 < sizeof e->msg) { /* a cut message is still a message */
+        size_t length = strlen(old), room = sizeof e->msg - at - 3;
+        memcpy(e->msg + at, ": ", 2);
+        memcpy(e->msg + at + 2, old, length < room ? length : room);
+        e->msg[at + 2 + (length < room ? length : room)] = '\0';
     }
     return e->code;
 }

@@ -17,7 +17,8 @@ enum { PANEL = 32, TILE = 32, STEP = 32, PART = 16 * 64, GROUP_BYTES = 32 << 10 
 
 static __mmask16 first_lanes(int64_t n)
 {
-    return n >= 16 ? (__mmask16)0xffff : n <= 0 ? 0 : (__mmask16)((1u << n) - 1);
+    unsigned mask = n >= 16 ? 0xffff : n <= 0 ? 0 : (1u << n) - 1;
+    return (__mmask16)mask;
 }
 
 static inline __m512 from_bf16_bits(__m512i low_halves)

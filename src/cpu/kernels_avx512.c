@@ -21,7 +21,8 @@
 
 static __mmask16 first_lanes(int64_t n)
 {
-    return n >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << n) - 1);
+    unsigned mask = n >= 16 ? 0xffff : n <= 0 ? 0 : (1u << n) - 1;
+    return (__mmask16)mask;
 }
 
 static void widen(float *out, const void *x, fkm_dtype t, int64_t n)

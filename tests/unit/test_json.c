@@ -57,8 +57,8 @@ static void test_texts(void **state)
     check_value(fkm_json_text("\xe2\x82"), "\"\xef\xbf\xbd\xef\xbf\xbd\"");
     check_value(fkm_json_text("\xc0\xaf"), "\"\xef\xbf\xbd\xef\xbf\xbd\"");
     check_value(fkm_json_text("\xed\xa0\x80"), "\"\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\"");
-    check_value(fkm_json_text("\xf4\x90\x80\x80"),
-        "\"\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\"");
+    check_value(
+        fkm_json_text("\xf4\x90\x80\x80"), "\"\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\"");
 }
 
 static fkm_status write_document(struct text *t, fkm_err *e)

@@ -10,6 +10,7 @@
 
 /* ---- values ---- */
 
+/* clang-format off */
 static void test_counts(void **state)
 {
     (void)state;
@@ -111,6 +112,8 @@ static void test_nearest(void **state)
     }
 }
 
+/* clang-format on */
+
 /* ---- parsing ---- */
 
 struct target {
@@ -128,10 +131,22 @@ struct target {
 #define AT(field) offsetof(struct target, field)
 
 static const opt rows_a[] = {
-    {.kind = OPT_COUNT, .letter = 'k', .name = "clusters", .offset = AT(count), .metavar = "N",
-        .min = 1, .max = 2e9, .help = "how many", .env = "FKM_TEST_COUNT", .show_default = true},
+    {.kind = OPT_COUNT,
+        .letter = 'k',
+        .name = "clusters",
+        .offset = AT(count),
+        .metavar = "N",
+        .min = 1,
+        .max = 2e9,
+        .help = "how many",
+        .env = "FKM_TEST_COUNT",
+        .show_default = true},
     {.kind = OPT_FLAG, .letter = 'f', .name = "force", .offset = AT(flag), .help = "force it"},
-    {.kind = OPT_TEXT, .letter = 'o', .name = "output", .offset = AT(text), .metavar = "PREFIX",
+    {.kind = OPT_TEXT,
+        .letter = 'o',
+        .name = "output",
+        .offset = AT(text),
+        .metavar = "PREFIX",
         .help = "where"},
     {.kind = OPT_LATER, .name = "restarts"},
     {.kind = OPT_END},
@@ -139,12 +154,21 @@ static const opt rows_a[] = {
 
 static const opt rows_b[] = {
     {.kind = OPT_SEED, .letter = 's', .name = "seed", .offset = AT(seed), .metavar = "N"},
-    {.kind = OPT_REAL, .letter = 't', .name = "tol", .offset = AT(tol), .metavar = "X", .min = 0,
+    {.kind = OPT_REAL,
+        .letter = 't',
+        .name = "tol",
+        .offset = AT(tol),
+        .metavar = "X",
+        .min = 0,
         .max = 1},
     {.kind = OPT_SIZE, .letter = 'm', .name = "memory", .offset = AT(memory), .metavar = "SIZE"},
     {.kind = OPT_ROWS, .name = "rows", .offset = AT(rows), .metavar = "A:B"},
-    {.kind = OPT_CHOICE, .name = "empty", .offset = AT(choice), .metavar = "keep|error",
-        .choices = "keep|error", .later = "split|merge"},
+    {.kind = OPT_CHOICE,
+        .name = "empty",
+        .offset = AT(choice),
+        .metavar = "keep|error",
+        .choices = "keep|error",
+        .later = "split|merge"},
     {.kind = OPT_DTYPE, .name = "dtype", .offset = AT(dtype), .metavar = "TYPE"},
     {.kind = OPT_END},
 };
@@ -166,7 +190,11 @@ static fkm_status parse(struct target *t, char **operands, fkm_err *e, const cha
     return st;
 }
 
-#define WORDS(...) (const char *const[]){__VA_ARGS__, NULL}
+#define WORDS(...)                                                                                 \
+    (const char *const[])                                                                          \
+    {                                                                                              \
+        __VA_ARGS__, NULL                                                                          \
+    }
 
 static void test_all_kinds(void **state)
 {
@@ -174,15 +202,18 @@ static void test_all_kinds(void **state)
     struct target t = {0};
     char *operands[16] = {0};
     fkm_err e;
-    assert_int_equal(parse(&t, operands, &e, WORDS("a.npy", "-k5k", "--force", "-o", "-x", "--seed=9",
-        "-t", "1e-3", "-m", "2K")), FKM_OK);
+    assert_int_equal(
+        parse(&t, operands, &e,
+            WORDS("a.npy", "-k5k", "--force", "-o", "-x", "--seed=9", "-t", "1e-3", "-m", "2K")),
+        FKM_OK);
     assert_int_equal(t.count, 5000);
     assert_true(t.flag);
     assert_string_equal(t.text, "-x");
     assert_true(t.seed == 9 && t.tol == 1e-3 && t.memory == 2048);
     assert_string_equal(operands[0], "a.npy");
-    assert_int_equal(parse(&t, operands, &e, WORDS("--rows", "3:", "--empty", "error", "--dtype",
-        "bf16", "--", "-k")), FKM_OK);
+    assert_int_equal(parse(&t, operands, &e,
+                         WORDS("--rows", "3:", "--empty", "error", "--dtype", "bf16", "--", "-k")),
+        FKM_OK);
     assert_true(t.rows.begin == 3 && t.rows.end == -1);
     assert_int_equal(t.choice, 1);
     assert_int_equal(t.dtype, FKM_BF16);
@@ -206,7 +237,8 @@ static void expect(const char *msg, const char *hint, const char *const *words)
 static void test_errors(void **state)
 {
     (void)state;
-    expect("--clusters: expected a whole number from 1 to 2000000000, found '0'", NULL, WORDS("-k", "0"));
+    expect("--clusters: expected a whole number from 1 to 2000000000, found '0'", NULL,
+        WORDS("-k", "0"));
     expect("--clusters: expected a whole number from 1 to 2000000000, found 'x'",
         "counts take the suffixes k (1000) and M (1000000)", WORDS("--clusters=x"));
     expect("--clusters: expected a whole number from 1 to 2000000000, found '3000M'", NULL,
@@ -218,7 +250,8 @@ static void test_errors(void **state)
     expect("--empty split is not in this version of fkm", "this version knows keep|error",
         WORDS("--empty", "split"));
     expect("--dtype: expected an element type, found 'f31'", NULL, WORDS("--dtype", "f31"));
-    expect("--rows: expected a range of rows A:B with A < B, found '5'", NULL, WORDS("--rows", "5"));
+    expect(
+        "--rows: expected a range of rows A:B with A < B, found '5'", NULL, WORDS("--rows", "5"));
     expect("--output: expected PREFIX, found nothing", NULL, WORDS("-o", ""));
     expect("--restarts is not in this version of fkm", NULL, WORDS("--restarts", "5"));
     expect("--restarts is not in this version of fkm", NULL, WORDS("--restarts=5"));
@@ -243,8 +276,8 @@ static void test_environment(void **state)
     assert_int_equal(parse(&t, operands, &e, WORDS("-k", "3")), FKM_OK); /* a flag wins */
     assert_int_equal(t.count, 3);
     assert_int_equal(parse(&t, operands, &e, WORDS("x")), FKM_EUSAGE);
-    assert_string_equal(e.msg,
-        "FKM_TEST_COUNT: expected a whole number from 1 to 2000000000, found 'bad'");
+    assert_string_equal(
+        e.msg, "FKM_TEST_COUNT: expected a whole number from 1 to 2000000000, found 'bad'");
     setenv("FKM_TEST_COUNT", "", 1);
     t.count = 5;
     assert_int_equal(parse(&t, operands, &e, WORDS("x")), FKM_OK);
