@@ -47,10 +47,13 @@ static bool suffix_in(const char *list, const char *suffix)
 }
 
 #if !FKM_HAVE_HDF5
-static fkm_status refuse_hdf5(fkm_file *f, const uint8_t *head, size_t len, fkm_err *e)
+/* By content, or by suffix when the content says nothing else. */
+static fkm_status refuse_hdf5(
+    fkm_file *f, const uint8_t *head, size_t len, int best_score, fkm_err *e)
 {
     bool signature = len >= 8 && !memcmp(head, "\x89HDF\r\n\x1a\n", 8);
-    if (!signature && !suffix_in(".h5 .hdf5", fkm_path_suffix(fkm_file_path(f))))
+    bool named = suffix_in(".h5 .hdf5", fkm_path_suffix(fkm_file_path(f)));
+    if (!signature && (!named || best_score >= CERTAIN_ENOUGH))
         return FKM_OK;
     fkm_fail(e, FKM_EUSAGE, "%s: is HDF5, and this fkm was built without HDF5", fkm_file_path(f));
     return fkm_hint(e, "install libhdf5-dev and build again, or convert the file to .npy");
@@ -75,9 +78,6 @@ fkm_status fkm_format_probe(const fkm_format **out, fkm_file *f, fkm_err *e)
     const char *suffix = fkm_path_suffix(fkm_file_path(f));
     size_t len = (size_t)fkm_min_i64(bytes, (int64_t)sizeof head);
     FKM_TRY(fkm_file_read(f, 0, head, len, e));
-#if !FKM_HAVE_HDF5
-    FKM_TRY(refuse_hdf5(f, head, len, e));
-#endif
     const fkm_format *best = NULL, *named = NULL;
     int best_score = 0;
     for (int i = 0; fkm_formats[i]; i++) {
@@ -92,6 +92,9 @@ fkm_status fkm_format_probe(const fkm_format **out, fkm_file *f, fkm_err *e)
             best_score = score;
         }
     }
+#if !FKM_HAVE_HDF5
+    FKM_TRY(refuse_hdf5(f, head, len, best_score, e));
+#endif
     /* Nothing is convincing: the suffix decides, and that format's open says what is wrong. */
     if (best_score < CERTAIN_ENOUGH)
         best = named;

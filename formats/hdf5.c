@@ -18,6 +18,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define MAX_CHUNK_BYTES ((int64_t)256 << 20)
@@ -62,7 +63,8 @@ static herr_t keep_first(unsigned n, const H5E_error2_t *record, void *arg)
     return 1;
 }
 
-/* The library's innermost reason. A system error in it makes this the file's fault, not the data's.
+/* The library's innermost reason, which its next call forgets. A system error in it makes this the
+ * file's fault, not the data's.
  */
 static fkm_status failed(const char *path, const char *what, fkm_err *e)
 {
@@ -245,10 +247,11 @@ static fkm_status walk_groups(walk *w, hid_t file, const char *path, fkm_err *e)
         if (group < 0)
             return failed(path, "cannot open a group", e);
         herr_t rc = H5Literate(group, H5_INDEX_NAME, H5_ITER_NATIVE, NULL, visit, w);
+        fkm_status st = w->st;
+        if (st == FKM_OK && rc < 0)
+            st = failed(path, "cannot list a group", e);
         H5Gclose(group);
-        FKM_TRY(w->st);
-        if (rc < 0)
-            return failed(path, "cannot list a group", e);
+        FKM_TRY(st);
         if (rc > 0) {
             fkm_fail(e, FKM_EDATA, "%s: too many objects to search for its only 2-D dataset", path);
             return fkm_hint(e, "name it with --dataset PATH");
@@ -514,19 +517,27 @@ static hid_t access_properties(void)
     return p;
 }
 
-/* By descriptor where the system allows it: these are then the bytes that fkm_file has opened. */
+/* By descriptor where the system allows it: these are then the bytes that fkm_file has opened. The
+ * library wants a file with a name, which the copy of a pipe has not. */
 static fkm_status open_file(h5 *h, fkm_file *f, fkm_err *e)
 {
     char name[64];
     const char *path = fkm_file_path(f);
+    struct stat status;
+    if (fstat(fkm_file_descriptor(f), &status) == 0 && status.st_nlink == 0) {
+        fkm_fail(e, FKM_EUSAGE, "%s: HDF5 cannot be read from a pipe", path);
+        return fkm_hint(e, "save it to a file first, or redirect a file: < data.h5");
+    }
     snprintf(name, sizeof name, "/proc/self/fd/%d", fkm_file_descriptor(f));
     hid_t access_list = access_properties();
     h->file = H5Fopen(access(name, R_OK) == 0 ? name : path, H5F_ACC_RDONLY, access_list);
+    fkm_status st = FKM_OK;
+    if (h->file < 0) {
+        h->file = 0;
+        st = failed(path, "cannot open as HDF5", e); /* before the next call forgets the reason */
+    }
     H5Pclose(access_list);
-    if (h->file >= 0)
-        return FKM_OK;
-    h->file = 0;
-    return failed(path, "cannot open as HDF5", e);
+    return st;
 }
 
 static fkm_status open_named(h5 *h, facts *k, fkm_err *e)
@@ -664,8 +675,11 @@ static fkm_status read_region(const h5 *h, const char *path, const region *r, vo
     fkm_status st = FKM_OK;
     if (!good) {
         char what[80];
-        snprintf(what, sizeof what, "cannot read rows %lld to %lld", (long long)r->row0,
-            (long long)(r->row0 + r->rows - 1));
+        if (r->rows == 1)
+            snprintf(what, sizeof what, "cannot read row %lld", (long long)r->row0);
+        else
+            snprintf(what, sizeof what, "cannot read rows %lld to %lld", (long long)r->row0,
+                (long long)(r->row0 + r->rows - 1));
         st = failed(path, what, e);
     }
     if (memory_space >= 0)
@@ -764,11 +778,11 @@ fkm_status fkm_h5_create(fkm_h5_out **out, const char *name, const char *path, f
         enter();
         hid_t access_list = access_properties();
         h->file = H5Fcreate(name, H5F_ACC_TRUNC, H5P_DEFAULT, access_list);
-        H5Pclose(access_list);
         if (h->file < 0) {
             h->file = 0;
             st = write_failed(path, "cannot create HDF5", e);
         }
+        H5Pclose(access_list);
         leave();
     }
     if (st == FKM_OK)

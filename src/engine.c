@@ -529,7 +529,7 @@ static fkm_status make_plan(run *r, fkm_err *e)
         .wide = true, /* counted, allocated when the data asks for it */
         .may_stay = true,
         .labels_bytes = fkm_mul_sat(fkm_mul_sat(batch, r->shape.rows), sizeof(int32_t)),
-        .result_bytes = result,
+        .result_bytes = fkm_add_sat(result, fkm_reader_heap_bytes(r->in)),
         .bytes_per_row = sizeof(double),
     };
     FKM_TRY(fkm_backend_choose(&r->ops, &r->request.devices, o->machine.device, e));

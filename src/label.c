@@ -40,8 +40,9 @@ static fkm_status open_run(run *r, fkm_err *e)
         .row_read_bytes = fkm_reader_row_bytes(r->in),
         .clusters = o->clusters,
         .top = o->top,
-        .result_bytes = fkm_mul_sat(fkm_mul_sat(o->clusters, sizeof(float)),
-            fkm_mul_sat(o->dims, o->centroids_batch ? r->shape.batch : 1)),
+        .result_bytes = fkm_add_sat(fkm_reader_heap_bytes(r->in),
+            fkm_mul_sat(fkm_mul_sat(o->clusters, sizeof(float)),
+                fkm_mul_sat(o->dims, o->centroids_batch ? r->shape.batch : 1))),
         .bytes_per_row = (int64_t)o->top * (int64_t)(sizeof(int32_t) + 2 * sizeof(double)),
     };
     FKM_TRY(fkm_plan_make(&r->stats.plan, &plan, &request, e));

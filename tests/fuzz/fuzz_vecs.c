@@ -1,0 +1,15 @@
+/* fvecs, bvecs and ivecs: the same bytes as each of them. */
+#include "fuzz_format.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    int fd;
+    fkm_file *f = fuzz_file(data, size, &fd);
+    fuzz_probe(data, size);
+    fuzz_open(&fkm_format_fvecs, f, FKM_DTYPE_NONE);
+    fuzz_open(&fkm_format_bvecs, f, FKM_DTYPE_NONE);
+    fuzz_open(&fkm_format_ivecs, f, FKM_DTYPE_NONE);
+    fkm_file_close(f);
+    close(fd);
+    return 0;
+}
