@@ -1,6 +1,7 @@
 /* What a device must do for k-means: the interface that the CPU and the CUDA backend implement.
  *
- * Calls are coarse (a few per chunk of rows), so an indirect call costs nothing. The order of a run:
+ * Calls are coarse (a few per chunk of rows), so an indirect call costs nothing. The order of a
+ * run:
  *
  *   bytes -> open -> for each problem: reset, set_centroids, { set_scale } ->
  *     each pass: begin -> feed (every chunk, in any order, each row once) -> end -> [move]
@@ -26,12 +27,12 @@ typedef struct fkm_plan {
     int64_t rows;       /* rows of one problem */
     int64_t chunk_rows; /* most rows in one feed */
     int32_t dims, clusters;
-    fkm_dtype dtype;    /* in-memory type of the rows */
-    bool update;        /* fit: sums are needed; predict: not */
-    bool wide;          /* room for 128-bit sums (set when set_scale may ask for them) */
-    int32_t top;        /* most nearest centroids a row that `nearest` is asked for; 1: none */
+    fkm_dtype dtype; /* in-memory type of the rows */
+    bool update;     /* fit: sums are needed; predict: not */
+    bool wide;       /* room for 128-bit sums (set when set_scale may ask for them) */
+    int32_t top;     /* most nearest centroids a row that `nearest` is asked for; 1: none */
     int32_t threads;
-    const char *isa;    /* CPU path, NULL: best; cuda ignores it */
+    const char *isa;     /* CPU path, NULL: best; cuda ignores it */
     const char *devices; /* cuda: "0,2", NULL: all; cpu ignores it */
 } fkm_plan;
 
@@ -56,11 +57,11 @@ typedef struct fkm_pass_options {
 
 /* What a pass brings back: a few scalars. */
 typedef struct fkm_pass {
-    int64_t rows;          /* labelled */
-    int64_t skipped;       /* rows with NaN or Inf: label -1, in no sum */
-    int64_t moved;         /* labels that differ from those handed in */
-    int32_t empty;         /* clusters without rows (passes with update) */
-    double inertia;        /* passes with update: see inertia.h; else 0 */
+    int64_t rows;    /* labelled */
+    int64_t skipped; /* rows with NaN or Inf: label -1, in no sum */
+    int64_t moved;   /* labels that differ from those handed in */
+    int32_t empty;   /* clusters without rows (passes with update) */
+    double inertia;  /* passes with update: see inertia.h; else 0 */
     int64_t in_doubt, candidates, rescans, skipped_by_bounds; /* see fkm_screening */
 } fkm_pass;
 
@@ -91,13 +92,13 @@ typedef struct fkm_backend_ops {
 
     fkm_status (*begin)(fkm_backend *b, const fkm_pass_options *o, fkm_err *e);
 
-    /* Labels rows. labels: [count], in: exactly the labels of the previous pass, or -1 in the first pass
-     * after set_scale (they warm-start the search, are compared for `moved`, and tell a backend that keeps
-     * its sums what to change); out: the nearest centroid, -1 for rows
-     * that are not finite. distances: [count] canonical squared distances to it, or NULL; NaN for
-     * rows that are not finite. Both may complete as late as end(). */
-    fkm_status (*feed)(fkm_backend *b, const fkm_rows *r, int32_t *labels, double *distances,
-        fkm_err *e);
+    /* Labels rows. labels: [count], in: exactly the labels of the previous pass, or -1 in the first
+     * pass after set_scale (they warm-start the search, are compared for `moved`, and tell a
+     * backend that keeps its sums what to change); out: the nearest centroid, -1 for rows that are
+     * not finite. distances: [count] canonical squared distances to it, or NULL; NaN for rows that
+     * are not finite. Both may complete as late as end(). */
+    fkm_status (*feed)(
+        fkm_backend *b, const fkm_rows *r, int32_t *labels, double *distances, fkm_err *e);
 
     /* Waits for the pass and fills *out. */
     fkm_status (*end)(fkm_backend *b, fkm_pass *out, fkm_err *e);
@@ -108,8 +109,8 @@ typedef struct fkm_backend_ops {
 
     /* Outside passes: canonical squared distance of each row to the centroid labels[i]; NaN for a
      * label of -1. */
-    fkm_status (*distances)(fkm_backend *b, const fkm_rows *r, const int32_t *labels, double *out,
-        fkm_err *e);
+    fkm_status (*distances)(
+        fkm_backend *b, const fkm_rows *r, const int32_t *labels, double *out, fkm_err *e);
 
     /* Outside passes: the `top` nearest centroids of each row, nearest first, ties to the lowest
      * index. labels, distances: [count][top]; rows that are not finite get -1 and NaN. */
@@ -126,7 +127,7 @@ typedef struct fkm_backend_ops {
 /* Picks by --device: "auto" (NULL), "cpu", "cuda", "cuda:LIST". auto takes CUDA when it can be
  * used. *devices: the list after "cuda:", or NULL. FKM_EUSAGE: unknown; FKM_EDEVICE: an explicit
  * device that is not there. */
-fkm_status fkm_backend_choose(const fkm_backend_ops **out, const char **devices, const char *device,
-    fkm_err *e) FKM_MUST_USE;
+fkm_status fkm_backend_choose(
+    const fkm_backend_ops **out, const char **devices, const char *device, fkm_err *e) FKM_MUST_USE;
 
 #endif

@@ -1,7 +1,7 @@
 /* Lloyd's algorithm: the loop, the stopping rule, empty clusters, progress and interruption.
  *
- * Knows no instruction set, device or file format. What makes two runs give the same bits lives in the
- * backend (exact labels, integer sums); the engine adds no arithmetic of its own. */
+ * Knows no instruction set, device or file format. What makes two runs give the same bits lives in
+ * the backend (exact labels, integer sums); the engine adds no arithmetic of its own. */
 #include "fkm.h"
 
 #include "backend.h"
@@ -39,11 +39,11 @@ typedef struct run {
 typedef struct problem {
     run *r;
     int32_t index;
-    float *centroids;   /* [clusters][dims], in the result */
-    int32_t *labels;    /* [rows], in the result */
-    fkm_scan scan;      /* of all rows: complete after a resident load or the first streaming pass */
-    bool scanned;       /* or needs no scan: 8-bit types have no NaN, and one scale fits all */
-    fkm_scale scale;    /* in use; a guess until scanned */
+    float *centroids; /* [clusters][dims], in the result */
+    int32_t *labels;  /* [rows], in the result */
+    fkm_scan scan;    /* of all rows: complete after a resident load or the first streaming pass */
+    bool scanned;     /* or needs no scan: 8-bit types have no NaN, and one scale fits all */
+    fkm_scale scale;  /* in use; a guess until scanned */
     bool squares_known; /* the backend has the constant of inertia for this scale */
     int32_t iteration;
     fkm_problem_result *result;
@@ -128,8 +128,8 @@ static fkm_status fail_not_finite(problem *p, fkm_err *e)
     return fkm_scan_not_finite(&p->scan, r->in, base_row(p), e);
 }
 
-/* Labels all rows. With `update`, sums and inertia too. The first pass of a stream also scans the rows:
- * should they disprove the scale that was guessed, the sums are given up (*scale_failed). */
+/* Labels all rows. With `update`, sums and inertia too. The first pass of a stream also scans the
+ * rows: should they disprove the scale that was guessed, the sums are given up (*scale_failed). */
 static fkm_status label_rows(
     problem *p, bool update, fkm_pass *pass, bool *scale_failed, fkm_err *e)
 {
@@ -147,8 +147,7 @@ static fkm_status label_rows(
         if (rows.count == 0)
             break;
         if (scanning) {
-            fkm_scan_add(
-                &p->scan, rows.x, r->shape.dtype, rows.row0, rows.count, r->shape.dims);
+            fkm_scan_add(&p->scan, rows.x, r->shape.dtype, rows.row0, rows.count, r->shape.dims);
             if (p->scan.rows_not_finite && !r->o->skip_nan)
                 return fail_not_finite(p, e);
             if (!*scale_failed && !fkm_scale_holds(p->scale, &p->scan, r->shape.rows)) {
@@ -168,8 +167,8 @@ static fkm_status label_rows(
     return FKM_OK;
 }
 
-/* Sets the scale; for 128-bit sums the backend is opened anew with room for them, which is in the plan.
- * It then has the problem's first centroids again. */
+/* Sets the scale; for 128-bit sums the backend is opened anew with room for them, which is in the
+ * plan. It then has the problem's first centroids again. */
 static fkm_status use_scale(problem *p, fkm_scale scale, fkm_err *e)
 {
     run *r = p->r;
@@ -235,7 +234,8 @@ static int farthest_first(const void *a, const void *b)
     return nearer(*(const far_row *)a, *(const far_row *)b) ? 1 : -1;
 }
 
-/* heap: the `room` rows farthest from their own centroid, farthest first; returns how many in *size. */
+/* heap: the `room` rows farthest from their own centroid, farthest first; returns how many in
+ * *size. */
 static fkm_status find_farthest(problem *p, far_row *heap, int32_t room, int32_t *size, fkm_err *e)
 {
     run *r = p->r;
@@ -257,8 +257,8 @@ static fkm_status find_farthest(problem *p, far_row *heap, int32_t room, int32_t
     return FKM_OK;
 }
 
-/* Moves the centroids to the means; empty clusters take the rows farthest from their own (old) centroid,
- * in increasing order of the cluster's index. reference.py: update, farthest. */
+/* Moves the centroids to the means; empty clusters take the rows farthest from their own (old)
+ * centroid, in increasing order of the cluster's index. reference.py: update, farthest. */
 static fkm_status move_centroids(problem *p, const fkm_pass *pass, fkm_iteration *it, fkm_err *e)
 {
     run *r = p->r;
@@ -315,8 +315,8 @@ static fkm_status check_empty(const problem *p, const fkm_pass *pass, fkm_err *e
     return fkm_hint(e, "use fewer clusters, another --seed, or --empty farthest");
 }
 
-/* Iterates until the labels repeat, the inertia settles, or max_iter; *pass is the last pass, whose labels
- * belong to the backend's centroids unless *moved. */
+/* Iterates until the labels repeat, the inertia settles, or max_iter; *pass is the last pass, whose
+ * labels belong to the backend's centroids unless *moved. */
 static fkm_status iterate(problem *p, fkm_pass *pass, bool *moved, fkm_err *e)
 {
     run *r = p->r;
@@ -336,7 +336,7 @@ static fkm_status iterate(problem *p, fkm_pass *pass, bool *moved, fkm_err *e)
         };
         bool fixpoint = p->iteration > 1 && pass->moved == 0;
         bool settled = r->o->tol > 0 && p->iteration > 1 && reseeded_before == 0 &&
-            before - pass->inertia < r->o->tol * before;
+                       before - pass->inertia < r->o->tol * before;
         p->result->converged = fixpoint || settled;
         *moved = !p->result->converged;
         if (*moved)
@@ -412,8 +412,9 @@ static fkm_status choose_centroids(problem *p, fkm_err *e)
     return not_finite ? fail_not_finite(p, e) : st;
 }
 
-/* The scale of the sums: known after a resident load; in a stream guessed from a sample of rows, and
- * checked by the first pass. 8-bit values are summed exactly at any scale that cannot overflow. */
+/* The scale of the sums: known after a resident load; in a stream guessed from a sample of rows,
+ * and checked by the first pass. 8-bit values are summed exactly at any scale that cannot overflow.
+ */
 static fkm_status choose_scale(problem *p, fkm_err *e)
 {
     run *r = p->r;
@@ -517,8 +518,8 @@ static fkm_status make_plan(run *r, fkm_err *e)
     if (o->init) /* the caller's */
         result = fkm_add_sat(result, fkm_mul_sat(o->init_batch ? batch : 1, 4 * k * r->shape.dims));
     result = fkm_add_sat(result, k * 24); /* draws, farthest rows, sorted sizes: one at a time */
-    result = fkm_add_sat(
-        result, 2 * (int64_t)sizeof(fkm_iteration) * fkm_mul_sat(fkm_min_i64(o->max_iter, 4096), batch));
+    result = fkm_add_sat(result,
+        2 * (int64_t)sizeof(fkm_iteration) * fkm_mul_sat(fkm_min_i64(o->max_iter, 4096), batch));
     r->request = (fkm_plan_request){
         .machine = &o->machine,
         .shape = &r->shape,
@@ -555,7 +556,8 @@ static fkm_status open_run(run *r, fkm_err *e)
 static fkm_status check_options(const fkm_fit_options *o, const fkm_shape *shape, fkm_err *e)
 {
     if (o->clusters < 1 || o->clusters > FKM_MAX_CLUSTERS)
-        return fkm_fail(e, FKM_EUSAGE, "%d clusters: expected 1 to %d", o->clusters, FKM_MAX_CLUSTERS);
+        return fkm_fail(
+            e, FKM_EUSAGE, "%d clusters: expected 1 to %d", o->clusters, FKM_MAX_CLUSTERS);
     if (shape->dims < 1 || shape->dims > FKM_MAX_DIMS)
         return fkm_fail(e, FKM_EDATA, "%d dims: expected 1 to %d", shape->dims, FKM_MAX_DIMS);
     if (o->max_iter < 1 || !(o->tol >= 0))
@@ -579,8 +581,8 @@ static void finish_stats(run *r)
     }
 }
 
-fkm_status fkm_fit(fkm_result *out, fkm_reader *in, const fkm_fit_options *o, const fkm_observer *w,
-    fkm_err *e)
+fkm_status fkm_fit(
+    fkm_result *out, fkm_reader *in, const fkm_fit_options *o, const fkm_observer *w, fkm_err *e)
 {
     fkm_status st = FKM_OK;
     run r = {.o = o, .w = w, .in = in, .out = out, .shape = *fkm_reader_shape(in)};

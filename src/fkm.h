@@ -1,7 +1,7 @@
 /* fkm for its commands: cluster a data set, label rows, scan a file.
  *
- * What cmd/ sees of src/. Units: rows, dims, bytes, seconds (names say which). Nothing here prints to
- * stdout, exits, or reads argv or the environment. */
+ * What cmd/ sees of src/. Units: rows, dims, bytes, seconds (names say which). Nothing here prints
+ * to stdout, exits, or reads argv or the environment. */
 #ifndef FKM_H
 #define FKM_H
 
@@ -27,18 +27,22 @@ typedef struct fkm_machine {
     const char *isa;      /* NULL: the best of this CPU */
 } fkm_machine;
 
-typedef enum fkm_empty_policy { FKM_EMPTY_FARTHEST, FKM_EMPTY_KEEP, FKM_EMPTY_ERROR } fkm_empty_policy;
+typedef enum fkm_empty_policy {
+    FKM_EMPTY_FARTHEST,
+    FKM_EMPTY_KEEP,
+    FKM_EMPTY_ERROR
+} fkm_empty_policy;
 
 typedef struct fkm_fit_options {
-    int32_t clusters;     /* k */
-    int32_t max_iter;     /* >= 1 */
-    double tol;           /* stop when the relative decrease of inertia is below; 0: fixpoint only */
+    int32_t clusters; /* k */
+    int32_t max_iter; /* >= 1 */
+    double tol;       /* stop when the relative decrease of inertia is below; 0: fixpoint only */
     uint64_t seed;
-    const float *init;    /* [k][dims], or [batch][k][dims] when init_batch; NULL: random rows */
+    const float *init; /* [k][dims], or [batch][k][dims] when init_batch; NULL: random rows */
     bool init_batch;
     fkm_empty_policy empty;
-    bool skip_nan;        /* rows with NaN or Inf get label -1 and take no part; else FKM_EDATA */
-    bool no_labels;       /* the caller does not want labels (memory is needed all the same) */
+    bool skip_nan;  /* rows with NaN or Inf get label -1 and take no part; else FKM_EDATA */
+    bool no_labels; /* the caller does not want labels (memory is needed all the same) */
     fkm_machine machine;
 } fkm_fit_options;
 
@@ -48,25 +52,25 @@ void fkm_fit_options_default(fkm_fit_options *o);
 /* ---- what is told while it runs ---- */
 
 typedef struct fkm_iteration {
-    int32_t problem;   /* which of a batch */
-    int32_t i;         /* from 1 */
-    double inertia;    /* of this assignment, against the centroids it was made with */
-    int64_t moved;     /* rows whose label changed; all rows in iteration 1 */
-    double max_shift;  /* largest Euclidean movement of a centroid afterwards; 0 when not moved */
+    int32_t problem;  /* which of a batch */
+    int32_t i;        /* from 1 */
+    double inertia;   /* of this assignment, against the centroids it was made with */
+    int64_t moved;    /* rows whose label changed; all rows in iteration 1 */
+    double max_shift; /* largest Euclidean movement of a centroid afterwards; 0 when not moved */
     double seconds, read_wait_s;
-    int32_t empty;     /* clusters without rows in this assignment */
-    int32_t reseeded;  /* of these, given a row (policy farthest) */
+    int32_t empty;    /* clusters without rows in this assignment */
+    int32_t reseeded; /* of these, given a row (policy farthest) */
 } fkm_iteration;
 
 /* All values resolved, no "auto" left. */
 typedef struct fkm_run_plan {
     const char *backend, *isa; /* static strings: "cpu", "avx512" */
     int32_t threads;
-    bool resident;             /* rows are read once and kept */
+    bool resident; /* rows are read once and kept */
     int64_t chunk_rows, ring_chunks;
-    int64_t memory_limit_bytes, planned_bytes;               /* of the whole process */
+    int64_t memory_limit_bytes, planned_bytes;                     /* of the whole process */
     int64_t rows_bytes, labels_bytes, backend_bytes, result_bytes; /* its parts */
-    int64_t read_bytes_per_pass;                             /* from storage */
+    int64_t read_bytes_per_pass;                                   /* from storage */
 } fkm_run_plan;
 
 typedef struct fkm_progress {
@@ -74,8 +78,8 @@ typedef struct fkm_progress {
     int64_t rows_done, rows_total;        /* of this pass */
     int64_t bytes_read;                   /* from storage so far, all passes */
     double elapsed_s;
-    const fkm_iteration *last;            /* the last complete one, or NULL */
-    const fkm_iteration *before;          /* the one before it, or NULL */
+    const fkm_iteration *last;   /* the last complete one, or NULL */
+    const fkm_iteration *before; /* the one before it, or NULL */
 } fkm_progress;
 
 /* Callbacks may be NULL; called on the caller's thread. *stop is polled between chunks: when it is
@@ -95,17 +99,17 @@ typedef struct fkm_problem_result {
     bool converged; /* by tol or fixpoint; false: max_iter was reached */
     double inertia; /* of the labels returned, against the centroids returned */
     int64_t rows_used, rows_skipped, moved_last;
-    int32_t empty;           /* clusters without rows at the end */
-    int64_t reseeded;        /* clusters that were given a row, over all iterations */
+    int32_t empty;    /* clusters without rows at the end */
+    int64_t reseeded; /* clusters that were given a row, over all iterations */
     int64_t size_min, size_median, size_max; /* rows a cluster (lower median) */
-    double imbalance;        /* k * sum(n_j^2) / n^2 */
+    double imbalance;                        /* k * sum(n_j^2) / n^2 */
 } fkm_problem_result;
 
 typedef struct fkm_screening {
-    int64_t rows_screened;   /* row passes */
-    int64_t rows_in_doubt;   /* of these, with more than one candidate */
-    int64_t candidates;      /* candidates over all row passes */
-    int64_t rescans;         /* candidate list overflowed: the row was screened again */
+    int64_t rows_screened; /* row passes */
+    int64_t rows_in_doubt; /* of these, with more than one candidate */
+    int64_t candidates;    /* candidates over all row passes */
+    int64_t rescans;       /* candidate list overflowed: the row was screened again */
     int64_t rows_skipped_by_bounds;
 } fkm_screening;
 
@@ -113,19 +117,19 @@ typedef struct fkm_run_stats {
     fkm_run_plan plan;
     fkm_screening screening;
     double total_s, init_s, read_wait_s, compute_s;
-    int64_t bytes_read;      /* from storage */
-    int64_t distances;       /* row x centroid pairs that were decided */
-    int64_t flop;            /* 2 * dims per pair */
+    int64_t bytes_read; /* from storage */
+    int64_t distances;  /* row x centroid pairs that were decided */
+    int64_t flop;       /* 2 * dims per pair */
 } fkm_run_stats;
 
 typedef struct fkm_result {
     int64_t batch, rows; /* rows of each problem */
     int32_t clusters, dims;
-    float *centroids;               /* [batch][clusters][dims] */
-    int32_t *labels;                /* [batch][rows]; -1: skipped */
-    int64_t *counts;                /* [batch][clusters] */
-    fkm_problem_result *problems;   /* [batch] */
-    fkm_iteration *iterations;      /* [iteration_count], all problems in order */
+    float *centroids;             /* [batch][clusters][dims] */
+    int32_t *labels;              /* [batch][rows]; -1: skipped */
+    int64_t *counts;              /* [batch][clusters] */
+    fkm_problem_result *problems; /* [batch] */
+    fkm_iteration *iterations;    /* [iteration_count], all problems in order */
     int32_t iteration_count;
     fkm_run_stats run;
 } fkm_result;
@@ -146,48 +150,48 @@ typedef struct fkm_predict_options {
     const float *centroids; /* [clusters][dims], or [batch][clusters][dims] when centroids_batch */
     bool centroids_batch;
     int32_t clusters, dims;
-    int32_t top;            /* nearest centroids a row, >= 1, <= clusters */
-    bool distances;         /* wanted: canonical squared distances */
+    int32_t top;    /* nearest centroids a row, >= 1, <= clusters */
+    bool distances; /* wanted: canonical squared distances */
     fkm_machine machine;
 } fkm_predict_options;
 
-/* Takes labels[count][top] (nearest first, ties to the lowest index) and distances[count][top] (NULL
- * unless wanted), for rows in increasing order. Borrowed for the call. */
+/* Takes labels[count][top] (nearest first, ties to the lowest index) and distances[count][top]
+ * (NULL unless wanted), for rows in increasing order. Borrowed for the call. */
 typedef fkm_status (*fkm_label_sink)(void *arg, int64_t row0, int64_t count, const int32_t *labels,
     const double *distances, fkm_err *e);
 
 /* Labels all rows of `in` in one pass. Statuses as fkm_fit; *run may be NULL. */
-fkm_status fkm_predict(fkm_reader *in, const fkm_predict_options *o, fkm_label_sink sink, void *sink_arg,
-    const fkm_observer *w, fkm_run_stats *run, fkm_err *e) FKM_MUST_USE;
+fkm_status fkm_predict(fkm_reader *in, const fkm_predict_options *o, fkm_label_sink sink,
+    void *sink_arg, const fkm_observer *w, fkm_run_stats *run, fkm_err *e) FKM_MUST_USE;
 
 /* ---- scan: what is in the data ---- */
 
 typedef struct fkm_scan {
     int64_t rows;
-    int64_t values;                 /* in rows without NaN or Inf; what follows is about these */
-    float min, max;                 /* +inf and -inf when there are none */
-    double mean;                    /* rounded, for people */
+    int64_t values; /* in rows without NaN or Inf; what follows is about these */
+    float min, max; /* +inf and -inf when there are none */
+    double mean;    /* rounded, for people */
     int64_t zeros;
     int64_t nans, infinities, rows_not_finite; /* of the other rows */
-    int64_t bad_row;                /* first row with NaN or Inf; -1: none */
+    int64_t bad_row;                           /* first row with NaN or Inf; -1: none */
     int32_t bad_column;
     float bad_value;
-    int64_t top_row;                /* where |value| is largest */
+    int64_t top_row; /* where |value| is largest */
     int32_t top_column;
-    int64_t exponents[320];         /* nonzero finite values by frexp exponent + 160 */
+    int64_t exponents[320]; /* nonzero finite values by frexp exponent + 160 */
 } fkm_scan;
 
 void fkm_scan_init(fkm_scan *s);
 
 /* Adds rows [row0, row0 + count) at x: [count][dims] of an in-memory type. */
-void fkm_scan_add(fkm_scan *s, const void *x, fkm_dtype dtype, int64_t row0, int64_t count,
-    int32_t dims);
+void fkm_scan_add(
+    fkm_scan *s, const void *x, fkm_dtype dtype, int64_t row0, int64_t count, int32_t dims);
 void fkm_scan_merge(fkm_scan *s, const fkm_scan *other);
 
 /* Scans the whole data set in bounded memory. FKM_EDATA and FKM_EFILE from the reader,
  * FKM_ESTOPPED. NaN and Inf are counted, not errors. */
-fkm_status fkm_scan_file(fkm_scan *out, fkm_reader *in, const fkm_observer *w,
-    fkm_err *e) FKM_MUST_USE;
+fkm_status fkm_scan_file(
+    fkm_scan *out, fkm_reader *in, const fkm_observer *w, fkm_err *e) FKM_MUST_USE;
 
 /* ---- CPU paths ---- */
 

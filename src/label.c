@@ -53,7 +53,8 @@ static fkm_status open_run(run *r, fkm_err *e)
     FKM_TRY(fkm_source_open(&r->source, r->in, &r->stats.plan, e));
     int64_t cells = plan.chunk_rows * o->top;
     FKM_TRY(fkm_alloc(&r->labels, cells, sizeof *r->labels, "labels", e));
-    return distances ? fkm_alloc(&r->distances, cells, sizeof *r->distances, "distances", e) : FKM_OK;
+    return distances ? fkm_alloc(&r->distances, cells, sizeof *r->distances, "distances", e)
+                     : FKM_OK;
 }
 
 /* A row without a nearest centroid has NaN or Inf: says where. */
@@ -104,8 +105,8 @@ static fkm_status label_problem(
     fkm_scan unused;
     fkm_pass pass;
     fkm_rows rows;
-    FKM_TRY(r->ops->set_centroids(r->backend,
-        o->centroids + (o->centroids_batch ? problem * o->clusters * o->dims : 0), e));
+    FKM_TRY(r->ops->set_centroids(
+        r->backend, o->centroids + (o->centroids_batch ? problem * o->clusters * o->dims : 0), e));
     FKM_TRY(fkm_source_start(r->source, problem, &unused, r->w, e));
     fkm_source_last_pass(r->source);
     FKM_TRY(r->ops->begin(r->backend, &options, e));
@@ -133,7 +134,8 @@ static fkm_status label_problem(
 static fkm_status check_options(const fkm_predict_options *o, const fkm_shape *shape, fkm_err *e)
 {
     if (o->dims != shape->dims)
-        return fkm_fail(e, FKM_EDATA, "the centroids have %d dims, the data has %d", o->dims, shape->dims);
+        return fkm_fail(
+            e, FKM_EDATA, "the centroids have %d dims, the data has %d", o->dims, shape->dims);
     if (shape->dims > FKM_MAX_DIMS)
         return fkm_fail(e, FKM_EDATA, "%d dims: expected 1 to %d", shape->dims, FKM_MAX_DIMS);
     if (o->top < 1 || o->top > FKM_MAX_TOP || o->top > o->clusters)
@@ -142,8 +144,8 @@ static fkm_status check_options(const fkm_predict_options *o, const fkm_shape *s
     return FKM_OK;
 }
 
-fkm_status fkm_predict(fkm_reader *in, const fkm_predict_options *o, fkm_label_sink sink, void *sink_arg,
-    const fkm_observer *w, fkm_run_stats *stats, fkm_err *e)
+fkm_status fkm_predict(fkm_reader *in, const fkm_predict_options *o, fkm_label_sink sink,
+    void *sink_arg, const fkm_observer *w, fkm_run_stats *stats, fkm_err *e)
 {
     fkm_status st = FKM_OK;
     run r = {.o = o, .w = w, .in = in, .shape = *fkm_reader_shape(in)};

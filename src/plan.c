@@ -7,10 +7,10 @@
 
 #include <string.h>
 
-#define RING_CHUNKS 3                     /* one computed, one ready, one being read */
+#define RING_CHUNKS 3 /* one computed, one ready, one being read */
 #define RING_CHUNK_BYTES ((int64_t)64 << 20)
 #define RING_CHUNK_MIN_BYTES ((int64_t)64 << 10)
-#define RESIDENT_CHUNK_ROWS (256 << 10)   /* the stop flag is looked at between chunks */
+#define RESIDENT_CHUNK_ROWS (256 << 10) /* the stop flag is looked at between chunks */
 
 /* Bytes of the whole run with chunks of so many rows; fills the plans' parts. */
 static int64_t total_bytes(
@@ -34,11 +34,14 @@ static fkm_status does_not_fit(const fkm_run_plan *run, const fkm_plan_request *
 {
     char text[6][32];
     fkm_fail(e, FKM_ENOMEM,
-        "needs at least %s, %s %s (rows in flight %s, labels %s, centroids and sums %s, results and "
-        "buffers %s)", fkm_bytes_text(text[0], 32, run->planned_bytes),
+        "needs at least %s, %s %s (rows in flight %s, labels %s, centroids and sums %s, results "
+        "and "
+        "buffers %s)",
+        fkm_bytes_text(text[0], 32, run->planned_bytes),
         r->machine->memory_bytes ? "--memory allows" : "half of the available memory is",
         fkm_bytes_text(text[1], 32, run->memory_limit_bytes),
-        fkm_bytes_text(text[2], 32, run->rows_bytes), fkm_bytes_text(text[3], 32, run->labels_bytes),
+        fkm_bytes_text(text[2], 32, run->rows_bytes),
+        fkm_bytes_text(text[3], 32, run->labels_bytes),
         fkm_bytes_text(text[4], 32, run->backend_bytes),
         fkm_bytes_text(text[5], 32, run->result_bytes));
     return fkm_hint(e, "give --memory %lldM or more, fewer clusters, or fewer --threads",
@@ -53,7 +56,8 @@ fkm_status fkm_plan_make(
     memset(run, 0, sizeof *run);
     run->backend = r->ops->name;
     run->threads = r->machine->threads > 0 ? r->machine->threads : fkm_cpu_count();
-    run->memory_limit_bytes = r->machine->memory_bytes > 0 ? r->machine->memory_bytes : available / 2;
+    run->memory_limit_bytes =
+        r->machine->memory_bytes > 0 ? r->machine->memory_bytes : available / 2;
     run->read_bytes_per_pass = fkm_mul_sat(shape->rows, r->row_read_bytes);
     *backend = (fkm_plan){
         .rows = shape->rows,

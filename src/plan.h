@@ -10,16 +10,16 @@ typedef struct fkm_plan_request {
     const char *devices;
     const fkm_machine *machine;
     const fkm_shape *shape;
-    int64_t row_read_bytes;  /* fkm_reader_row_bytes */
+    int64_t row_read_bytes; /* fkm_reader_row_bytes */
     int32_t clusters, top;
-    bool update, wide;       /* see fkm_plan in backend.h */
-    bool may_stay;           /* rows are used more than once, so keeping them helps */
+    bool update, wide;                  /* see fkm_plan in backend.h */
+    bool may_stay;                      /* rows are used more than once, so keeping them helps */
     int64_t labels_bytes, result_bytes; /* of the whole run */
-    int64_t bytes_per_row;   /* buffers beside the rows of a chunk */
+    int64_t bytes_per_row;              /* buffers beside the rows of a chunk */
 } fkm_plan_request;
 
 /* Fills both plans. FKM_ENOMEM: does not fit --memory; says what needs how much. */
-fkm_status fkm_plan_make(fkm_run_plan *run, fkm_plan *backend, const fkm_plan_request *r,
-    fkm_err *e) FKM_MUST_USE;
+fkm_status fkm_plan_make(
+    fkm_run_plan *run, fkm_plan *backend, const fkm_plan_request *r, fkm_err *e) FKM_MUST_USE;
 
 #endif

@@ -20,8 +20,8 @@ void fkm_scan_init(fkm_scan *s)
     s->bad_row = s->top_row = -1;
 }
 
-/* Counters of one fkm_scan_add: exponent fields 1 to 254 stand for exponents -125 to 128. Four sets, so
- * that neighbouring values of equal exponent do not wait for each other's increment. */
+/* Counters of one fkm_scan_add: exponent fields 1 to 254 stand for exponents -125 to 128. Four
+ * sets, so that neighbouring values of equal exponent do not wait for each other's increment. */
 typedef struct fields {
     uint32_t of[4][256];
     int64_t values; /* counted since the last flush */
@@ -256,7 +256,8 @@ fkm_status fkm_scan_not_finite(const fkm_scan *s, const fkm_reader *in, int64_t 
     fkm_fail(e, FKM_EDATA, "%s has %s in column %d (%lld of %lld rows have NaN or Inf)", name,
         isnan(s->bad_value) ? "NaN" : "Inf", s->bad_column, (long long)s->rows_not_finite,
         (long long)s->rows);
-    return fkm_hint(e, "clean the data, or use --nan skip: such rows get label -1 and take no part");
+    return fkm_hint(
+        e, "clean the data, or use --nan skip: such rows get label -1 and take no part");
 }
 
 /* The lower median of the binary exponents of the nonzero values. */
@@ -282,8 +283,8 @@ bool fkm_scale_holds(fkm_scale v, const fkm_scan *s, int64_t rows)
     return s->values == s->zeros || v.exponent <= finest_exponent(s, rows, v.wide ? 126 : 62);
 }
 
-fkm_status fkm_scale_choose(fkm_scale *out, const fkm_scan *s, int64_t rows, const fkm_reader *in,
-    int64_t base, fkm_err *e)
+fkm_status fkm_scale_choose(
+    fkm_scale *out, const fkm_scan *s, int64_t rows, const fkm_reader *in, int64_t base, fkm_err *e)
 {
     int64_t nonzero = s->values - s->zeros;
     *out = (fkm_scale){0, false};
@@ -301,6 +302,7 @@ fkm_status fkm_scale_choose(fkm_scale *out, const fkm_scan *s, int64_t rows, con
     fkm_reader_row_name(in, base + s->top_row, name, sizeof name);
     fkm_fail(e, FKM_EDATA,
         "%s has %g in column %d, while half of the values are below %g: too far apart to be summed "
-        "exactly", name, (double)fmaxf(fabsf(s->min), fabsf(s->max)), s->top_column, ldexp(1, typical));
+        "exactly",
+        name, (double)fmaxf(fabsf(s->min), fabsf(s->max)), s->top_column, ldexp(1, typical));
     return fkm_hint(e, "remove or clip that row, or scale the data's columns alike");
 }

@@ -38,8 +38,8 @@ static fkm_status redraw(float *out, int64_t *next, fkm_source *s, int64_t rows,
         if (is_finite(out, dims))
             return FKM_OK;
     }
-    return fkm_fail(e, FKM_EDATA, "fewer than %d rows without NaN or Inf: not enough for %d clusters",
-        k, k);
+    return fkm_fail(
+        e, FKM_EDATA, "fewer than %d rows without NaN or Inf: not enough for %d clusters", k, k);
 }
 
 /* n distinct rows, sorted; fkm_free. */
@@ -78,8 +78,8 @@ out:
     return st;
 }
 
-fkm_status fkm_seed_sample(fkm_scan *out, fkm_source *s, int64_t rows, int32_t dims, uint64_t seed,
-    fkm_err *e)
+fkm_status fkm_seed_sample(
+    fkm_scan *out, fkm_source *s, int64_t rows, int32_t dims, uint64_t seed, fkm_err *e)
 {
     fkm_status st = FKM_OK;
     draw *draws = NULL;

@@ -4,9 +4,9 @@
 
 #include "source.h"
 
-/* centroids: [k][dims] = k distinct rows of the problem, drawn without replacement from `seed`; k <= rows.
- * With not_finite: a row with NaN or Inf sets it, and FKM_EDATA. Without: such rows are passed over,
- * FKM_EDATA when fewer than k others exist. */
+/* centroids: [k][dims] = k distinct rows of the problem, drawn without replacement from `seed`; k
+ * <= rows. With not_finite: a row with NaN or Inf sets it, and FKM_EDATA. Without: such rows are
+ * passed over, FKM_EDATA when fewer than k others exist. */
 fkm_status fkm_seed_random(float *centroids, fkm_source *s, int64_t rows, int32_t dims, int32_t k,
     uint64_t seed, bool *not_finite, fkm_err *e) FKM_MUST_USE;
 

@@ -30,21 +30,21 @@ struct fkm_source {
     size_t row_bytes;
     char *data; /* resident: [rows][dims] */
 
-    int64_t at;    /* consumer: next row of this pass */
-    int64_t turn;  /* consumer: chunks taken since the thread started */
-    bool holding;  /* consumer: slot (turn - 1) % slots is in use */
+    int64_t at;   /* consumer: next row of this pass */
+    int64_t turn; /* consumer: chunks taken since the thread started */
+    bool holding; /* consumer: slot (turn - 1) % slots is in use */
     double wait_s;
 
     slot *ring;
     int64_t slots;
     pthread_t thread;
     bool running;
-    pthread_mutex_t lock;      /* guards what follows, and ring[].full */
+    pthread_mutex_t lock; /* guards what follows, and ring[].full */
     pthread_cond_t filled, freed;
     bool closing, last_pass;
     int64_t bytes_read;
-    int64_t pass_begun;        /* passes that the consumer has begun, since the thread started */
-    pthread_mutex_t reading;   /* the reader serves one at a time */
+    int64_t pass_begun;      /* passes that the consumer has begun, since the thread started */
+    pthread_mutex_t reading; /* the reader serves one at a time */
 };
 
 static fkm_status read_rows(fkm_source *s, int64_t row, int64_t count, void *dst, fkm_err *e)
@@ -116,8 +116,7 @@ static fkm_status start_thread(fkm_source *s, fkm_err *e)
     return FKM_OK;
 }
 
-fkm_status fkm_source_open(
-    fkm_source **out, fkm_reader *in, const fkm_run_plan *plan, fkm_err *e)
+fkm_status fkm_source_open(fkm_source **out, fkm_reader *in, const fkm_run_plan *plan, fkm_err *e)
 {
     fkm_status st = FKM_OK;
     fkm_source *s = NULL;
@@ -213,7 +212,8 @@ static fkm_status scan_behind(load *l, fkm_scan *scan, const fkm_observer *w, fk
         if (w && w->stop && *w->stop)
             return fkm_fail(e, FKM_ESTOPPED, "stopped by a signal");
         if (scan)
-            fkm_scan_add(scan, s->data + (size_t)seen * s->row_bytes, s->dtype, seen, done - seen, s->dims);
+            fkm_scan_add(
+                scan, s->data + (size_t)seen * s->row_bytes, s->dtype, seen, done - seen, s->dims);
         seen = done;
     }
     return FKM_OK;

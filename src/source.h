@@ -1,8 +1,8 @@
 /* Where the rows of a pass come from: memory, or a ring of buffers that a thread keeps filling.
  *
- * A data set that fits is read once and stays (resident). One that does not is read once a pass: the
- * reading thread runs ahead of the computation by as many chunks as the ring holds, across the end of
- * a pass too, since rows do not depend on centroids. */
+ * A data set that fits is read once and stays (resident). One that does not is read once a pass:
+ * the reading thread runs ahead of the computation by as many chunks as the ring holds, across the
+ * end of a pass too, since rows do not depend on centroids. */
 #ifndef FKM_SOURCE_H
 #define FKM_SOURCE_H
 
@@ -12,17 +12,18 @@
 typedef struct fkm_source fkm_source;
 
 /* The plan says resident or ring, and the rows of a chunk. Allocates, reads nothing. */
-fkm_status fkm_source_open(fkm_source **out, fkm_reader *in, const fkm_run_plan *plan,
-    fkm_err *e) FKM_MUST_USE;
+fkm_status fkm_source_open(
+    fkm_source **out, fkm_reader *in, const fkm_run_plan *plan, fkm_err *e) FKM_MUST_USE;
 void fkm_source_close(fkm_source *s); /* NULL is fine; stops the thread */
 
-/* Goes to one problem of the batch. Resident: loads it and, unless scan is NULL, fills *scan (polling
- * w->stop). Ring: starts the thread; *scan untouched. */
-fkm_status fkm_source_start(fkm_source *s, int64_t problem, fkm_scan *scan, const fkm_observer *w,
-    fkm_err *e) FKM_MUST_USE;
+/* Goes to one problem of the batch. Resident: loads it and, unless scan is NULL, fills *scan
+ * (polling w->stop). Ring: starts the thread; *scan untouched. */
+fkm_status fkm_source_start(
+    fkm_source *s, int64_t problem, fkm_scan *scan, const fkm_observer *w, fkm_err *e) FKM_MUST_USE;
 
 /* The next chunk of this pass; rows->count is 0 at its end, and the call after that begins the next
- * pass. The rows are valid until the next call. FKM_EDATA when a file was changed during the pass. */
+ * pass. The rows are valid until the next call. FKM_EDATA when a file was changed during the pass.
+ */
 fkm_status fkm_source_next(fkm_source *s, fkm_rows *rows, fkm_err *e) FKM_MUST_USE;
 
 /* No pass follows the one at hand: do not read ahead beyond its end. */
@@ -31,7 +32,7 @@ void fkm_source_last_pass(fkm_source *s);
 /* Row `row` of the problem as float32, out of turn. */
 fkm_status fkm_source_row(fkm_source *s, int64_t row, float *out, fkm_err *e) FKM_MUST_USE;
 
-double fkm_source_wait(const fkm_source *s);       /* seconds spent waiting for reads, so far */
-int64_t fkm_source_bytes_read(fkm_source *s);       /* from storage, so far */
+double fkm_source_wait(const fkm_source *s);  /* seconds spent waiting for reads, so far */
+int64_t fkm_source_bytes_read(fkm_source *s); /* from storage, so far */
 
 #endif

@@ -20,7 +20,8 @@ size_t fkm_dtype_size(fkm_dtype t);          /* bytes of one element; 0 for NONE
 const char *fkm_dtype_name(fkm_dtype t);     /* "float32", "bfloat16", "uint8" ... */
 fkm_dtype fkm_dtype_parse(const char *name); /* also "f32" "bf16" "u8" ...; NONE when unknown */
 
-/* The type that rows of such a file have in memory: f64 and i32 arrive as f32, others as they are. */
+/* The type that rows of such a file have in memory: f64 and i32 arrive as f32, others as they are.
+ */
 fkm_dtype fkm_dtype_in_memory(fkm_dtype file);
 
 /* One element as float32, exactly. t is an in-memory type. For seeds, messages and references; the

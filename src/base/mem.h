@@ -9,12 +9,12 @@
 /* *out = a 64-byte aligned array of count * size bytes, not zeroed (never NULL on success, even for
  * no bytes). `what` names it in the message: "no memory for <what>: 12.0 GiB". FKM_ENOMEM.
  * Free with fkm_free. */
-fkm_status fkm_alloc(void *out, int64_t count, size_t size, const char *what,
-    fkm_err *e) FKM_MUST_USE;
+fkm_status fkm_alloc(
+    void *out, int64_t count, size_t size, const char *what, fkm_err *e) FKM_MUST_USE;
 
 /* The same, zeroed. */
-fkm_status fkm_calloc(void *out, int64_t count, size_t size, const char *what,
-    fkm_err *e) FKM_MUST_USE;
+fkm_status fkm_calloc(
+    void *out, int64_t count, size_t size, const char *what, fkm_err *e) FKM_MUST_USE;
 
 /* *out = a heap copy of text, FKM_ENOMEM. Free with fkm_free. */
 fkm_status fkm_strdup(char **out, const char *text, fkm_err *e) FKM_MUST_USE;

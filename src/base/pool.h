@@ -1,7 +1,7 @@
 /* A fixed pool of threads, created once.
  *
- * fkm_pool_for runs fn(arg, block, worker) for every block in [0, blocks), in any order, and returns
- * when all are done. The caller takes part. Blocks are handed out dynamically; `worker` in
+ * fkm_pool_for runs fn(arg, block, worker) for every block in [0, blocks), in any order, and
+ * returns when all are done. The caller takes part. Blocks are handed out dynamically; `worker` in
  * [0, threads) names scratch that belongs to one running thread. Callbacks write only what belongs
  * to their block or worker. One fkm_pool_for at a time per pool. */
 #ifndef FKM_POOL_H

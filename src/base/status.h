@@ -1,8 +1,9 @@
 /* How anything fails. A return value says *that* something failed, fkm_err says *what*.
  *
- * Every fallible function returns fkm_status and takes an fkm_err last. The message is written where
- * the facts are (path, place, found, expected), context is prepended on the way up, and `main`
- * prints it once. Outputs of a failed function are untouched unless its header says otherwise. */
+ * Every fallible function returns fkm_status and takes an fkm_err last. The message is written
+ * where the facts are (path, place, found, expected), context is prepended on the way up, and
+ * `main` prints it once. Outputs of a failed function are untouched unless its header says
+ * otherwise. */
 #ifndef FKM_STATUS_H
 #define FKM_STATUS_H
 

@@ -85,8 +85,8 @@ static int64_t cgroup_memory(void)
 {
     char rel[512], dir[640];
     cgroup_path(rel, sizeof rel);
-    int64_t room = cgroup_room("/sys/fs/cgroup/memory", "memory.limit_in_bytes",
-        "memory.usage_in_bytes");
+    int64_t room =
+        cgroup_room("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes");
     for (;;) {
         snprintf(dir, sizeof dir, "/sys/fs/cgroup%s", rel);
         room = fkm_min_i64(room, cgroup_room(dir, "memory.max", "memory.current"));
@@ -144,7 +144,8 @@ int fkm_cpu_count(void)
 {
     int n = 0;
     cpu_set_t *set = NULL;
-    for (int cpus = 1024; cpus <= 1 << 17 && n == 0; cpus *= 2) { /* the kernel's mask may be wide */
+    for (int cpus = 1024; cpus <= 1 << 17 && n == 0;
+         cpus *= 2) { /* the kernel's mask may be wide */
         set = CPU_ALLOC((size_t)cpus);
         if (!set)
             break;

@@ -5,9 +5,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-int fkm_cpu_count(void);              /* by affinity and cgroup quota; >= 1 */
-int64_t fkm_memory_available(void);   /* bytes: the least of MemAvailable, cgroup, RLIMIT_AS room */
-int64_t fkm_peak_memory(void);        /* bytes: peak resident set of this process so far */
-const char *fkm_cpu_model(void);      /* "Intel(R) Xeon(R) ..."; static storage */
+int fkm_cpu_count(void);            /* by affinity and cgroup quota; >= 1 */
+int64_t fkm_memory_available(void); /* bytes: the least of MemAvailable, cgroup, RLIMIT_AS room */
+int64_t fkm_peak_memory(void);      /* bytes: peak resident set of this process so far */
+const char *fkm_cpu_model(void);    /* "Intel(R) Xeon(R) ..."; static storage */
 
 #endif

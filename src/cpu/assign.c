@@ -21,12 +21,12 @@ int32_t fkm_assign_block_rows(const fkm_kernels *k, int32_t dims)
     return (int32_t)panels * k->panel;
 }
 
-int64_t fkm_assign_scratch_bytes(const fkm_kernels *k, int32_t clusters, int32_t dims,
-    fkm_dtype dtype, int32_t top)
+int64_t fkm_assign_scratch_bytes(
+    const fkm_kernels *k, int32_t clusters, int32_t dims, fkm_dtype dtype, int32_t top)
 {
     int64_t rows = fkm_assign_block_rows(k, dims);
-    int64_t per_row = 9 * (int64_t)sizeof(float) +
-        FKM_CANDIDATES * (int64_t)(sizeof(int32_t) + sizeof(float)) +
+    int64_t per_row =
+        9 * (int64_t)sizeof(float) + FKM_CANDIDATES * (int64_t)(sizeof(int32_t) + sizeof(float)) +
         (int64_t)fkm_panel_bytes(k, dims) / k->panel + (dtype == FKM_F32 ? 0 : 4 * (int64_t)dims);
     int64_t nearest = top > 1 ? 2 * (int64_t)sizeof(float) * clusters + 4 * (int64_t)top : 0;
     return rows * per_row + nearest + 4096;
@@ -95,14 +95,15 @@ static const float *block_rows(
     return s->rows;
 }
 
-/* An upper bound of |X~| from its float32 sum of squares (see screen.h). Not below FKM_NORM_MAX, NaN
- * included, means that the row cannot be screened. */
+/* An upper bound of |X~| from its float32 sum of squares (see screen.h). Not below FKM_NORM_MAX,
+ * NaN included, means that the row cannot be screened. */
 static float norm_bound(float square, int32_t dims)
 {
     return sqrtf(square) * (1 + (float)(dims + 8) * 0x1p-24f) + FKM_NORM_TINY;
 }
 
-/* An upper bound of |X - X^| from the float32 sum of (X~ - X^)^2: X~ itself is one rounding off X. */
+/* An upper bound of |X - X^| from the float32 sum of (X~ - X^)^2: X~ itself is one rounding off X.
+ */
 static float residual_bound(float square, float norm, int32_t dims)
 {
     return norm_bound(square, dims) + norm * 0x1p-22f;
@@ -129,8 +130,8 @@ static void warm_start(const fkm_assign_job *job, fkm_row_block *b, int32_t row,
     b->floor[row] = score - (b->norm[row] * t->slope[p] + t->offset[p] + b->slack[row]);
 }
 
-static void start_block(const fkm_assign_job *job, fkm_assign_scratch *s, const float *x,
-    int64_t first, int32_t rows)
+static void start_block(
+    const fkm_assign_job *job, fkm_assign_scratch *s, const float *x, int64_t first, int32_t rows)
 {
     const fkm_kernels *k = job->kernels;
     const fkm_tiles *t = job->tiles;
@@ -315,7 +316,8 @@ static float bound_all(const fkm_assign_job *job, fkm_assign_scratch *s, const f
 }
 
 /* Inserts (d, label) into a list of `size` sorted entries, at most `top`. */
-static void insert(int32_t *label, double *distance, int32_t *size, int32_t top, double d, int32_t j)
+static void insert(
+    int32_t *label, double *distance, int32_t *size, int32_t top, double d, int32_t j)
 {
     int32_t i = *size;
     if (i == top) {
@@ -333,8 +335,8 @@ static void insert(int32_t *label, double *distance, int32_t *size, int32_t top,
     label[i] = j;
 }
 
-static void nearest_of_row(
-    const fkm_assign_job *job, fkm_assign_scratch *s, const float *x, int32_t *label, double *distance)
+static void nearest_of_row(const fkm_assign_job *job, fkm_assign_scratch *s, const float *x,
+    int32_t *label, double *distance)
 {
     const fkm_tiles *t = job->tiles;
     int32_t size = 0;
@@ -342,7 +344,8 @@ static void nearest_of_row(
         label[i] = -1;
         distance[i] = NAN;
     }
-    job->kernels->pack(s->block.panels, s->square, s->block.residual, x, 1, t->dims, t->shift, t->scale);
+    job->kernels->pack(
+        s->block.panels, s->square, s->block.residual, x, 1, t->dims, t->shift, t->scale);
     bool bounded = job->top > 1 && screenable(norm_bound(s->square[0], t->dims));
     if (!bounded && !finite_row(x, t->dims)) {
         s->counts.skipped++;
@@ -360,8 +363,8 @@ static void nearest_of_row(
     s->counts.rows++;
 }
 
-void fkm_assign_nearest(const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first,
-    int32_t rows)
+void fkm_assign_nearest(
+    const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows)
 {
     const float *x = block_rows(job, s, first, rows);
     for (int32_t r = 0; r < rows; r++)
@@ -369,15 +372,15 @@ void fkm_assign_nearest(const fkm_assign_job *job, fkm_assign_scratch *s, int64_
             job->labels + (first + r) * job->top, job->distances + (first + r) * job->top);
 }
 
-void fkm_assign_distances(const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first,
-    int32_t rows)
+void fkm_assign_distances(
+    const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows)
 {
     int32_t dims = job->tiles->dims;
     const float *x = block_rows(job, s, first, rows);
     for (int32_t r = 0; r < rows; r++) {
         int64_t label = job->labels[first + r];
-        job->distances[first + r] = label < 0
-            ? NAN
-            : job->kernels->canonical(x + (int64_t)r * dims, job->centroids + label * dims, dims);
+        job->distances[first + r] = label < 0 ? NAN
+                                              : job->kernels->canonical(x + (int64_t)r * dims,
+                                                    job->centroids + label * dims, dims);
     }
 }

@@ -10,11 +10,11 @@ typedef struct fkm_assign_job {
     const fkm_tiles *tiles;
     const float *centroids; /* [clusters][dims], the master copy */
     fkm_dtype dtype;
-    const void *x;          /* [count][dims] of dtype */
+    const void *x; /* [count][dims] of dtype */
     int64_t count;
-    int32_t *labels;        /* [count]; see fkm_backend_ops.feed */
-    double *distances;      /* [count] or NULL */
-    int32_t top;            /* fkm_assign_nearest: labels and distances are [count][top] */
+    int32_t *labels;   /* [count]; see fkm_backend_ops.feed */
+    double *distances; /* [count] or NULL */
+    int32_t top;       /* fkm_assign_nearest: labels and distances are [count][top] */
 } fkm_assign_job;
 
 typedef struct fkm_assign_counts {
@@ -24,31 +24,32 @@ typedef struct fkm_assign_counts {
 /* One worker's scratch. */
 typedef struct fkm_assign_scratch {
     fkm_row_block block;
-    float *rows;     /* [block_rows][dims]: rows widened to float32; NULL when they are float32 */
-    float *square;   /* [block_rows] */
+    float *rows;   /* [block_rows][dims]: rows widened to float32; NULL when they are float32 */
+    float *square; /* [block_rows] */
     float *lower, *upper; /* [clusters], for fkm_assign_nearest; NULL when top is 1 */
-    float *heap;     /* [top] */
+    float *heap;          /* [top] */
     fkm_assign_counts counts;
 } fkm_assign_scratch;
 
 /* Rows of a block: as many panels as suit the cache. */
 int32_t fkm_assign_block_rows(const fkm_kernels *k, int32_t dims);
 
-int64_t fkm_assign_scratch_bytes(const fkm_kernels *k, int32_t clusters, int32_t dims,
-    fkm_dtype dtype, int32_t top);
+int64_t fkm_assign_scratch_bytes(
+    const fkm_kernels *k, int32_t clusters, int32_t dims, fkm_dtype dtype, int32_t top);
 fkm_status fkm_assign_scratch_open(fkm_assign_scratch *s, const fkm_kernels *k, int32_t clusters,
     int32_t dims, fkm_dtype dtype, int32_t top, fkm_err *e) FKM_MUST_USE;
 void fkm_assign_scratch_close(fkm_assign_scratch *s); /* safe on zeroed structs */
 
 /* Labels rows [first, first + rows) of the job, rows <= block_rows; adds to s->counts. */
-void fkm_assign_block(const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows);
+void fkm_assign_block(
+    const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows);
 
 /* The job->top nearest centroids of the same rows. */
-void fkm_assign_nearest(const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first,
-    int32_t rows);
+void fkm_assign_nearest(
+    const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows);
 
 /* job->distances[i] = canonical distance to job->labels[i] (NaN for -1), same rows. */
-void fkm_assign_distances(const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first,
-    int32_t rows);
+void fkm_assign_distances(
+    const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows);
 
 #endif

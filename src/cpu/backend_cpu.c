@@ -1,4 +1,5 @@
-/* The CPU backend: see backend.h for the contract, assign.h and update.h for the two halves of a pass. */
+/* The CPU backend: see backend.h for the contract, assign.h and update.h for the two halves of a
+ * pass. */
 #include "backend_cpu.h"
 
 #include "../base/checked.h"
@@ -24,13 +25,13 @@ struct fkm_backend {
     int32_t block_rows;
     float *centroids; /* [clusters][dims]: the master copy */
     fkm_tiles tiles;
-    worker *workers;  /* [threads] */
+    worker *workers;   /* [threads] */
     fkm_update update; /* open when plan.update */
     fkm_pass_options pass;
-    bool sums_hold;    /* sums are those of the labels that the next pass is handed */
-    bool change;       /* this pass changes the sums instead of rebuilding them */
-    int64_t moved;     /* rows that the last pass with update moved */
-    int32_t *old;      /* [chunk_rows]: labels handed in, while sums change */
+    bool sums_hold; /* sums are those of the labels that the next pass is handed */
+    bool change;    /* this pass changes the sums instead of rebuilding them */
+    int64_t moved;  /* rows that the last pass with update moved */
+    int32_t *old;   /* [chunk_rows]: labels handed in, while sums change */
 };
 
 const char *fkm_backend_cpu_isa(int i, bool *usable)
@@ -119,8 +120,8 @@ static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
     FKM_GO(fkm_tiles_open(&b->tiles, b->kernels, p->clusters, p->dims, e));
     FKM_GO(fkm_calloc(&b->workers, p->threads, sizeof(worker), "threads", e));
     for (int32_t i = 0; i < p->threads; i++)
-        FKM_GO(fkm_assign_scratch_open(&b->workers[i].scratch, b->kernels, p->clusters, p->dims,
-            p->dtype, p->top, e));
+        FKM_GO(fkm_assign_scratch_open(
+            &b->workers[i].scratch, b->kernels, p->clusters, p->dims, p->dtype, p->top, e));
     if (p->update) {
         FKM_GO(fkm_alloc(&b->old, p->chunk_rows, sizeof *b->old, "labels", e));
         FKM_GO(fkm_update_open(&b->update, b->kernels, b->pool, p->clusters, p->dims, p->chunk_rows,
@@ -167,7 +168,8 @@ static fkm_status begin(fkm_backend *b, const fkm_pass_options *o, fkm_err *e)
         memset(&b->workers[i].scratch.counts, 0, sizeof b->workers[i].scratch.counts);
     if (!o->update)
         return FKM_OK;
-    /* A row that moves costs two additions. Fewer move from pass to pass, so the last one's count tells. */
+    /* A row that moves costs two additions. Fewer move from pass to pass, so the last one's count
+     * tells. */
     b->change = b->sums_hold && !o->squares && b->moved < b->plan.rows / 3;
     b->sums_hold = false; /* until this pass is complete */
     if (!b->change)
@@ -189,7 +191,8 @@ static void run_block(void *arg, int64_t block, int index)
     c->run(&c->job, &c->b->workers[index].scratch, first, rows);
 }
 
-static void run_chunk(chunk *c, fkm_backend *b, const fkm_rows *r, int32_t *labels, double *distances)
+static void run_chunk(
+    chunk *c, fkm_backend *b, const fkm_rows *r, int32_t *labels, double *distances)
 {
     c->b = b;
     c->job.kernels = b->kernels;
@@ -260,8 +263,8 @@ static fkm_status distances_of(
     return FKM_OK;
 }
 
-static fkm_status nearest_of(fkm_backend *b, const fkm_rows *r, int32_t top, int32_t *labels,
-    double *distances, fkm_err *e)
+static fkm_status nearest_of(
+    fkm_backend *b, const fkm_rows *r, int32_t top, int32_t *labels, double *distances, fkm_err *e)
 {
     if (top > b->plan.top)
         return fkm_fail(e, FKM_EBUG, "%d nearest centroids were not planned", top);

@@ -43,7 +43,8 @@ unsigned fkm_cpu_features(void)
     bool ymm = (saved & 0x6) == 0x6, zmm = (saved & 0xe6) == 0xe6;
     if (ymm && has(c1, 28) && has(c1, 12) && has(c1, 29) && has(b7, 5))
         features |= FKM_CPU_AVX2;
-    if ((features & FKM_CPU_AVX2) && zmm && has(b7, 16) && has(b7, 17) && has(b7, 30) && has(b7, 31))
+    if ((features & FKM_CPU_AVX2) && zmm && has(b7, 16) && has(b7, 17) && has(b7, 30) &&
+        has(b7, 31))
         features |= FKM_CPU_AVX512;
     unsigned a71, b71, c71, d71;
     if (!(features & FKM_CPU_AVX512) || !__get_cpuid_count(7, 1, &a71, &b71, &c71, &d71))

@@ -13,8 +13,8 @@
 
 typedef struct fkm_kernels {
     const char *isa;
-    int32_t panel; /* rows side by side in a panel: rows lie along the vector lanes */
-    int32_t tile;  /* centroids in a tile; panel x tile scores live in registers */
+    int32_t panel;    /* rows side by side in a panel: rows lie along the vector lanes */
+    int32_t tile;     /* centroids in a tile; panel x tile scores live in registers */
     int32_t item;     /* bytes of an element in panels and tiles */
     int32_t dim_step; /* they pad dims with zeros to a multiple of this */
     bool low;         /* elements are rounded: screening is followed by scores in float32 */
@@ -22,19 +22,21 @@ typedef struct fkm_kernels {
     /* out[i] = (float)x[i], exactly; t is an in-memory type other than float32. */
     void (*widen)(float *out, const void *x, fkm_dtype t, int64_t n);
 
-    /* Shifts, scales and lays out the rows of one panel: v = x[r][t] * scale - shift[t], missing rows (rows
-     * < panel) zero. square[r] = sum over t of v^2; residual[r] = sum over t of (v - rounded v)^2, low
-     * precision only. x: [rows][dims]; out: 64-byte aligned. The float32 layout is [dims][panel]. */
+    /* Shifts, scales and lays out the rows of one panel: v = x[r][t] * scale - shift[t], missing
+     * rows (rows < panel) zero. square[r] = sum over t of v^2; residual[r] = sum over t of (v -
+     * rounded v)^2, low precision only. x: [rows][dims]; out: 64-byte aligned. The float32 layout
+     * is [dims][panel]. */
     void (*pack)(void *out, float *square, float *residual, const float *x, int32_t rows,
         int32_t dims, const float *shift, float scale);
 
     /* Lays out one tile of centroids, c: [tile][dims] as they are; residual as above, [tile]. */
     void (*pack_tile)(void *out, float *residual, const float *c, int32_t dims);
 
-    /* Scores `panels` panels of the block, from `panel` on, against tiles [begin, end) and reports every
-     * score that passes its row's threshold: fkm_block_suspect when low, else fkm_block_candidate. */
-    void (*screen)(fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t, int32_t begin,
-        int32_t end);
+    /* Scores `panels` panels of the block, from `panel` on, against tiles [begin, end) and reports
+     * every score that passes its row's threshold: fkm_block_suspect when low, else
+     * fkm_block_candidate. */
+    void (*screen)(fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t,
+        int32_t begin, int32_t end);
 
     /* sum over t of (x[t] * scale - shift[t]) * c[t]: any order of summation whose longest chain of
      * roundings is within FKM_DOT_CHAIN(dims). */
@@ -53,14 +55,17 @@ const fkm_kernels *fkm_kernels_at(int i, bool *usable);
 /* Bytes of a panel, and of a tile. */
 static inline size_t fkm_panel_bytes(const fkm_kernels *k, int32_t dims)
 {
-    return (size_t)((dims + k->dim_step - 1) / k->dim_step * k->dim_step) * (size_t)(k->panel * k->item);
+    return (size_t)((dims + k->dim_step - 1) / k->dim_step * k->dim_step) *
+           (size_t)(k->panel * k->item);
 }
 
 static inline size_t fkm_tile_bytes(const fkm_kernels *k, int32_t dims)
 {
-    return (size_t)((dims + k->dim_step - 1) / k->dim_step * k->dim_step) * (size_t)(k->tile * k->item);
+    return (size_t)((dims + k->dim_step - 1) / k->dim_step * k->dim_step) *
+           (size_t)(k->tile * k->item);
 }
 
-extern const fkm_kernels fkm_kernels_scalar, fkm_kernels_avx2, fkm_kernels_avx512, fkm_kernels_amx_bf16;
+extern const fkm_kernels fkm_kernels_scalar, fkm_kernels_avx2, fkm_kernels_avx512,
+    fkm_kernels_amx_bf16;
 
 #endif

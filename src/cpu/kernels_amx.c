@@ -1,11 +1,11 @@
 /* AMX bf16 kernels: 32 rows x 32 centroids at a time in four 16 x 16 tiles of float32 sums.
  *
- * Rows lie along the columns of a tile, so that the maximum over centroids is a vertical max. Per step of
- * 32 dims two tiles of centroids and two of rows are loaded for four products (16 cycles each); the sums
- * start at -h~ and are stored to the first-level cache, where the max is taken while the next products run.
- * Layouts, dims padded with zeros to 32:
- *   panel  [steps][2][16 pairs of dims][16 rows][2] bf16      tile  [steps][2][16 centroids][32 dims] bf16
- * All else that the table asks for is that of AVX-512. */
+ * Rows lie along the columns of a tile, so that the maximum over centroids is a vertical max. Per
+ * step of 32 dims two tiles of centroids and two of rows are loaded for four products (16 cycles
+ * each); the sums start at -h~ and are stored to the first-level cache, where the max is taken
+ * while the next products run. Layouts, dims padded with zeros to 32: panel  [steps][2][16 pairs of
+ * dims][16 rows][2] bf16      tile  [steps][2][16 centroids][32 dims] bf16 All else that the table
+ * asks for is that of AVX-512. */
 #if defined(__x86_64__)
 
 #include "kernels.h"
@@ -26,7 +26,8 @@ static inline __m512 from_bf16_bits(__m512i low_halves)
     return _mm512_castsi512_ps(_mm512_slli_epi32(low_halves, 16));
 }
 
-/* Rounds 32 values to bf16 (nearest even, subnormals to zero); adds up squares and squared residuals. */
+/* Rounds 32 values to bf16 (nearest even, subnormals to zero); adds up squares and squared
+ * residuals. */
 static inline __m512i round_step(const float *x, int64_t live, const float *shift, __m512 scale,
     __m512 *square, __m512 *residual)
 {
@@ -39,8 +40,8 @@ static inline __m512i round_step(const float *x, int64_t live, const float *shif
         *square = _mm512_fmadd_ps(v[h], v[h], *square);
     }
     __m512i both = (__m512i)_mm512_cvtne2ps_pbh(v[1], v[0]);
-    __m512 r0 = _mm512_sub_ps(
-        v[0], from_bf16_bits(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(both))));
+    __m512 r0 =
+        _mm512_sub_ps(v[0], from_bf16_bits(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(both))));
     __m512 r1 = _mm512_sub_ps(
         v[1], from_bf16_bits(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(both, 1))));
     *residual = _mm512_fmadd_ps(r0, r0, _mm512_fmadd_ps(r1, r1, *residual));
@@ -108,8 +109,7 @@ static void pack_tile(void *out, float *residual, const float *c, int32_t dims)
     for (int j = 0; j < TILE; j++) {
         __m512 square = _mm512_setzero_ps(), rest = square;
         for (int32_t t = 0; t < dims; t += STEP) {
-            __m512i v =
-                round_step(c + (int64_t)j * dims + t, dims - t, NULL, one, &square, &rest);
+            __m512i v = round_step(c + (int64_t)j * dims + t, dims - t, NULL, one, &square, &rest);
             char *part = (char *)out + (size_t)(t / STEP * 2 + j / 16) * PART;
             _mm512_storeu_si512(part + 64 * (j % 16), v);
         }
@@ -124,7 +124,8 @@ typedef struct scores {
     int32_t row0, first;
 } scores __attribute__((aligned(64)));
 
-static void __attribute__((noinline)) report(fkm_row_block *b, const fkm_tiles *t, const scores *s, int h)
+static void __attribute__((noinline))
+report(fkm_row_block *b, const fkm_tiles *t, const scores *s, int h)
 {
     for (int j = 0; j < TILE; j++) {
         const float *row = s->of[h][j / 16][j % 16];
@@ -193,10 +194,10 @@ static void configure(void)
     _tile_loadconfig(&c);
 }
 
-/* Panels in groups that stay in the first-level cache while the tiles go by. The max of one product is taken
- * after the next has been issued, so that it hides behind it. */
-static void screen(fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t, int32_t begin,
-    int32_t end)
+/* Panels in groups that stay in the first-level cache while the tiles go by. The max of one product
+ * is taken after the next has been issued, so that it hides behind it. */
+static void screen(
+    fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t, int32_t begin, int32_t end)
 {
     const int32_t steps = (t->dims + STEP - 1) / STEP;
     const size_t panel_bytes = (size_t)steps * 2 * PART;

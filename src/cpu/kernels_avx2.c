@@ -151,7 +151,8 @@ static double canonical(const float *x, const float *c, int32_t dims)
         double e = (double)x[t] - (double)c[t];
         lane[t % 8] += e * e;
     }
-    return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+    return ((lane[0] + lane[4]) + (lane[2] + lane[6])) +
+           ((lane[1] + lane[5]) + (lane[3] + lane[7]));
 }
 
 static void add_row(int64_t *sum, const float *x, int32_t dims, double scale)

@@ -80,8 +80,8 @@ static void screen_panel(
     }
 }
 
-static void screen(fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t, int32_t begin,
-    int32_t end)
+static void screen(
+    fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t, int32_t begin, int32_t end)
 {
     for (int32_t p = panel; p < panel + panels; p++)
         screen_panel(b, p, t, begin, end);

@@ -8,12 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define U 0x1p-24              /* float32 unit roundoff */
+#define U 0x1p-24                  /* float32 unit roundoff */
 #define HIGHER_ORDER (1 + 0x1p-10) /* second-order terms, and the rounding of the bound itself */
-#define SHIFT_SAMPLE 63        /* centroids whose median is the shift */
-#define START_WIDTH 16         /* columns of a matrix unit's tile */
-#define LOW_NORM (1 + 0x1p-7)  /* |X^| / |X~| at most, bf16: 1 + 2^-8, rounded up */
-#define LOW_TINY 0x1p-100f     /* matrix units flush subnormals: dims * 2^-126, rounded up */
+#define SHIFT_SAMPLE 63            /* centroids whose median is the shift */
+#define START_WIDTH 16             /* columns of a matrix unit's tile */
+#define LOW_NORM (1 + 0x1p-7)      /* |X^| / |X~| at most, bf16: 1 + 2^-8, rounded up */
+#define LOW_TINY 0x1p-100f         /* matrix units flush subnormals: dims * 2^-126, rounded up */
 
 static int64_t positions(const fkm_tiles *t)
 {
@@ -29,7 +29,8 @@ int64_t fkm_tiles_bytes(const fkm_kernels *k, int32_t clusters, int32_t dims)
     if (k->low)
         flat += (3 + START_WIDTH) * (int64_t)sizeof(float);
     int64_t total = fkm_add_sat(fkm_add_sat(rows, packed), fkm_mul_sat(padded, flat));
-    return fkm_add_sat(total, count * 3 * (int64_t)sizeof(float) + (int64_t)sizeof(float) * dims + 4096);
+    return fkm_add_sat(
+        total, count * 3 * (int64_t)sizeof(float) + (int64_t)sizeof(float) * dims + 4096);
 }
 
 fkm_status fkm_tiles_open(
@@ -111,8 +112,9 @@ static int compare_floats(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* The shift: per coordinate the median of some centroids. A mean would follow an outlier and cost all
- * other rows their digits. Any value is right; a central one makes norms, hence margins, small. */
+/* The shift: per coordinate the median of some centroids. A mean would follow an outlier and cost
+ * all other rows their digits. Any value is right; a central one makes norms, hence margins, small.
+ */
 static void choose_shift(fkm_tiles *t, const float *c)
 {
     int32_t sample = t->clusters < SHIFT_SAMPLE ? t->clusters : SHIFT_SAMPLE;
@@ -184,7 +186,8 @@ static void set_margins(fkm_tiles *t, double factor)
 /* Margins of low-precision scores; low_residual holds |C~ - C^|^2 on entry, nc on return. */
 static void set_low_margins(fkm_tiles *t, double factor)
 {
-    double chain = t->dims + 64.0, gamma = chain * U / (1 - chain * U); /* any order within the unit */
+    double chain = t->dims + 64.0,
+           gamma = chain * U / (1 - chain * U); /* any order within the unit */
     double f = HIGHER_ORDER * factor;
     for (int64_t p = 0; p < positions(t); p++) {
         double square = p < t->clusters ? t->order_key[t->index[p]] : 0;
@@ -285,7 +288,8 @@ void fkm_block_suspect(
     fkm_row_block *b, int32_t row, const fkm_tiles *t, int32_t position, float score)
 {
     float margin = b->norm[row] * t->low_slope[position] +
-        b->residual[row] * t->low_residual[position] + t->low_offset[position] + b->slack[row];
+                   b->residual[row] * t->low_residual[position] + t->low_offset[position] +
+                   b->slack[row];
     if (score + margin < b->floor[row])
         return;
     float exact = b->own_score[row];

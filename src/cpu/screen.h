@@ -1,43 +1,45 @@
 /* Certified screening in float32: proving that a centroid is not the nearest.
  *
- * Notation: u = 2^-24; mu a fixed shift, s a power of two; X = (x - mu) s and C = (c - mu) s in exact
- * arithmetic; X~, C~ their float32 images x s - mu s rounded; nx >= |X~|, nc >= |C~|; h~ = |C|^2 / 2
- * rounded to float32. The nearest centroid has the largest true score S = X.C - |C|^2 / 2. The kernels
- * compute S~ = -h~ + sum X~_t C~_t in float32. Then, for all data,
+ * Notation: u = 2^-24; mu a fixed shift, s a power of two; X = (x - mu) s and C = (c - mu) s in
+ * exact arithmetic; X~, C~ their float32 images x s - mu s rounded; nx >= |X~|, nc >= |C~|; h~ =
+ * |C|^2 / 2 rounded to float32. The nearest centroid has the largest true score S = X.C - |C|^2
+ * / 2. The kernels compute S~ = -h~ + sum X~_t C~_t in float32. Then, for all data,
  *
  *   | S~ - (X~.C~ - h~) | <= gamma (nx nc + h~)      any order, at most `chain` roundings a term:
  *                                                    gamma = chain u / (1 - chain u)
  *   | X~.C~ - X.C |       <= (2u + 3u^2) nx nc       one rounding a coordinate on either side
  *   | h~ - |C|^2 / 2 |    <= 2u h~                   float64 sum, rounded once
  *
- * The label is defined by the *canonical* distance D~ = D (1 + theta) with |theta| <= (dims / 8 + 8)
- * 2^-53 (sub, mul, dims / 8 additions a lane, 3 to fold them), where D = |x - c|^2. In units of the score
- * that is |theta| D s^2 / 2 <= kappa (nx + nc)^2, kappa = theta / 2. Comparing scores instead of
- * canonical distances costs this much on either side. Thresholds are themselves computed in float32:
- * 6u (nx nc + h~) pays for the few roundings in S~ +- e and in the subtraction of the tile's margin.
- * Products, squares and scaled coordinates may underflow: with dims <= 2^20 these losses are below
- * FKM_TINY absolute. So with
+ * The label is defined by the *canonical* distance D~ = D (1 + theta) with |theta| <= (dims / 8 +
+ * 8) 2^-53 (sub, mul, dims / 8 additions a lane, 3 to fold them), where D = |x - c|^2. In units of
+ * the score that is |theta| D s^2 / 2 <= kappa (nx + nc)^2, kappa = theta / 2. Comparing scores
+ * instead of canonical distances costs this much on either side. Thresholds are themselves computed
+ * in float32: 6u (nx nc + h~) pays for the few roundings in S~ +- e and in the subtraction of the
+ * tile's margin. Products, squares and scaled coordinates may underflow: with dims <= 2^20 these
+ * losses are below FKM_TINY absolute. So with
  *
  *   e(i, j) = nx_i slope_j + offset_j + kappa nx_i^2
  *   slope_j  = ((gamma + 9u) nc_j + 2 kappa nc_j) (1 + 2^-10) + FKM_TINY
  *   offset_j = ((gamma + 9u) h~_j + kappa nc_j^2) (1 + 2^-10) + FKM_TINY
  *
- * the canonical distances of row i to j and to b satisfy: if S~_j + e(i, j) < S~_b - e(i, b), then j is
- * strictly farther than b and is not the label, whatever the ties. No assumption on the data is made.
- * tests/kernels/test_certificate.c holds adversarial rows for which half of this bound is too small.
+ * the canonical distances of row i to j and to b satisfy: if S~_j + e(i, j) < S~_b - e(i, b), then
+ * j is strictly farther than b and is not the label, whatever the ties. No assumption on the data
+ * is made. tests/kernels/test_certificate.c holds adversarial rows for which half of this bound is
+ * too small.
  *
- * A row keeps `floor`, the best S~ - e seen so far. Centroids are sorted by norm, so that the margin of a
- * tile (the largest of its slopes and offsets) is nearly that of each of its centroids: the inner loop is
- * a max per score and one compare per tile and row; what passes is handed to fkm_block_candidate.
+ * A row keeps `floor`, the best S~ - e seen so far. Centroids are sorted by norm, so that the
+ * margin of a tile (the largest of its slopes and offsets) is nearly that of each of its centroids:
+ * the inner loop is a max per score and one compare per tile and row; what passes is handed to
+ * fkm_block_candidate.
  *
- * Low precision. Matrix units screen rounded copies X^ of X~ and C^ of C~ first. With rx >= |X - X^| and
- * rc >= |C - C^|, both measured when the copies are made, and nx (1 + eps) >= |X^|,
+ * Low precision. Matrix units screen rounded copies X^ of X~ and C^ of C~ first. With rx >= |X -
+ * X^| and rc >= |C - C^|, both measured when the copies are made, and nx (1 + eps) >= |X^|,
  *
  *   | S^ - S | <= rx nc + nx (1 + eps) rc + gamma' (nx nc + h~),    gamma' from the unit's chain
  *
- * by Cauchy-Schwarz. A score S^ below floor - (that) - kappa (nx + nc)^2 is proved not to be the nearest;
- * what passes is scored again in float32 and judged by e(i, j), so the floor is always of float32 quality
- * and only one side of the comparison carries the rough margin
+ * by Cauchy-Schwarz. A score S^ below floor - (that) - kappa (nx + nc)^2 is proved not to be the
+ * nearest; what passes is scored again in float32 and judged by e(i, j), so the floor is always of
+ * float32 quality and only one side of the comparison carries the rough margin
  *
  *   nx low_slope_j + rx low_residual_j + low_offset_j + kappa nx^2. */
 #ifndef FKM_SCREEN_H
@@ -56,31 +58,33 @@
 
 #define FKM_TINY 0x1p-120f
 #define FKM_NORM_TINY 0x1p-64f  /* squares of coordinates below 2^-75 underflow */
-#define FKM_NORM_MAX 0x1p60f    /* beyond, scores could overflow: such rows are decided canonically */
+#define FKM_NORM_MAX 0x1p60f    /* beyond, scores could overflow: decided canonically */
 #define FKM_FLOOR_NONE (-1e37f) /* below every real score, above the score of padding */
 #define FKM_HALF_PAD 3e38f      /* h~ of padding centroids */
 
 struct fkm_kernels;
 
-/* Centroids made ready for screening. Positions are centroids sorted by norm, padded to whole tiles. */
+/* Centroids made ready for screening. Positions are centroids sorted by norm, padded to whole
+ * tiles. */
 typedef struct fkm_tiles {
     const struct fkm_kernels *kernels;
     int32_t dims, clusters;
-    int32_t tile, count; /* centroids a tile; tiles */
-    size_t tile_bytes;   /* of one tile in `packed` */
-    float scale;         /* s */
-    float *shift;        /* [dims]: mu s */
-    char *packed;        /* [count] tiles in the kernel's own layout, of C~ or C^ */
-    float *rows;         /* [positions][dims]: C~ again, for `dot` */
-    float *half;         /* [positions]: h~ */
+    int32_t tile, count;   /* centroids a tile; tiles */
+    size_t tile_bytes;     /* of one tile in `packed` */
+    float scale;           /* s */
+    float *shift;          /* [dims]: mu s */
+    char *packed;          /* [count] tiles in the kernel's own layout, of C~ or C^ */
+    float *rows;           /* [positions][dims]: C~ again, for `dot` */
+    float *half;           /* [positions]: h~ */
     float *slope, *offset; /* [positions]: of e(i, j) */
-    float *low_slope, *low_residual, *low_offset;    /* [positions]; NULL unless low precision */
-    float *tile_slope, *tile_residual, *tile_offset; /* [count]: maxima of what the kernel screens by */
-    float *start;        /* [positions][16]: -h~, to start a matrix unit's sums; NULL unless low */
+    float *low_slope, *low_residual, *low_offset; /* [positions]; NULL unless low precision */
+    float *tile_slope, *tile_residual,
+        *tile_offset; /* [count]: maxima of what the kernel screens by */
+    float *start;     /* [positions][16]: -h~, to start a matrix unit's sums; NULL unless low */
     float kappa;
-    int32_t *index;      /* [positions]: which centroid; -1: padding */
-    int32_t *position;   /* [clusters]: inverse of index */
-    double *order_key;   /* [clusters]: scratch of the sort */
+    int32_t *index;    /* [positions]: which centroid; -1: padding */
+    int32_t *position; /* [clusters]: inverse of index */
+    double *order_key; /* [clusters]: scratch of the sort */
 } fkm_tiles;
 
 /* Bytes that fkm_tiles_open allocates. */
@@ -89,15 +93,16 @@ fkm_status fkm_tiles_open(fkm_tiles *t, const struct fkm_kernels *k, int32_t clu
     fkm_err *e) FKM_MUST_USE;
 void fkm_tiles_close(fkm_tiles *t); /* safe on zeroed structs */
 
-/* Shifts, scales, sorts and packs c: [clusters][dims], finite. margin_factor is 1; tests take 0.5 to see
- * that the bound is not idle. */
+/* Shifts, scales, sorts and packs c: [clusters][dims], finite. margin_factor is 1; tests take 0.5
+ * to see that the bound is not idle. */
 void fkm_tiles_set(fkm_tiles *t, const float *c, double margin_factor);
 
 /* ---- rows being screened ---- */
 
 #define FKM_CANDIDATES 8 /* kept a row; more and the row is screened again on its own */
 
-/* A block of rows, one worker's scratch. Rows are padded to whole panels; padding has floor = +big. */
+/* A block of rows, one worker's scratch. Rows are padded to whole panels; padding has floor = +big.
+ */
 typedef struct fkm_row_block {
     int32_t rows;      /* real ones */
     const float *x;    /* [rows][dims]: as they are, for scores in float32 */
@@ -113,14 +118,15 @@ typedef struct fkm_row_block {
     float *upper;      /* [rows][FKM_CANDIDATES]: S~ + e */
 } fkm_row_block;
 
-/* A score that passed its row's threshold: raises the floor, keeps the candidate if it still stands. */
-void fkm_block_candidate(fkm_row_block *b, int32_t row, const fkm_tiles *t, int32_t position,
-    float score);
+/* A score that passed its row's threshold: raises the floor, keeps the candidate if it still
+ * stands. */
+void fkm_block_candidate(
+    fkm_row_block *b, int32_t row, const fkm_tiles *t, int32_t position, float score);
 
-/* A low-precision score that passed its row's threshold: if its own margin does not rule it out, it is scored
- * in float32 and goes to fkm_block_candidate. */
-void fkm_block_suspect(fkm_row_block *b, int32_t row, const fkm_tiles *t, int32_t position,
-    float score);
+/* A low-precision score that passed its row's threshold: if its own margin does not rule it out, it
+ * is scored in float32 and goes to fkm_block_candidate. */
+void fkm_block_suspect(
+    fkm_row_block *b, int32_t row, const fkm_tiles *t, int32_t position, float score);
 
 /* Drops candidates that the floor has overtaken; returns how many are left, -1 after overflow. */
 int32_t fkm_block_settle(fkm_row_block *b, int32_t row);

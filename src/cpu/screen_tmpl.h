@@ -1,11 +1,10 @@
-/* Template of the vector kernels: the tile of scores and its epilogue. Included once per instruction
- * set, after defining
- *   V                 vector of floats             LANES     floats in it
- *   TILE              centroids in a tile; 2 * TILE + 3 registers are in use
- *   V_LOAD(p) V_STORE(p, v) V_SET1(f) V_ZERO() V_ADD V_SUB V_MUL V_MAX(a, b) V_FMA(a, b, c) = a * b + c
- *   V_GE(a, b)        bit mask of lanes where a >= b
- * A panel is two vectors of rows. TILE x 2 accumulators stay in registers over all dims: per step two
- * loads of rows, TILE broadcasts of centroids, 2 * TILE multiply-adds. */
+/* Template of the vector kernels: the tile of scores and its epilogue. Included once per
+ * instruction set, after defining V                 vector of floats             LANES     floats
+ * in it TILE              centroids in a tile; 2 * TILE + 3 registers are in use V_LOAD(p)
+ * V_STORE(p, v) V_SET1(f) V_ZERO() V_ADD V_SUB V_MUL V_MAX(a, b) V_FMA(a, b, c) = a * b + c V_GE(a,
+ * b)        bit mask of lanes where a >= b A panel is two vectors of rows. TILE x 2 accumulators
+ * stay in registers over all dims: per step two loads of rows, TILE broadcasts of centroids, 2 *
+ * TILE multiply-adds. */
 
 enum { PANEL = 2 * LANES };
 
@@ -102,8 +101,8 @@ static void screen_panel(
     }
 }
 
-static void screen(fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t, int32_t begin,
-    int32_t end)
+static void screen(
+    fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t, int32_t begin, int32_t end)
 {
     for (int32_t p = panel; p < panel + panels; p++)
         screen_panel(b, p, t, begin, end);

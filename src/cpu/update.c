@@ -16,13 +16,13 @@ static size_t sum_size(bool wide)
     return wide ? sizeof(fkm_i128) : sizeof(int64_t);
 }
 
-int64_t fkm_update_bytes(int32_t clusters, int32_t dims, int64_t chunk_rows, fkm_dtype dtype,
-    bool wide, int32_t threads)
+int64_t fkm_update_bytes(
+    int32_t clusters, int32_t dims, int64_t chunk_rows, fkm_dtype dtype, bool wide, int32_t threads)
 {
     int64_t item = (int64_t)sum_size(wide), tasks = (int64_t)threads * TASKS_PER_THREAD;
     int64_t sums = fkm_mul_sat(fkm_mul_sat(clusters, dims), item);
     int64_t per_task = 4 * item * dims + (dtype == FKM_F32 ? 0 : 4 * (int64_t)dims) +
-        (int64_t)sizeof(fkm_update_task) + 256;
+                       (int64_t)sizeof(fkm_update_task) + 256;
     int64_t flat = 16 * ((int64_t)clusters + 1) + fkm_mul_sat(chunk_rows, 2 * sizeof(int32_t));
     return fkm_add_sat(fkm_add_sat(sums, flat), tasks * per_task + 4096);
 }
@@ -87,8 +87,8 @@ static bool unchanged(const int32_t *old, const int32_t *labels, int64_t i)
     return old && old[i] == labels[i];
 }
 
-/* order = entries by label, start = where each label begins; counts follow. A counting sort: stable,
- * linear. old: NULL when all rows are new to the sums. */
+/* order = entries by label, start = where each label begins; counts follow. A counting sort:
+ * stable, linear. old: NULL when all rows are new to the sums. */
 static void sort_rows(fkm_update *u, const int32_t *old, const int32_t *labels, int64_t count)
 {
     int64_t *start = u->start;
@@ -142,7 +142,8 @@ static void add_squares(fkm_update_task *task, const int64_t *q, int32_t dims)
     task->square_high += high;
 }
 
-static void add_squares_wide(const fkm_update *u, fkm_update_task *task, const float *x, double scale)
+static void add_squares_wide(
+    const fkm_update *u, fkm_update_task *task, const float *x, double scale)
 {
     for (int32_t t = 0; t < u->dims; t++) { /* 24 significant bits, below 2^126: exact as float */
         int e;
@@ -177,8 +178,8 @@ static void add_segment(
     memset(sum, 0, (size_t)u->dims * sum_size(u->wide));
     for (int64_t at = begin; at < end; at++) {
         if (at + PREFETCH_ROWS < job->entries) {
-            const char *next = job->x + (size_t)(u->order[at + PREFETCH_ROWS] >> 1) *
-                job->row_bytes;
+            const char *next =
+                job->x + (size_t)(u->order[at + PREFETCH_ROWS] >> 1) * job->row_bytes;
             for (size_t b = 0; b < job->row_bytes && b < 1024; b += 64)
                 __builtin_prefetch(next + b);
         }
@@ -232,7 +233,8 @@ static void add_task(void *arg, int64_t index, int worker)
     const add_job *job = arg;
     fkm_update *u = job->u;
     fkm_update_task *task = &u->tasks[index];
-    int64_t begin = job->entries * index / job->tasks, end = job->entries * (index + 1) / job->tasks;
+    int64_t begin = job->entries * index / job->tasks,
+            end = job->entries * (index + 1) / job->tasks;
     char *sum = task->sum;
     size_t bytes = (size_t)u->dims * sum_size(u->wide);
     task->first = task->last = -1;
@@ -285,7 +287,8 @@ static void add_entries(fkm_update *u, const void *x, bool squares)
     }
 }
 
-void fkm_update_add(fkm_update *u, const void *x, const int32_t *labels, int64_t count, bool squares)
+void fkm_update_add(
+    fkm_update *u, const void *x, const int32_t *labels, int64_t count, bool squares)
 {
     sort_rows(u, NULL, labels, count);
     add_entries(u, x, squares);
@@ -344,7 +347,8 @@ double fkm_update_move(const fkm_update *u, float *c)
         const void *sum = sum_of(u, j);
         float *row = c + (int64_t)j * u->dims;
         for (int32_t t = 0; t < u->dims; t++) {
-            double s = u->wide ? (double)((const fkm_i128 *)sum)[t] : (double)((const int64_t *)sum)[t];
+            double s =
+                u->wide ? (double)((const fkm_i128 *)sum)[t] : (double)((const int64_t *)sum)[t];
             float mean = (float)ldexp(s / n, -u->exponent);
             double shift = (double)mean - (double)row[t];
             square += shift * shift;

@@ -1,9 +1,10 @@
-/* Sort-inverse update: rows of a chunk are brought into label order (their indices are, by a counting
- * sort), then each cluster's segment is summed in registers and cache and added to its sum once.
+/* Sort-inverse update: rows of a chunk are brought into label order (their indices are, by a
+ * counting sort), then each cluster's segment is summed in registers and cache and added to its sum
+ * once.
  *
- * When few rows change their label, only those are touched: they leave the sum of the old cluster and join
- * the new one's. Sums are integers, so neither the order of rows, nor the split over threads, nor a sum
- * having been changed instead of rebuilt makes a difference of a bit. */
+ * When few rows change their label, only those are touched: they leave the sum of the old cluster
+ * and join the new one's. Sums are integers, so neither the order of rows, nor the split over
+ * threads, nor a sum having been changed instead of rebuilt makes a difference of a bit. */
 #ifndef FKM_UPDATE_H
 #define FKM_UPDATE_H
 
@@ -11,9 +12,9 @@
 #include "kernels.h"
 
 typedef struct fkm_update_task {
-    void *sum;      /* [4][dims] of the sum's type: the segment at hand, the partial first and last, a
-                       row in fixed point */
-    float *row;     /* [dims]: a row widened to float32; NULL when rows are float32 */
+    void *sum;  /* [4][dims] of the sum's type: the segment at hand, the partial first and last, a
+                   row in fixed point */
+    float *row; /* [dims]: a row widened to float32; NULL when rows are float32 */
     int32_t first, last;              /* clusters of the partial segments; -1: none */
     fkm_u128 square_low, square_high; /* sum of squares, by halves of each square */
     fkm_exact square_wide;
@@ -30,7 +31,8 @@ typedef struct fkm_update {
     void *sum;        /* [clusters][dims] */
     int64_t *count;   /* [clusters] */
     int64_t *start;   /* [clusters + 1]: segments of the chunk at hand */
-    int32_t *order;   /* [2 chunk_rows]: entries by label: row * 2, + 1 when the row leaves the cluster */
+    int32_t
+        *order; /* [2 chunk_rows]: entries by label: row * 2, + 1 when the row leaves the cluster */
     int32_t task_count;
     fkm_update_task *tasks;
     fkm_exact squares; /* sum over all rows of |q|^2 2^-2exponent */
@@ -46,12 +48,12 @@ void fkm_update_close(fkm_update *u); /* safe on zeroed structs */
 void fkm_update_clear(fkm_update *u, bool squares);
 
 /* Adds rows x: [count][dims] of dtype by labels: [count], -1 for none. */
-void fkm_update_add(fkm_update *u, const void *x, const int32_t *labels, int64_t count,
-    bool squares);
+void fkm_update_add(
+    fkm_update *u, const void *x, const int32_t *labels, int64_t count, bool squares);
 
 /* The same for rows that the sums already hold by the labels `old`: only what differs is moved. */
-void fkm_update_change(fkm_update *u, const void *x, const int32_t *old, const int32_t *labels,
-    int64_t count);
+void fkm_update_change(
+    fkm_update *u, const void *x, const int32_t *old, const int32_t *labels, int64_t count);
 
 /* The inertia against centroids c: [clusters][dims]; see base/inertia.h. */
 double fkm_update_inertia(fkm_update *u, const float *c);

@@ -1,13 +1,15 @@
 /* The margin of screening: large enough on rows made to break it, and not larger than twice that.
  *
- * The row x = (1024, 1, 1, ...) meets two centroids. Both scores begin at about 512, where a float32 has
- * steps of 2^-14. The true best, GOOD, then adds 499 times 0.49 of a step: each addition is rounded away.
- * The other, BAD, adds 499 times 0.51 of a step: each addition is rounded up to a whole one. So BAD's
- * computed score ends 486 steps above GOOD's, although its true score is below. Two margins of the proved
- * size (about 257 steps each) keep GOOD as a candidate; two of half that size drop it.
+ * The row x = (1024, 1, 1, ...) meets two centroids. Both scores begin at about 512, where a
+ * float32 has steps of 2^-14. The true best, GOOD, then adds 499 times 0.49 of a step: each
+ * addition is rounded away. The other, BAD, adds 499 times 0.51 of a step: each addition is rounded
+ * up to a whole one. So BAD's computed score ends 486 steps above GOOD's, although its true score
+ * is below. Two margins of the proved size (about 257 steps each) keep GOOD as a candidate; two of
+ * half that size drop it.
  *
- * Low precision has a case of its own: a row whose rounding to bf16 loses the same amount in each of 64
- * coordinates, along a centroid that points that way, loses all that Cauchy-Schwarz allows. */
+ * Low precision has a case of its own: a row whose rounding to bf16 loses the same amount in each
+ * of 64 coordinates, along a centroid that points that way, loses all that Cauchy-Schwarz allows.
+ */
 #include "each_isa.h"
 
 #include "../../src/cpu/assign.h"
@@ -24,7 +26,8 @@ enum { DIMS = 500, CLUSTERS = 7, GOOD = 5, BAD = 2 };
 static void make_case(float *x, float *c)
 {
     const float step = 0x1p-14f, start = 0.5f * (1 + 0x1p-10f);
-    memset(c, 0, CLUSTERS * DIMS * sizeof *c); /* the others sit at zero, and keep the shift there */
+    memset(
+        c, 0, CLUSTERS * DIMS * sizeof *c); /* the others sit at zero, and keep the shift there */
     x[0] = 1024;
     c[GOOD * DIMS] = start + 13 * 0x1p-24f;
     c[BAD * DIMS] = start;
@@ -35,7 +38,8 @@ static void make_case(float *x, float *c)
     }
 }
 
-/* Score of GOOD: 8 * 1.00383 - 0.5; its bf16 score is 0.0306 less. BAD lies 0.005 below, and is exact. */
+/* Score of GOOD: 8 * 1.00383 - 0.5; its bf16 score is 0.0306 less. BAD lies 0.005 below, and is
+ * exact. */
 static void make_low_case(float *x, float *c)
 {
     memset(c, 0, CLUSTERS * DIMS * sizeof *c);
@@ -56,8 +60,7 @@ static int32_t label_with(const fkm_kernels *k, const float *x, const float *c, 
     fkm_assign_scratch scratch;
     int32_t label = BAD; /* a warm start: the floor is BAD's score from the first tile on */
     assert_int_equal(fkm_tiles_open(&tiles, k, CLUSTERS, DIMS, &e), FKM_OK);
-    assert_int_equal(
-        fkm_assign_scratch_open(&scratch, k, CLUSTERS, DIMS, FKM_F32, 1, &e), FKM_OK);
+    assert_int_equal(fkm_assign_scratch_open(&scratch, k, CLUSTERS, DIMS, FKM_F32, 1, &e), FKM_OK);
     fkm_tiles_set(&tiles, c, factor);
     fkm_assign_job job = {
         .kernels = k,

@@ -35,7 +35,8 @@ static void release(void *p, size_t bytes)
     free((char *)p - GUARD);
 }
 
-static const int32_t some_dims[] = {1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 100, 511, 512, 513, 1025};
+static const int32_t some_dims[] = {
+    1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 100, 511, 512, 513, 1025};
 #define SOME_DIMS (int)(sizeof some_dims / sizeof some_dims[0])
 
 static void fill(float *x, int64_t n, uint64_t seed)
@@ -184,8 +185,8 @@ typedef struct shape {
     int kind; /* of data */
 } shape;
 
-/* Centroids and rows: 0 random, 1 integers with ties, 2 duplicated centroids, 3 far from the origin,
- * 4 huge, 5 tiny, 6 all centroids equal, 7 an outlying row and centroid. */
+/* Centroids and rows: 0 random, 1 integers with ties, 2 duplicated centroids, 3 far from the
+ * origin, 4 huge, 5 tiny, 6 all centroids equal, 7 an outlying row and centroid. */
 static void fill_case(float *x, float *c, const shape *s)
 {
     int64_t nx = (int64_t)s->rows * s->dims, nc = (int64_t)s->clusters * s->dims;
@@ -251,8 +252,7 @@ static void check_block(const fkm_kernels *k, const shape *s)
     };
     int32_t block = fkm_assign_block_rows(k, s->dims);
     for (int32_t first = 0; first < s->rows; first += block)
-        fkm_assign_block(
-            &job, &scratch, first, s->rows - first < block ? s->rows - first : block);
+        fkm_assign_block(&job, &scratch, first, s->rows - first < block ? s->rows - first : block);
     job.labels = near;
     job.distances = near_distances;
     for (int32_t first = 0; first < s->rows; first += block)
@@ -274,7 +274,7 @@ static void check_block(const fkm_kernels *k, const shape *s)
         assert_int_equal(near[i * top], best);
         for (int32_t m = 1; m < top; m++)
             assert_true(near_distances[i * top + m] > near_distances[i * top + m - 1] ||
-                near[i * top + m] > near[i * top + m - 1]);
+                        near[i * top + m] > near[i * top + m - 1]);
     }
     release(labels, (size_t)s->rows * sizeof *labels);
     release(distances, (size_t)s->rows * sizeof *distances);
