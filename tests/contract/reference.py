@@ -1,0 +1,141 @@
+"""The contract of fkm as executable text: slow and plain, in NumPy's float64 and Python's integers.
+
+Whatever fkm does to be quick, its labels, centroids and inertia are these bits.
+"""
+from fractions import Fraction
+
+import numpy as np
+
+LANES = 8
+
+
+def canonical(x, c):
+    """Squared distances of all rows of x to all rows of c; x: (n, d), c: (k, d), float32 -> (n, k).
+
+    Element t adds (x[t] - c[t])^2 to lane t mod 8 in increasing t, in float64: multiply, then add, no
+    fused operation. The lanes are added in one fixed order.
+    """
+    n, d, k = len(x), x.shape[1], len(c)
+    out = np.empty((n, k))
+    block = max(1, 4_000_000 // (k * LANES * 8))
+    for i in range(0, n, block):
+        rows = x[i:i + block].astype(np.float64)
+        lanes = np.zeros((len(rows), k, LANES))
+        for t in range(0, d, LANES):
+            e = rows[:, None, t:t + LANES] - c[None, :, t:t + LANES].astype(np.float64)
+            e *= e
+            lanes[:, :, :e.shape[2]] += e
+        a = np.moveaxis(lanes, 2, 0)
+        out[i:i + block] = ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]))
+    return out
+
+
+def assign(x, c):
+    """The nearest centroid of each row, ties to the lowest index: (labels int32, squared distances)."""
+    label = np.empty(len(x), np.int32)
+    distance = np.empty(len(x))
+    block = max(1, 16_000_000 // (8 * len(c)))
+    for i in range(0, len(x), block):
+        d = canonical(x[i:i + block], c)
+        label[i:i + block] = d.argmin(1)
+        distance[i:i + block] = d.min(1)
+    return label, distance
+
+
+def nearest(x, c, m):
+    """The m nearest centroids of each row, nearest first, ties to the lowest index: (n, m) each."""
+    d = canonical(x, c)
+    order = np.argsort(d, axis=1, kind="stable")[:, :m]
+    return order.astype(np.int32), np.take_along_axis(d, order, 1)
+
+
+def scale(x):
+    """(e, wide): coordinates are summed as rint(x * 2^e), in 64-bit integers, or in 128-bit ones."""
+    a = np.abs(x[x != 0]).astype(np.float64)
+    if a.size == 0:
+        return 0, False
+    bits = int(len(x)).bit_length()                       # n < 2^bits
+    top = int(np.frexp(a.max())[1])                       # max|x| < 2^top
+    exponents = np.sort(np.frexp(a)[1])
+    typical = int(exponents[(len(exponents) - 1) // 2])   # the lower median
+    e = 62 - bits - top
+    wide = e < 24 - typical          # the quantum 2^-e is coarser than 2^-24 of a typical value
+    return (126 - bits - top if wide else e), wide
+
+
+def quantize(x, e, wide):
+    """rint(x * 2^e) as integers: int64, or Python's own when wide."""
+    q = np.rint(np.ldexp(x.astype(np.float64), e))
+    if not wide:
+        return q.astype(np.int64)
+    return np.array([[int(v) for v in row] for row in q], dtype=object).reshape(x.shape)
+
+
+def sums(q, label, k):
+    """The sum of the rows of each cluster, and how many they are."""
+    total = np.zeros((k, q.shape[1]), q.dtype)
+    count = np.bincount(label, minlength=k).astype(np.int64)
+    order = np.argsort(label, kind="stable")
+    present = np.flatnonzero(count)
+    starts = np.cumsum(count)[present] - count[present]
+    total[present] = np.add.reduceat(q[order], starts, axis=0)
+    return total, count
+
+
+def means(total, count, c, e):
+    """Means, rounded once to float32; a cluster without rows keeps its centroid."""
+    out = c.copy()
+    for j in np.flatnonzero(count):
+        mean = np.array([float(int(v)) for v in total[j]]) / float(count[j])
+        out[j] = np.ldexp(mean, -e).astype(np.float32)
+    return out
+
+
+def farthest(x, c, count, distance):
+    """Empty clusters, in increasing index, take the rows farthest from their own centroid, each row
+    once, ties to the lowest row."""
+    rows = np.lexsort((np.arange(len(x)), -distance))
+    for j, i in zip(np.flatnonzero(count == 0), rows):
+        c[j] = x[i]
+    return c
+
+
+def exact_inertia(x, c, label):
+    """The double nearest to the sum of |q 2^-e - c_label|^2 in exact arithmetic."""
+    e, wide = scale(x)
+    q = quantize(x, e, wide)
+    total, count = sums(q, label, len(c))
+    flat = [int(v) for v in q.ravel()]
+    constant = Fraction(sum(v * v for v in flat)) / Fraction(2) ** (2 * e)
+    rest = Fraction(0)
+    for j in np.flatnonzero(count):
+        for t in range(x.shape[1]):
+            v = Fraction(float(c[j, t]))
+            if v:
+                rest += int(count[j]) * v * v - 2 * v * Fraction(int(total[j, t])) / Fraction(2) ** e
+    return float(constant + rest)                         # Fraction -> float rounds to nearest even
+
+
+def plain_inertia(x, c, label):
+    """The same sum over the unrounded rows, in long double."""
+    e = x.astype(np.longdouble) - c[label].astype(np.longdouble)
+    return float((e * e).sum())
+
+
+def lloyd(x, c, iterations, empty="farthest"):
+    """x: (n, d), c: (k, d), float32. Returns labels against the returned centroids, and those."""
+    x, c = np.ascontiguousarray(x, np.float32), np.array(c, np.float32)
+    e, wide = scale(x)
+    q = quantize(x, e, wide)
+    previous = None
+    for _ in range(iterations):
+        label, distance = assign(x, c)
+        if previous is not None and np.array_equal(label, previous):
+            break                                         # the exact fixpoint
+        total, count = sums(q, label, len(c))
+        c = means(total, count, c, e)
+        if empty == "farthest" and (count == 0).any():
+            c = farthest(x, c, count, distance)
+        previous = label
+    label, _ = assign(x, c)
+    return label, c

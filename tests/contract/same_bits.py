@@ -1,0 +1,114 @@
+#!/usr/bin/python3
+"""Same input, same options: the same bytes, whatever the machine is told to do."""
+import functools
+import os
+import re
+
+import numpy as np
+
+import harness
+from harness import Fit, Run, ContractTest, SLOW
+
+
+@functools.cache
+def isas():
+    """Names that --isa takes and this CPU runs, best first; what `fkm help isa` says is tried."""
+    listed = re.findall(r"^ +(\w+) +(yes|no)", Run("help", "isa").out, re.M)
+    if not listed:
+        raise AssertionError("fkm help isa lists nothing")
+    x = harness.save(np.zeros((2, 2), np.float32), ".npy")
+    for name, usable in listed:
+        run = Run("fit", "-k", 1, "-n", 1, "--isa", name, "-o", harness.path("", "isa"), x)
+        if run.code != (0 if usable == "yes" else 2):
+            raise AssertionError(run)
+    return [name for name, usable in listed if usable == "yes"]
+
+
+class SameBits(ContractTest):
+    @classmethod
+    def setUpClass(cls):
+        cls.x = harness.glove(1000 if SLOW else 10000)
+        cls.data = harness.save(cls.x, ".fvecs")
+        cls.k = 30 if SLOW else 200
+        cls.one = Fit(cls.data, "--threads", 1, k=cls.k, iterations=6)
+
+    def test_again(self):
+        self.same_fit(Fit(self.data, "--threads", 1, k=self.k, iterations=6), self.one, "a second run")
+
+    def test_threads(self):
+        for threads in (2, 3, 7):
+            fit = Fit(self.data, "--threads", threads, k=self.k, iterations=6)
+            self.same_fit(fit, self.one, f"{threads} threads")
+            self.assertEqual(fit.file("labels"), self.one.file("labels"))
+            self.assertEqual(fit.file("centroids"), self.one.file("centroids"))
+
+    def test_isa(self):
+        names = isas()
+        self.assertIn("scalar", names)
+        with open("/proc/cpuinfo") as f:
+            flags = f.read().split()
+        self.assertEqual("avx2" in names, "avx2" in flags and "fma" in flags)
+        for name in names:
+            fit = Fit(self.data, "--isa", name, k=self.k, iterations=6)
+            self.assertEqual(fit.stats["machine"]["isa"], name)
+            self.same_fit(fit, self.one, f"--isa {name}")
+
+    def test_formats(self):
+        for suffix in (".npy", ".fbin", ".h5", ".safetensors"):
+            if suffix == ".h5" and Run("info", harness.save(self.x[:2], ".h5")).code != 0:
+                continue                                   # built without HDF5
+            fit = Fit(harness.save(self.x, suffix), k=self.k, iterations=6)
+            self.same_fit(fit, self.one, suffix)
+
+    def test_fortran_and_big_endian_npy(self):
+        self.same_fit(Fit(harness.save(np.asfortranarray(self.x), ".npy"), k=self.k, iterations=6),
+                      self.one, "Fortran order")
+        self.same_fit(Fit(harness.save(self.x.astype(">f4"), ".npy"), k=self.k, iterations=6),
+                      self.one, "big-endian")
+
+    def test_several_files_are_one(self):
+        cut = len(self.x) // 3
+        parts = [harness.save(self.x[:cut], ".npy"), harness.save(self.x[cut:], ".fbin")]
+        self.same_fit(Fit(parts, k=self.k, iterations=6), self.one, "two files")
+
+    def test_rows(self):
+        cut = len(self.x) // 2
+        a = Fit(self.data, "--rows", f"7:{cut}", k=self.k, iterations=3)
+        b = Fit(harness.save(self.x[7:cut], ".npy"), k=self.k, iterations=3)
+        self.same_fit(a, b, "--rows")
+
+    def test_seed(self):
+        a = Fit(self.data, "--seed", 7, k=self.k, iterations=2)
+        b = Fit(self.data, "--seed", 7, "--threads", 2, k=self.k, iterations=2)
+        c = Fit(self.data, "--seed", 8, k=self.k, iterations=2)
+        self.same_fit(a, b, "the same seed")
+        self.assertNotEqual(a.file("centroids"), c.file("centroids"), "another seed")
+
+
+class Streaming(ContractTest):
+    """A file larger than --memory: the bits of a run that keeps it, within the promise."""
+
+    def test_small_memory(self):
+        rng = np.random.default_rng(5)
+        rows = 120_000 if SLOW else 400_000
+        x = rng.standard_normal((rows, 64), np.float32)
+        x += rng.integers(0, 12, (rows, 1)).astype(np.float32)
+        data = harness.save(x, ".fbin")
+        large = Fit(data, "--memory", "2G", k=20, iterations=4)
+        refused = Fit(data, "--memory", "1M", k=20, iterations=4, code=5)
+        self.assertFalse(os.path.exists(refused.prefix + ".labels.npy"))
+        hint = re.search(r"--memory (\d+)M", refused.run.err)
+        self.assertIsNotNone(hint, refused.run)
+        limit = int(hint[1]) << 20                         # what the message says is enough
+        self.assertLess(limit, x.nbytes, "streaming needs less than the file")
+        small = Fit(data, "--memory", limit, k=20, iterations=4)
+        self.same_fit(small, large, "streaming")
+        middle = Fit(data, "--memory", limit + (3 << 20), "--threads", 3, k=20, iterations=4)
+        self.same_fit(middle, large, "streaming in other chunks")
+        if not SLOW:
+            self.assertLessEqual(small.run.peak_bytes, limit + (16 << 20), "peak memory")
+            self.assertLessEqual(middle.run.peak_bytes, limit + (19 << 20), "peak memory")
+
+
+if __name__ == "__main__":
+    harness.main()
