@@ -7,7 +7,7 @@
  *     each pass: begin -> feed (every chunk, in any order, each row once) -> end -> [move]
  *   -> get_centroids -> close
  *
- * The contract is design.md section 1: labels are the argmin of the canonical distance, ties to the
+ * The contract (CONTRIBUTING.md): labels are the argmin of the canonical distance, ties to the
  * lowest index; sums are integers; therefore every implementation gives the same bits for labels,
  * counts, sums, centroids and inertia, for every split into chunks and threads. How a backend gets
  * there (screening type, tiles, bounds) is its own business, as long as it is proved.
@@ -43,7 +43,7 @@ typedef struct fkm_rows {
     int64_t row0, count; /* row0: index within the problem */
 } fkm_rows;
 
-/* Fixed point of the sums: coordinates are added as rint(x * 2^exponent). design.md section 1.3. */
+/* Fixed point of the sums: coordinates are added as rint(x * 2^exponent). */
 typedef struct fkm_scale {
     int32_t exponent;
     bool wide; /* 128-bit integers instead of 64-bit ones */

@@ -42,7 +42,7 @@ typedef struct fkm_kernels {
      * roundings is within FKM_DOT_CHAIN(dims). */
     float (*dot)(const float *x, const float *shift, float scale, const float *c, int32_t dims);
 
-    /* The canonical squared distance, design.md section 1.2. Bit for bit. */
+    /* The canonical squared distance (CONTRIBUTING.md, "The contract"), bit for bit. */
     double (*canonical)(const float *x, const float *c, int32_t dims);
 
     /* sum[t] += rint(x[t] * scale), scale a power of two, |x * scale| < 2^62. */
