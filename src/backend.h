@@ -28,6 +28,8 @@ typedef struct fkm_plan {
     int64_t chunk_rows; /* most rows in one feed */
     int32_t dims, clusters;
     fkm_dtype dtype; /* in-memory type of the rows */
+    bool keep;       /* the rows of a problem are fed every pass from the same memory, in the same
+                        chunks, and there is room for the backend's own copies beside them */
     bool update;     /* fit: sums are needed; predict: not */
     bool wide;       /* room for 128-bit sums (set when set_scale may ask for them) */
     int32_t top;     /* most nearest centroids a row that `nearest` is asked for; 1: none */

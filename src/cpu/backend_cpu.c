@@ -12,6 +12,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#define STRAY_SHARE                                                                                \
+    8 /* a chunk is laid out anew when more than 1 / this of its rows have moved                   \
+       */
+
 /* One worker's scratch, on cache lines of its own. */
 typedef struct worker {
     fkm_assign_scratch scratch;
@@ -25,8 +29,10 @@ struct fkm_backend {
     int32_t block_rows;
     float *centroids; /* [clusters][dims]: the master copy */
     fkm_tiles tiles;
-    worker *workers;   /* [threads] */
-    fkm_update update; /* open when plan.update */
+    worker *workers;       /* [threads] */
+    fkm_update update;     /* open when plan.update */
+    fkm_row_store *stores; /* [store_count], one a chunk: kept copies of rows; NULL: none */
+    int64_t store_count;
     fkm_pass_options pass;
     bool sums_hold; /* sums are those of the labels that the next pass is handed */
     bool change;    /* this pass changes the sums instead of rebuilding them */
@@ -70,6 +76,18 @@ static fkm_status probe(const char *devices, fkm_err *e)
     return FKM_OK;
 }
 
+/* Rounded copies are worth keeping where packing is expensive beside the screening: matrix units.
+ */
+static bool keeps_rows(const fkm_plan *p, const fkm_kernels *k)
+{
+    return p->keep && k->low;
+}
+
+static int64_t chunk_count(const fkm_plan *p)
+{
+    return (p->rows + p->chunk_rows - 1) / p->chunk_rows;
+}
+
 /* For planning: the kernels whose blocks are largest, should the name be unknown. */
 static int64_t bytes(const fkm_plan *p)
 {
@@ -81,6 +99,10 @@ static int64_t bytes(const fkm_plan *p)
     total = fkm_add_sat(total, fkm_tiles_bytes(k, p->clusters, p->dims));
     int64_t each = fkm_assign_scratch_bytes(k, p->clusters, p->dims, p->dtype, p->top);
     total = fkm_add_sat(total, fkm_mul_sat(p->threads, each + (int64_t)sizeof(worker)));
+    if (keeps_rows(p, k))
+        total = fkm_add_sat(
+            total, fkm_mul_sat(chunk_count(p),
+                       sizeof(fkm_row_store) + fkm_row_store_bytes(k, p->chunk_rows, p->dims)));
     if (p->update)
         total = fkm_add_sat(fkm_add_sat(total, fkm_mul_sat(p->chunk_rows, sizeof(int32_t))),
             fkm_update_bytes(p->clusters, p->dims, p->chunk_rows, p->dtype, p->wide, p->threads));
@@ -94,12 +116,28 @@ static void close_backend(fkm_backend *b)
     for (int32_t i = 0; b->workers && i < b->plan.threads; i++)
         fkm_assign_scratch_close(&b->workers[i].scratch);
     fkm_free(b->workers);
+    for (int64_t i = 0; i < b->store_count; i++)
+        fkm_row_store_close(&b->stores[i]);
+    fkm_free(b->stores);
     fkm_update_close(&b->update);
     fkm_tiles_close(&b->tiles);
     fkm_free(b->centroids);
     fkm_free(b->old);
     fkm_pool_close(b->pool);
     fkm_free(b);
+}
+
+static fkm_status open_stores(fkm_backend *b, fkm_err *e)
+{
+    const fkm_plan *p = &b->plan;
+    int64_t n = chunk_count(p);
+    FKM_TRY(fkm_calloc(&b->stores, n, sizeof *b->stores, "rows laid out for screening", e));
+    for (int64_t i = 0; i < n; i++) {
+        int64_t rows = fkm_min_i64(p->chunk_rows, p->rows - i * p->chunk_rows);
+        FKM_TRY(fkm_row_store_open(&b->stores[i], b->kernels, rows, p->dims, e));
+        b->store_count = i + 1;
+    }
+    return FKM_OK;
 }
 
 static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
@@ -122,6 +160,8 @@ static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
     for (int32_t i = 0; i < p->threads; i++)
         FKM_GO(fkm_assign_scratch_open(
             &b->workers[i].scratch, b->kernels, p->clusters, p->dims, p->dtype, p->top, e));
+    if (keeps_rows(p, b->kernels))
+        FKM_GO(open_stores(b, e));
     if (p->update) {
         FKM_GO(fkm_alloc(&b->old, p->chunk_rows, sizeof *b->old, "labels", e));
         FKM_GO(fkm_update_open(&b->update, b->kernels, b->pool, p->clusters, p->dims, p->chunk_rows,
@@ -140,6 +180,8 @@ static void reset(fkm_backend *b)
     b->update.wide = false;
     b->pass = (fkm_pass_options){false, false};
     b->sums_hold = false;
+    for (int64_t i = 0; i < b->store_count; i++)
+        b->stores[i].frame = 0;
 }
 
 static fkm_status set_centroids(fkm_backend *b, const float *c, fkm_err *e)
@@ -206,6 +248,66 @@ static void run_chunk(
     fkm_pool_for(b->pool, (r->count + b->block_rows - 1) / b->block_rows, run_block, c);
 }
 
+static bool any_label(const int32_t *labels, int64_t count)
+{
+    int64_t i = 0;
+    while (i < count && labels[i] < 0)
+        i++;
+    return i < count;
+}
+
+/* Rows by label, in the order that the labels handed in give them; without labels as they come. */
+static void order_rows(fkm_backend *b, fkm_row_store *store, const int32_t *labels, int64_t count)
+{
+    store->strays = 0;
+    store->ordered = any_label(labels, count);
+    if (store->ordered)
+        fkm_update_order(&b->update, store->order, labels, count);
+    for (int64_t i = 0; i < count && !store->ordered; i++)
+        store->order[i] = (int32_t)i;
+}
+
+static void run_pack(void *arg, int64_t block, int index)
+{
+    const chunk *c = arg;
+    int64_t first = block * c->b->block_rows;
+    int32_t rows = (int32_t)fkm_min_i64(c->b->block_rows, c->job.count - first);
+    fkm_assign_pack(&c->job, &c->b->workers[index].scratch, first, rows);
+}
+
+/* The kept copy of this chunk, fit for use: packed in the frame of the centroids, and in label
+ * order unless too few rows have moved to be worth the packing. NULL: rows are not kept. */
+static fkm_row_store *ready_store(fkm_backend *b, const fkm_rows *r, const int32_t *labels)
+{
+    if (!b->stores)
+        return NULL;
+    fkm_row_store *store = &b->stores[r->row0 / b->plan.chunk_rows];
+    bool stray = !store->ordered || store->strays > r->count / STRAY_SHARE;
+    if (store->frame == b->tiles.frame && !(stray && any_label(labels, r->count)))
+        return store;
+    order_rows(b, store, labels, r->count);
+    store->frame = b->tiles.frame;
+    chunk c = {.b = b};
+    c.job = (fkm_assign_job){
+        .kernels = b->kernels,
+        .tiles = &b->tiles,
+        .dtype = b->plan.dtype,
+        .x = r->x,
+        .store = store,
+        .count = r->count,
+    };
+    fkm_pool_for(b->pool, (r->count + b->block_rows - 1) / b->block_rows, run_pack, &c);
+    return store;
+}
+
+static int64_t moved_so_far(const fkm_backend *b)
+{
+    int64_t moved = 0;
+    for (int32_t i = 0; i < b->plan.threads; i++)
+        moved += b->workers[i].scratch.counts.moved;
+    return moved;
+}
+
 static fkm_status feed(
     fkm_backend *b, const fkm_rows *r, int32_t *labels, double *distances, fkm_err *e)
 {
@@ -214,7 +316,11 @@ static fkm_status feed(
     bool change = b->pass.update && b->change;
     if (change)
         memcpy(b->old, labels, (size_t)r->count * sizeof *labels);
+    int64_t moved = moved_so_far(b);
+    c.job.store = ready_store(b, r, labels);
     run_chunk(&c, b, r, labels, distances);
+    if (c.job.store)
+        c.job.store->strays += moved_so_far(b) - moved;
     if (change)
         fkm_update_change(&b->update, r->x, b->old, labels, r->count);
     else if (b->pass.update)

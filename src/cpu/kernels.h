@@ -33,8 +33,8 @@ typedef struct fkm_kernels {
     void (*pack_tile)(void *out, float *residual, const float *c, int32_t dims);
 
     /* Scores `panels` panels of the block, from `panel` on, against tiles [begin, end) and reports
-     * every score that passes its row's threshold: fkm_block_suspect when low, else
-     * fkm_block_candidate. */
+     * every score that passes its row's threshold with fkm_block_candidate. Low kernels take the
+     * tiles of b->own first when begin is 0, and leave them out later. */
     void (*screen)(fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t,
         int32_t begin, int32_t end);
 

@@ -120,6 +120,21 @@ static void sort_rows(fkm_update *u, const int32_t *old, const int32_t *labels, 
     start[0] = 0;
 }
 
+void fkm_update_order(fkm_update *u, int32_t *order, const int32_t *labels, int64_t count)
+{
+    int64_t *start = u->start, next = 0;
+    memset(start, 0, ((size_t)u->clusters + 1) * sizeof *start);
+    for (int64_t i = 0; i < count; i++)
+        start[labels[i] < 0 ? u->clusters : labels[i]]++;
+    for (int32_t j = 0; j <= u->clusters; j++) {
+        int64_t n = start[j];
+        start[j] = next;
+        next += n;
+    }
+    for (int64_t i = 0; i < count; i++)
+        order[start[labels[i] < 0 ? u->clusters : labels[i]]++] = (int32_t)i;
+}
+
 typedef struct add_job {
     fkm_update *u;
     const char *x;
