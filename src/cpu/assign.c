@@ -3,6 +3,7 @@
 
 #include "../base/checked.h"
 #include "../base/mem.h"
+#include "bounds.h"
 
 #include <assert.h>
 #include <math.h>
@@ -58,7 +59,7 @@ int64_t fkm_assign_scratch_bytes(
     const fkm_kernels *k, int32_t clusters, int32_t dims, fkm_dtype dtype, int32_t top)
 {
     int64_t rows = fkm_assign_block_rows(k, dims);
-    int64_t per_row = 7 * (int64_t)sizeof(float) + FKM_OWN_TILES * (int64_t)sizeof(int32_t) +
+    int64_t per_row = 10 * (int64_t)sizeof(float) + FKM_OWN_TILES * (int64_t)sizeof(int32_t) +
                       FKM_CANDIDATES * (int64_t)(sizeof(int32_t) + sizeof(float)) +
                       (int64_t)fkm_panel_bytes(k, dims) / k->panel;
     if (dtype != FKM_F32 || k->low)
@@ -72,6 +73,9 @@ static fkm_status open_block(fkm_row_block *b, int64_t rows, int64_t panels, fkm
     static const char what[] = "assignment scratch";
     FKM_TRY(fkm_alloc(&b->slack, rows, sizeof(float), what, e));
     FKM_TRY(fkm_alloc(&b->floor, rows, sizeof(float), what, e));
+    FKM_TRY(fkm_alloc(&b->second, rows, sizeof(float), what, e));
+    FKM_TRY(fkm_alloc(&b->old_tile, rows, sizeof(int32_t), what, e));
+    FKM_TRY(fkm_alloc(&b->old_slot, rows, sizeof(int32_t), what, e));
     FKM_TRY(fkm_alloc(&b->count, rows, sizeof(int32_t), what, e));
     FKM_TRY(fkm_alloc(&b->position, rows * FKM_CANDIDATES, sizeof(int32_t), what, e));
     FKM_TRY(fkm_alloc(&b->upper, rows * FKM_CANDIDATES, sizeof(float), what, e));
@@ -111,6 +115,9 @@ void fkm_assign_scratch_close(fkm_assign_scratch *s)
     fkm_free(s->block.position);
     fkm_free(s->block.upper);
     fkm_free(s->block.own);
+    fkm_free(s->block.second);
+    fkm_free(s->block.old_tile);
+    fkm_free(s->block.old_slot);
     fkm_free(s->panels);
     fkm_free(s->norm);
     fkm_free(s->residual);
@@ -127,19 +134,7 @@ void fkm_assign_scratch_close(fkm_assign_scratch *s)
 /* Which row of the job is row r of a block that begins at `first`. */
 static int64_t row_index(const fkm_assign_job *job, int64_t first, int32_t r)
 {
-    return job->store ? job->store->order[first + r] : first + r;
-}
-
-/* The block's rows as float32, when they are needed all: in place, or widened into scratch. */
-static const float *block_rows(
-    const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows)
-{
-    int64_t at = first * job->tiles->dims;
-    if (job->dtype == FKM_F32)
-        return (const float *)job->x + at;
-    const char *x = (const char *)job->x + (size_t)at * fkm_dtype_size(job->dtype);
-    job->kernels->widen(s->rows, x, job->dtype, (int64_t)rows * job->tiles->dims);
-    return s->rows;
+    return job->store ? job->store->order[first + r] : job->list ? job->list[first + r] : first + r;
 }
 
 /* Row r of the block as float32: in place, or widened into its place in scratch. */
@@ -152,6 +147,32 @@ static const float *row_at(
     const char *x = (const char *)job->x + (size_t)at * fkm_dtype_size(job->dtype);
     job->kernels->widen(s->rows + r * dims, x, job->dtype, dims);
     return s->rows + r * dims;
+}
+
+/* Row r of the block as float32 in its place in scratch. */
+static void gather_row(const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t r)
+{
+    int64_t dims = job->tiles->dims;
+    const float *x = row_at(job, s, first, r);
+    if (x != s->rows + r * dims)
+        memcpy(s->rows + r * dims, x, (size_t)dims * sizeof *x);
+}
+
+/* The block's rows as float32, when they are needed all: in place, or widened into scratch. */
+static const float *block_rows(
+    const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows)
+{
+    int64_t at = first * job->tiles->dims;
+    if (job->list) {
+        for (int32_t r = 0; r < rows; r++)
+            gather_row(job, s, first, r);
+        return s->rows;
+    }
+    if (job->dtype == FKM_F32)
+        return (const float *)job->x + at;
+    const char *x = (const char *)job->x + (size_t)at * fkm_dtype_size(job->dtype);
+    job->kernels->widen(s->rows, x, job->dtype, (int64_t)rows * job->tiles->dims);
+    return s->rows;
 }
 
 /* An upper bound of |X~| from its float32 sum of squares (see screen.h). Not below FKM_NORM_MAX,
@@ -196,11 +217,8 @@ void fkm_assign_pack(const fkm_assign_job *job, fkm_assign_scratch *s, int64_t f
     int64_t dims = job->tiles->dims, panel_bytes = (int64_t)fkm_panel_bytes(k, job->tiles->dims);
     for (int32_t r = 0; r < rows; r += k->panel) {
         int32_t live = rows - r < k->panel ? rows - r : k->panel;
-        for (int32_t i = 0; i < live; i++) {
-            const float *x = row_at(job, s, first, r + i);
-            if (x != s->rows + (r + i) * dims)
-                memcpy(s->rows + (r + i) * dims, x, (size_t)dims * sizeof *x);
-        }
+        for (int32_t i = 0; i < live; i++)
+            gather_row(job, s, first, r + i);
         pack_panel(job, s, store->panels + (first + r) / k->panel * panel_bytes,
             store->norm + first + r, store->residual + first + r, s->rows + r * dims, live);
     }
@@ -240,6 +258,20 @@ static void list_own_tiles(
     }
 }
 
+/* For bounds: where each row's old centroid is, so that its score can be left out. */
+static void start_rivals(const fkm_assign_job *job, fkm_row_block *b, int64_t first, int32_t padded)
+{
+    const fkm_tiles *t = job->tiles;
+    b->rivals = job->upper != NULL;
+    for (int32_t r = 0; b->rivals && r < padded; r++) {
+        int32_t label = r < b->rows ? job->labels[row_index(job, first, r)] : -1;
+        int32_t p = label < 0 ? -1 : t->position[label];
+        b->second[r] = -FKM_HALF_PAD;
+        b->old_tile[r] = p < 0 ? -1 : p / t->tile;
+        b->old_slot[r] = p < 0 ? -1 : p % t->tile;
+    }
+}
+
 /* Points the block at its rows' panels (packing them, unless they are in a store) and sets floors.
  */
 static void start_block(
@@ -272,8 +304,10 @@ static void start_block(
         if (b->residual[r] < 0)
             b->floor[r] = -FKM_FLOOR_NONE; /* nothing reaches it */
         else if (!store)
-            b->floor[r] = warm_floor(job, b, r, x + (int64_t)r * t->dims, job->labels[first + r]);
+            b->floor[r] = warm_floor(
+                job, b, r, x + (int64_t)r * t->dims, job->labels[row_index(job, first, r)]);
     }
+    start_rivals(job, b, first, padded);
 }
 
 static void screen_block(const fkm_assign_job *job, fkm_assign_scratch *s)
@@ -404,6 +438,7 @@ static nearest decide(const fkm_assign_job *job, fkm_assign_scratch *s, int64_t 
 
 void fkm_assign_block(const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows)
 {
+    const fkm_row_block *b = &s->block;
     int32_t dims = job->tiles->dims;
     start_block(job, s, first, rows);
     screen_block(job, s);
@@ -413,6 +448,9 @@ void fkm_assign_block(const fkm_assign_job *job, fkm_assign_scratch *s, int64_t 
         s->counts.rows += best.label >= 0;
         s->counts.skipped += best.label < 0;
         s->counts.moved += best.label != job->labels[i];
+        if (job->upper)
+            fkm_bounds_set(
+                &job->upper[i], &job->lower[i], b, r, dims, best.label == job->labels[i]);
         job->labels[i] = best.label;
         if (!job->distances)
             continue;

@@ -29,6 +29,9 @@ typedef struct fkm_assign_job {
     fkm_dtype dtype;
     const void *x;        /* [count][dims] of dtype */
     fkm_row_store *store; /* NULL: rows are packed as they come */
+    const int32_t *list;  /* [count]: which rows, when not all; x, labels, distances and bounds are
+                             those of the whole chunk. NULL: rows [0, count). Not with a store */
+    float *upper, *lower; /* bounds to fill, see bounds.h; NULL: not wanted. Low kernels only */
     int64_t count;
     int32_t *labels;   /* [count]; see fkm_backend_ops.feed */
     double *distances; /* [count] or NULL */

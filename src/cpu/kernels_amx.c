@@ -144,6 +144,19 @@ report(fkm_row_block *b, const fkm_tiles *t, const scores *s, int h, __m512 top,
     }
 }
 
+/* Upper bounds of the scores of all centroids in a tile but, in some lanes, the row's old one. */
+static __m512 rivals(const fkm_row_block *b, const scores *s, int h, __m512 top, __mmask16 old)
+{
+    const __m512i slot = _mm512_load_si512(b->old_slot + s->panel * PANEL + 16 * h);
+    const float(*of)[16] = s->of[h][0];
+    __m512 others = _mm512_set1_ps(-FKM_HALF_PAD);
+    for (int j = 0; j < TILE; j++) {
+        __mmask16 other = _mm512_cmpneq_epi32_mask(slot, _mm512_set1_epi32(j));
+        others = _mm512_mask_max_ps(others, other, others, _mm512_load_ps(of[j]));
+    }
+    return _mm512_mask_blend_ps(old, top, others);
+}
+
 static inline void finish(fkm_row_block *b, const fkm_tiles *t, const scores *s)
 {
     const __m512 slope = _mm512_set1_ps(t->tile_slope[s->tile]);
@@ -161,6 +174,14 @@ static inline void finish(fkm_row_block *b, const fkm_tiles *t, const scores *s)
         __m512 margin = _mm512_add_ps(_mm512_load_ps(b->slack + row), offset);
         margin = _mm512_fmadd_ps(_mm512_load_ps(b->norm + row), slope, margin);
         margin = _mm512_fmadd_ps(_mm512_load_ps(b->residual + row), residual, margin);
+        if (b->rivals) {
+            __m512i tile = _mm512_load_si512(b->old_tile + row);
+            __mmask16 old = _mm512_cmpeq_epi32_mask(tile, _mm512_set1_epi32(s->tile));
+            __m512 others = old ? rivals(b, s, h, top, old) : top;
+            __m512 second = _mm512_load_ps(b->second + row);
+            second = _mm512_max_ps(second, _mm512_add_ps(others, margin));
+            _mm512_store_ps(b->second + row, second);
+        }
         __m512 limit = _mm512_sub_ps(_mm512_load_ps(b->floor + row), margin);
         if (_mm512_cmp_ps_mask(top, limit, _CMP_GE_OQ))
             report(b, t, s, h, top, margin);

@@ -118,6 +118,9 @@ typedef struct fkm_row_block {
     int32_t *position; /* [rows][FKM_CANDIDATES] */
     float *upper;      /* [rows][FKM_CANDIDATES]: S + m */
     int32_t *own;      /* [panels][FKM_OWN_TILES]: -1: none. Low kernels screen them first */
+    bool rivals;       /* collect `second`; low kernels only */
+    float *second;     /* [rows]: no centroid but the row's old one has a true score above this */
+    int32_t *old_tile, *old_slot; /* [rows]: where its old centroid is; -1: it had none */
 } fkm_row_block;
 
 /* A score that passed its row's threshold: raises the floor, keeps the candidate if it still

@@ -352,10 +352,11 @@ double fkm_update_inertia(fkm_update *u, const float *c)
     return fkm_exact_round(&total);
 }
 
-double fkm_update_move(const fkm_update *u, float *c)
+double fkm_update_move(const fkm_update *u, float *c, double *shift)
 {
     double largest = 0;
     for (int32_t j = 0; j < u->clusters; j++) {
+        shift[j] = 0;
         if (u->count[j] == 0)
             continue;
         double n = (double)u->count[j], square = 0;
@@ -365,11 +366,12 @@ double fkm_update_move(const fkm_update *u, float *c)
             double s =
                 u->wide ? (double)((const fkm_i128 *)sum)[t] : (double)((const int64_t *)sum)[t];
             float mean = (float)ldexp(s / n, -u->exponent);
-            double shift = (double)mean - (double)row[t];
-            square += shift * shift;
+            double moved = (double)mean - (double)row[t];
+            square += moved * moved;
             row[t] = mean;
         }
-        largest = fmax(largest, square);
+        shift[j] = sqrt(square);
+        largest = fmax(largest, shift[j]);
     }
-    return sqrt(largest);
+    return largest;
 }

@@ -61,7 +61,8 @@ void fkm_update_change(
 /* The inertia against centroids c: [clusters][dims]; see base/inertia.h. */
 double fkm_update_inertia(fkm_update *u, const float *c);
 
-/* c: the mean of each cluster that has rows, in place; returns the largest movement. */
-double fkm_update_move(const fkm_update *u, float *c);
+/* c: the mean of each cluster that has rows, in place; shift: [clusters], how far each has moved.
+ * Returns the largest. */
+double fkm_update_move(const fkm_update *u, float *c, double *shift);
 
 #endif
