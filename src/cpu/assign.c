@@ -4,6 +4,7 @@
 #include "../base/checked.h"
 #include "../base/mem.h"
 #include "bounds.h"
+#include "head.h"
 
 #include <assert.h>
 #include <math.h>
@@ -26,7 +27,7 @@ int64_t fkm_row_store_bytes(const fkm_kernels *k, int64_t rows, int32_t dims)
 {
     int64_t padded = fkm_round_up(rows, k->panel);
     int64_t panels = fkm_mul_sat(padded / k->panel, (int64_t)fkm_panel_bytes(k, dims));
-    return fkm_add_sat(panels, fkm_mul_sat(padded, sizeof(int32_t) + 2 * sizeof(float)));
+    return fkm_add_sat(panels, fkm_mul_sat(padded, sizeof(int32_t) + 3 * sizeof(float)));
 }
 
 fkm_status fkm_row_store_open(
@@ -40,6 +41,7 @@ fkm_status fkm_row_store_open(
     FKM_GO(fkm_alloc(&s->order, padded, sizeof *s->order, what, e));
     FKM_GO(fkm_alloc(&s->norm, padded, sizeof *s->norm, what, e));
     FKM_GO(fkm_alloc(&s->residual, padded, sizeof *s->residual, what, e));
+    FKM_GO(fkm_alloc(&s->tail, padded, sizeof *s->tail, what, e));
     return FKM_OK;
 out:
     fkm_row_store_close(s);
@@ -52,6 +54,7 @@ void fkm_row_store_close(fkm_row_store *s)
     fkm_free(s->order);
     fkm_free(s->norm);
     fkm_free(s->residual);
+    fkm_free(s->tail);
     memset(s, 0, sizeof *s);
 }
 
@@ -59,13 +62,14 @@ int64_t fkm_assign_scratch_bytes(
     const fkm_kernels *k, int32_t clusters, int32_t dims, fkm_dtype dtype, int32_t top)
 {
     int64_t rows = fkm_assign_block_rows(k, dims);
-    int64_t per_row = 10 * (int64_t)sizeof(float) + FKM_OWN_TILES * (int64_t)sizeof(int32_t) +
+    int64_t per_row = 11 * (int64_t)sizeof(float) + FKM_OWN_TILES * (int64_t)sizeof(int32_t) +
                       FKM_CANDIDATES * (int64_t)(sizeof(int32_t) + sizeof(float)) +
                       (int64_t)fkm_panel_bytes(k, dims) / k->panel;
     if (dtype != FKM_F32 || k->low)
         per_row += 4 * (int64_t)dims;
+    int64_t turning = fkm_head_suits(k, dims) ? 4 * (2 * (int64_t)k->panel + 1) * dims : 0;
     int64_t nearest = top > 1 ? 2 * (int64_t)sizeof(float) * clusters + 4 * (int64_t)top : 0;
-    return rows * per_row + nearest + 4096;
+    return rows * per_row + turning + nearest + 4096;
 }
 
 static fkm_status open_block(fkm_row_block *b, int64_t rows, int64_t panels, fkm_err *e)
@@ -94,6 +98,12 @@ fkm_status fkm_assign_scratch_open(fkm_assign_scratch *s, const fkm_kernels *k, 
     FKM_GO(fkm_alloc(&s->norm, rows, sizeof(float), what, e));
     FKM_GO(fkm_alloc(&s->residual, rows, sizeof(float), what, e));
     FKM_GO(fkm_alloc(&s->square, rows, sizeof(float), what, e));
+    FKM_GO(fkm_calloc(&s->tail, rows, sizeof(float), what, e));
+    if (fkm_head_suits(k, dims)) {
+        FKM_GO(fkm_alloc(&s->framed, (int64_t)k->panel * dims, sizeof(float), what, e));
+        FKM_GO(fkm_alloc(&s->turned, (int64_t)k->panel * dims, sizeof(float), what, e));
+        FKM_GO(fkm_calloc(&s->zero, dims, sizeof(float), what, e));
+    }
     if (dtype != FKM_F32 || k->low)
         FKM_GO(fkm_alloc(&s->rows, rows * dims, sizeof(float), what, e));
     if (top > 1) {
@@ -122,6 +132,10 @@ void fkm_assign_scratch_close(fkm_assign_scratch *s)
     fkm_free(s->norm);
     fkm_free(s->residual);
     fkm_free(s->square);
+    fkm_free(s->tail);
+    fkm_free(s->framed);
+    fkm_free(s->turned);
+    fkm_free(s->zero);
     fkm_free(s->rows);
     fkm_free(s->lower);
     fkm_free(s->upper);
@@ -194,19 +208,64 @@ static bool screenable(float norm)
     return norm < FKM_NORM_MAX;
 }
 
-/* Packs one panel of rows x: [live][dims]. residual is negative where the row cannot be screened.
- */
-static void pack_panel(const fkm_assign_job *job, fkm_assign_scratch *s, char *panel, float *norm,
-    float *residual, const float *x, int32_t live)
+/* An upper bound of the length beyond the head, see head.h: `bound` is that of the whole row. */
+static float tail_bound(const fkm_tiles *t, float bound, float square)
+{
+    double error = fkm_turn_error(t->screened, t->dims) * bound;
+    double head = fmax(0, sqrt(square) * (1 - (t->screened + 8) * 0x1p-24) - error);
+    double rest = (double)bound * bound - head * head * (1 - t->gram);
+    return (float)(sqrt(fmax(0, rest)) * (1 + 0x1p-20)) + FKM_NORM_TINY;
+}
+
+/* A panel's rows, of which `at` says where they go. */
+typedef struct panel_rows {
+    char *panel;
+    float *norm, *residual, *tail; /* residual is negative where the row cannot be screened */
+} panel_rows;
+
+/* Packs the heads of one panel of rows x: [live][dims]. */
+static void pack_heads(const fkm_assign_job *job, fkm_assign_scratch *s, const panel_rows *at,
+    const float *x, int32_t live)
 {
     const fkm_kernels *k = job->kernels;
     const fkm_tiles *t = job->tiles;
-    k->pack(panel, s->square, residual, x, live, t->dims, t->shift, t->scale);
+    const double error = fkm_turn_error(t->screened, t->dims);
+    for (int32_t r = 0; r < live; r++) {
+        float *v = s->framed + (int64_t)r * t->dims;
+        for (int32_t d = 0; d < t->dims; d++)
+            v[d] = x[(int64_t)r * t->dims + d] * t->scale - t->shift[d];
+        at->norm[r] = norm_bound(k->dot(v, s->zero, 1, v, t->dims), t->dims);
+    }
+    k->rotate(s->turned, s->framed, live, t->dims, t->axes, t->screened);
+    k->pack(at->panel, s->square, at->residual, s->turned, live, t->screened, s->zero, 1);
+    for (int32_t r = 0; r < k->panel; r++) {
+        float bound = r < live ? at->norm[r] : 0;
+        bool good = r < live && screenable(bound);
+        at->norm[r] = good ? bound : 0;
+        at->tail[r] = good ? tail_bound(t, bound, s->square[r]) : 0;
+        at->residual[r] = !good ? -1
+                                : residual_bound(at->residual[r], bound, t->dims) +
+                                      (float)(error * bound * (1 + 0x1p-20));
+    }
+}
+
+/* Packs one panel of rows x: [live][dims]. */
+static void pack_panel(const fkm_assign_job *job, fkm_assign_scratch *s, const panel_rows *at,
+    const float *x, int32_t live)
+{
+    const fkm_kernels *k = job->kernels;
+    const fkm_tiles *t = job->tiles;
+    if (t->axes) {
+        pack_heads(job, s, at, x, live);
+        return;
+    }
+    k->pack(at->panel, s->square, at->residual, x, live, t->dims, t->shift, t->scale);
     for (int32_t r = 0; r < k->panel; r++) {
         float bound = norm_bound(s->square[r], t->dims);
         bool good = r < live && screenable(bound);
-        norm[r] = good ? bound : 0;
-        residual[r] = !good ? -1 : k->low ? residual_bound(residual[r], bound, t->dims) : 0;
+        at->norm[r] = good ? bound : 0;
+        at->tail[r] = 0;
+        at->residual[r] = !good ? -1 : k->low ? residual_bound(at->residual[r], bound, t->dims) : 0;
     }
 }
 
@@ -214,13 +273,19 @@ void fkm_assign_pack(const fkm_assign_job *job, fkm_assign_scratch *s, int64_t f
 {
     const fkm_kernels *k = job->kernels;
     fkm_row_store *store = job->store;
-    int64_t dims = job->tiles->dims, panel_bytes = (int64_t)fkm_panel_bytes(k, job->tiles->dims);
+    int64_t dims = job->tiles->dims,
+            panel_bytes = (int64_t)fkm_panel_bytes(k, job->tiles->screened);
     for (int32_t r = 0; r < rows; r += k->panel) {
         int32_t live = rows - r < k->panel ? rows - r : k->panel;
         for (int32_t i = 0; i < live; i++)
             gather_row(job, s, first, r + i);
-        pack_panel(job, s, store->panels + (first + r) / k->panel * panel_bytes,
-            store->norm + first + r, store->residual + first + r, s->rows + r * dims, live);
+        panel_rows at = {
+            .panel = store->panels + (first + r) / k->panel * panel_bytes,
+            .norm = store->norm + first + r,
+            .residual = store->residual + first + r,
+            .tail = store->tail + first + r,
+        };
+        pack_panel(job, s, &at, s->rows + r * dims, live);
     }
 }
 
@@ -281,21 +346,23 @@ static void start_block(
     const fkm_tiles *t = job->tiles;
     fkm_row_store *store = job->store;
     fkm_row_block *b = &s->block;
-    int64_t panel_bytes = (int64_t)fkm_panel_bytes(k, t->dims);
+    int64_t panel_bytes = (int64_t)fkm_panel_bytes(k, t->screened);
     int32_t padded = (int32_t)fkm_round_up(rows, k->panel);
     const float *x = store ? NULL : block_rows(job, s, first, rows);
     b->rows = rows;
     b->panels = store ? store->panels + first / k->panel * panel_bytes : s->panels;
     b->norm = store ? store->norm + first : s->norm;
     b->residual = store ? store->residual + first : s->residual;
+    b->tail = store ? store->tail + first : s->tail;
     memset(b->own, -1, (size_t)(padded / k->panel * FKM_OWN_TILES) * sizeof *b->own);
     for (int32_t r = 0; r < padded; r += k->panel) {
         int32_t live = rows - r < k->panel ? rows - r : k->panel;
+        panel_rows at = {
+            b->panels + r / k->panel * panel_bytes, b->norm + r, b->residual + r, b->tail + r};
         if (store)
             list_own_tiles(job, b, first, r, r + live);
         else
-            pack_panel(job, s, b->panels + r / k->panel * panel_bytes, b->norm + r, b->residual + r,
-                x + (int64_t)r * t->dims, live);
+            pack_panel(job, s, &at, x + (int64_t)r * t->dims, live);
     }
     for (int32_t r = 0; r < padded; r++) {
         b->count[r] = 0;

@@ -12,7 +12,8 @@ typedef struct fkm_row_store {
     int64_t strays; /* labels that have changed since */
     int32_t *order; /* [rows rounded up to panels]: which row of the chunk */
     char *panels;
-    float *norm;     /* see fkm_row_block */
+    float *norm; /* see fkm_row_block */
+    float *tail;
     float *residual; /* negative: the row cannot be screened */
 } fkm_row_store;
 
@@ -47,9 +48,11 @@ typedef struct fkm_assign_scratch {
     fkm_row_block block;
     float *rows;  /* [block_rows][dims]: rows widened or gathered; NULL when neither is needed */
     char *panels; /* of a block that is packed as it comes */
-    float *norm, *residual, *square; /* [block_rows] */
-    float *lower, *upper;            /* [clusters], for fkm_assign_nearest; NULL when top is 1 */
-    float *heap;                     /* [top] */
+    float *norm, *residual, *tail, *square; /* [block_rows] */
+    float *framed, *turned; /* [panel][dims]: a panel's rows in the frame, and their heads */
+    float *zero;            /* [dims] */
+    float *lower, *upper;   /* [clusters], for fkm_assign_nearest; NULL when top is 1 */
+    float *heap;            /* [top] */
     fkm_assign_counts counts;
 } fkm_assign_scratch;
 

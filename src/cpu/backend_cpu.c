@@ -3,10 +3,12 @@
 #include "backend_cpu.h"
 
 #include "../base/checked.h"
+#include "../base/log.h"
 #include "../base/mem.h"
 #include "../base/pool.h"
 #include "assign.h"
 #include "bounds.h"
+#include "head.h"
 #include "kernels.h"
 #include "update.h"
 
@@ -15,8 +17,12 @@
 
 /* A chunk is laid out anew when more than 1 / STRAY_SHARE of its rows have moved, and its rows are
  * packed one by one when bounds leave fewer than 1 / LIST_SHARE of them. */
+#define LEAST_RESCANS                                                                              \
+    50 /* a head that sends more than 1 / this of the rows to a rescan is given up */
 #define STRAY_SHARE 8
+#define STRAY_SHARE_TURNED 2
 #define LIST_SHARE 2
+#define LIST_SHARE_TURNED 16 /* with a head, packing is dearer and screening cheaper */
 
 /* One worker's scratch, on cache lines of its own. */
 typedef struct worker {
@@ -36,6 +42,7 @@ struct fkm_backend {
     fkm_row_store *stores; /* [store_count], one a chunk: kept copies of rows; NULL: none */
     int64_t store_count;
     fkm_bounds bounds; /* open when rows are kept */
+    fkm_head head;     /* open when rows are kept and have dims to spare */
     int32_t *list;     /* [chunk_rows]: rows that bounds do not spare */
     double *shift;     /* [clusters] */
     fkm_pass_options pass;
@@ -110,6 +117,7 @@ static int64_t bytes(const fkm_plan *p)
             fkm_row_store_bytes(k, p->chunk_rows, p->dims) + (int64_t)sizeof(fkm_row_store);
         total = fkm_add_sat(total, fkm_mul_sat(chunk_count(p), store));
         total = fkm_add_sat(total, fkm_bounds_bytes(p->rows, p->clusters));
+        total = fkm_add_sat(total, fkm_head_suits(k, p->dims) ? fkm_head_bytes(p->dims) : 0);
         total = fkm_add_sat(total, fkm_mul_sat(p->chunk_rows, sizeof(int32_t)));
     }
     if (p->update)
@@ -130,6 +138,7 @@ static void close_backend(fkm_backend *b)
         fkm_row_store_close(&b->stores[i]);
     fkm_free(b->stores);
     fkm_bounds_close(&b->bounds);
+    fkm_head_close(&b->head);
     fkm_free(b->list);
     fkm_free(b->shift);
     fkm_update_close(&b->update);
@@ -145,6 +154,8 @@ static fkm_status open_stores(fkm_backend *b, fkm_err *e)
     const fkm_plan *p = &b->plan;
     int64_t n = chunk_count(p);
     FKM_TRY(fkm_bounds_open(&b->bounds, p->rows, p->clusters, e));
+    if (fkm_head_suits(b->kernels, p->dims))
+        FKM_TRY(fkm_head_open(&b->head, p->dims, e));
     FKM_TRY(fkm_alloc(&b->list, p->chunk_rows, sizeof *b->list, "rows to look at", e));
     FKM_TRY(fkm_calloc(&b->stores, n, sizeof *b->stores, "rows laid out for screening", e));
     for (int64_t i = 0; i < n; i++) {
@@ -200,6 +211,8 @@ static void reset(fkm_backend *b)
         b->stores[i].frame = 0;
     b->bounds.valid = false;
     b->bounds.pause = 0;
+    b->head.decided = false;
+    fkm_tiles_turn(&b->tiles, NULL, 0, 0);
 }
 
 static fkm_status set_centroids(fkm_backend *b, const float *c, fkm_err *e)
@@ -303,7 +316,8 @@ static fkm_row_store *ready_store(fkm_backend *b, const fkm_rows *r, const int32
     if (!b->stores)
         return NULL;
     fkm_row_store *store = &b->stores[r->row0 / b->plan.chunk_rows];
-    bool stray = !store->ordered || store->strays > r->count / STRAY_SHARE;
+    int64_t most = r->count / (b->tiles.axes ? STRAY_SHARE_TURNED : STRAY_SHARE);
+    bool stray = !store->ordered || store->strays > most;
     if (store->frame == b->tiles.frame && !(stray && any_label(labels, r->count)))
         return store;
     order_rows(b, store, labels, r->count);
@@ -329,6 +343,21 @@ static int64_t moved_so_far(const fkm_backend *b)
     return moved;
 }
 
+/* In the second pass, when clusters have some shape, and rows are laid out anew in any case. */
+static void decide_head(fkm_backend *b, const fkm_rows *r, int32_t *labels)
+{
+    fkm_assign_job job = {
+        .kernels = b->kernels,
+        .tiles = &b->tiles,
+        .centroids = b->centroids,
+        .dtype = b->plan.dtype,
+        .x = r->x,
+        .count = r->count,
+        .labels = labels,
+    };
+    fkm_head_decide(&b->head, &b->tiles, &job, b->plan.rows, &b->workers[0].scratch);
+}
+
 /* Labels the rows of a chunk: by the kept copy, or, when bounds spare most of them, by packing the
  * others as they are. */
 static void search(chunk *c, fkm_backend *b, const fkm_rows *r, int32_t *labels, double *distances)
@@ -341,7 +370,9 @@ static void search(chunk *c, fkm_backend *b, const fkm_rows *r, int32_t *labels,
         c->job.lower = b->bounds.lower + r->row0;
         n = fkm_bounds_list(&b->bounds, b->list, r->row0, labels, r->count);
     }
-    if (n < r->count / LIST_SHARE && !distances) {
+    if (b->head.axes && !b->head.decided && any_label(labels, r->count))
+        decide_head(b, r, labels);
+    if (n < r->count / (b->tiles.axes ? LIST_SHARE_TURNED : LIST_SHARE) && !distances) {
         c->job.list = b->list;
         rows.count = n;
         b->spared += r->count - n;
@@ -383,6 +414,11 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
         out->in_doubt += c->in_doubt;
         out->candidates += c->candidates;
         out->rescans += c->rescans;
+    }
+    if (b->tiles.axes && out->rescans > out->rows / LEAST_RESCANS) {
+        fkm_verbose("head screening left too many candidates: all dims again");
+        fkm_tiles_turn(&b->tiles, NULL, 0, 0);
+        fkm_tiles_set(&b->tiles, b->centroids, 1);
     }
     if (b->pass.update) {
         for (int32_t j = 0; j < b->plan.clusters; j++)

@@ -38,6 +38,11 @@ typedef struct fkm_kernels {
     void (*screen)(fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t,
         int32_t begin, int32_t end);
 
+    /* Low kernels: out[r][h] = sum over t of x[r][t] axes[h][t], within FKM_DOT_CHAIN(dims)
+     * roundings. x: [rows][dims]; axes: [heads][dims]; out: [rows][heads]. */
+    void (*rotate)(
+        float *out, const float *x, int32_t rows, int32_t dims, const float *axes, int32_t heads);
+
     /* sum over t of (x[t] * scale - shift[t]) * c[t]: any order of summation whose longest chain of
      * roundings is within FKM_DOT_CHAIN(dims). */
     float (*dot)(const float *x, const float *shift, float scale, const float *c, int32_t dims);

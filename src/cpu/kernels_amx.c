@@ -162,6 +162,7 @@ static inline void finish(fkm_row_block *b, const fkm_tiles *t, const scores *s)
     const __m512 slope = _mm512_set1_ps(t->tile_slope[s->tile]);
     const __m512 residual = _mm512_set1_ps(t->tile_residual[s->tile]);
     const __m512 offset = _mm512_set1_ps(t->tile_offset[s->tile]);
+    const __m512 tail = _mm512_set1_ps(t->tile_tail[s->tile]);
     for (int h = 0; h < 2; h++) {
         const float(*of)[16] = s->of[h][0];
         __m512 top0 = _mm512_load_ps(of[0]), top1 = _mm512_load_ps(of[1]);
@@ -174,6 +175,7 @@ static inline void finish(fkm_row_block *b, const fkm_tiles *t, const scores *s)
         __m512 margin = _mm512_add_ps(_mm512_load_ps(b->slack + row), offset);
         margin = _mm512_fmadd_ps(_mm512_load_ps(b->norm + row), slope, margin);
         margin = _mm512_fmadd_ps(_mm512_load_ps(b->residual + row), residual, margin);
+        margin = _mm512_fmadd_ps(_mm512_load_ps(b->tail + row), tail, margin);
         if (b->rivals) {
             __m512i tile = _mm512_load_si512(b->old_tile + row);
             __mmask16 old = _mm512_cmpeq_epi32_mask(tile, _mm512_set1_epi32(s->tile));
@@ -232,7 +234,7 @@ typedef struct products {
 static inline void step(
     products *q, fkm_row_block *b, const fkm_tiles *t, int32_t panel, int32_t tile)
 {
-    const int32_t steps = (t->dims + STEP - 1) / STEP;
+    const int32_t steps = (t->screened + STEP - 1) / STEP;
     scores *s = &q->buffer[q->turn];
     s->panel = panel;
     s->tile = tile;
@@ -257,7 +259,7 @@ static inline bool is_own(const int32_t *own, int32_t tile)
 static void screen(
     fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t, int32_t begin, int32_t end)
 {
-    const size_t panel_bytes = (size_t)((t->dims + STEP - 1) / STEP) * 2 * PART;
+    const size_t panel_bytes = (size_t)((t->screened + STEP - 1) / STEP) * 2 * PART;
     const int32_t fit = (int32_t)(GROUP_BYTES / panel_bytes), group = fit > 0 ? fit : 1;
     products q;
     q.turn = q.waiting = 0;
@@ -276,6 +278,47 @@ static void screen(
     if (q.waiting)
         finish(b, t, &q.buffer[q.turn ^ 1]);
     _tile_release();
+}
+
+/* Products of `rows` <= 6 rows with `heads` <= 4 axes: 24 sums in registers. */
+static inline void rotate_block(float *out, int64_t stride, const float *x, int rows, int32_t dims,
+    const float *axes, int heads)
+{
+    __m512 sum[6][4];
+    for (int r = 0; r < 6; r++)
+        for (int h = 0; h < 4; h++)
+            sum[r][h] = _mm512_setzero_ps();
+    for (int32_t t = 0; t < dims; t += 16) {
+        const __mmask16 m = first_lanes(dims - t);
+        __m512 a[4];
+        for (int h = 0; h < heads; h++)
+            a[h] = _mm512_maskz_loadu_ps(m, axes + (int64_t)h * dims + t);
+        for (int r = 0; r < rows; r++) {
+            const __m512 v = _mm512_maskz_loadu_ps(m, x + (int64_t)r * dims + t);
+            for (int h = 0; h < heads; h++)
+                sum[r][h] = _mm512_fmadd_ps(v, a[h], sum[r][h]);
+        }
+    }
+    for (int r = 0; r < rows; r++)
+        for (int h = 0; h < heads; h++)
+            out[r * stride + h] = _mm512_reduce_add_ps(sum[r][h]);
+}
+
+static void rotate(
+    float *out, const float *x, int32_t rows, int32_t dims, const float *axes, int32_t heads)
+{
+    for (int32_t r = 0; r < rows; r += 6) {
+        int nr = rows - r < 6 ? rows - r : 6;
+        for (int32_t h = 0; h < heads; h += 4) {
+            int nh = heads - h < 4 ? heads - h : 4;
+            float *to = out + (int64_t)r * heads + h;
+            const float *from = x + (int64_t)r * dims, *a = axes + (int64_t)h * dims;
+            if (nr == 6 && nh == 4)
+                rotate_block(to, heads, from, 6, dims, a, 4);
+            else
+                rotate_block(to, heads, from, nr, dims, a, nh);
+        }
+    }
 }
 
 static void widen(float *out, const void *x, fkm_dtype t, int64_t n)
@@ -309,6 +352,7 @@ const fkm_kernels fkm_kernels_amx_bf16 = {
     .pack = pack,
     .pack_tile = pack_tile,
     .screen = screen,
+    .rotate = rotate,
     .dot = dot,
     .canonical = canonical,
     .add_row = add_row,

@@ -25,12 +25,12 @@ int64_t fkm_tiles_bytes(const fkm_kernels *k, int32_t clusters, int32_t dims)
     int64_t count = (clusters + (int64_t)k->tile - 1) / k->tile, padded = count * k->tile;
     int64_t rows = fkm_mul_sat(padded, (int64_t)sizeof(float) * dims);
     int64_t packed = fkm_mul_sat(count, (int64_t)fkm_tile_bytes(k, dims));
-    int64_t flat = 6 * sizeof(float) + 2 * sizeof(int32_t) + sizeof(double);
+    int64_t flat = 7 * sizeof(float) + 2 * sizeof(int32_t) + 2 * sizeof(double);
     if (k->low)
         flat += START_WIDTH * (int64_t)sizeof(float);
     int64_t total = fkm_add_sat(fkm_add_sat(rows, packed), fkm_mul_sat(padded, flat));
-    return fkm_add_sat(
-        total, count * 3 * (int64_t)sizeof(float) + (int64_t)sizeof(float) * dims + 4096);
+    return fkm_add_sat(total,
+        count * 4 * (int64_t)sizeof(float) + (int64_t)sizeof(float) * dims * (1 + k->tile) + 4096);
 }
 
 fkm_status fkm_tiles_open(
@@ -45,6 +45,7 @@ fkm_status fkm_tiles_open(
     t->tile = k->tile;
     t->count = (int32_t)(fkm_round_up(clusters, k->tile) / k->tile);
     t->tile_bytes = fkm_tile_bytes(k, dims);
+    t->screened = dims;
     int64_t n = positions(t), nd;
     if (!fkm_mul_i64(&nd, n, dims))
         return fkm_fail(e, FKM_ENOMEM, "%d clusters of %d dims are too large", clusters, dims);
@@ -55,6 +56,11 @@ fkm_status fkm_tiles_open(
     FKM_GO(fkm_alloc(&t->slope, n, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->residual, n, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->offset, n, sizeof(float), margins, e));
+    FKM_GO(fkm_calloc(&t->tail, n, sizeof(float), margins, e));
+    FKM_GO(fkm_calloc(&t->tile_tail, t->count, sizeof(float), margins, e));
+    FKM_GO(fkm_alloc(&t->norm2, clusters, sizeof(double), "centroid norms", e));
+    if (k->low)
+        FKM_GO(fkm_alloc(&t->turned, (int64_t)k->tile * dims, sizeof(float), "a tile", e));
     FKM_GO(fkm_alloc(&t->fine_slope, n, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->fine_offset, n, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->tile_slope, t->count, sizeof(float), margins, e));
@@ -80,6 +86,10 @@ void fkm_tiles_close(fkm_tiles *t)
     fkm_free(t->slope);
     fkm_free(t->residual);
     fkm_free(t->offset);
+    fkm_free(t->tail);
+    fkm_free(t->tile_tail);
+    fkm_free(t->norm2);
+    fkm_free(t->turned);
     fkm_free(t->fine_slope);
     fkm_free(t->fine_offset);
     fkm_free(t->tile_slope);
@@ -137,8 +147,7 @@ static int compare_keys(const void *a, const void *b, void *keys)
     return (i > j) - (i < j);
 }
 
-/* Positions by increasing norm, so that the margins within a tile are alike. */
-static void sort_by_norm(fkm_tiles *t, const float *c)
+static void measure_norms(fkm_tiles *t, const float *c)
 {
     for (int32_t j = 0; j < t->clusters; j++) {
         double sum = 0;
@@ -146,9 +155,31 @@ static void sort_by_norm(fkm_tiles *t, const float *c)
             double v = (double)c[(int64_t)j * t->dims + d] * t->scale - t->shift[d];
             sum += v * v;
         }
-        t->order_key[j] = sum;
-        t->index[j] = j;
+        t->norm2[j] = sum;
     }
+}
+
+/* What the margins depend on most: the norm, or with a head the length beyond it. */
+static void choose_keys(fkm_tiles *t, const float *c)
+{
+    for (int32_t j = 0; j < t->clusters; j++) {
+        t->order_key[j] = t->norm2[j];
+        if (!t->axes)
+            continue;
+        float *row = t->turned, *head = t->rows; /* rows are filled later */
+        for (int32_t d = 0; d < t->dims; d++)
+            row[d] = c[(int64_t)j * t->dims + d] * t->scale - t->shift[d];
+        t->kernels->rotate(head, row, 1, t->dims, t->axes, t->screened);
+        for (int32_t h = 0; h < t->screened; h++)
+            t->order_key[j] -= (double)head[h] * head[h];
+    }
+}
+
+/* Positions by increasing key, so that the margins within a tile are alike. */
+static void sort_by_key(fkm_tiles *t)
+{
+    for (int32_t j = 0; j < t->clusters; j++)
+        t->index[j] = j;
     qsort_r(t->index, (size_t)t->clusters, sizeof t->index[0], compare_keys, t->order_key);
     for (int64_t p = 0; p < positions(t); p++) {
         if (p < t->clusters)
@@ -176,28 +207,49 @@ static void set_fine_margins(fkm_tiles *t, double factor)
         t->fine_slope[p] = t->fine_offset[p] = 0;
         if (p >= t->clusters)
             continue;
-        double nc = sqrt(t->order_key[t->index[p]]) * (1 + 0x1p-20);
+        double nc = sqrt(t->norm2[t->index[p]]) * (1 + 0x1p-20);
         t->fine_slope[p] = (float)((a + 2 * kappa) * nc * f) + FKM_TINY;
         t->fine_offset[p] = (float)((a * t->half[p] + kappa * nc * nc) * f) + FKM_TINY;
     }
 }
 
-/* Margins of m(i, j). On entry residual holds |C~ - C^|^2, when low. */
+double fkm_turn_error(int32_t screened, int32_t dims)
+{
+    double chain = FKM_DOT_CHAIN(dims);
+    return chain * U / (1 - chain * U) * sqrt(screened) * HIGHER_ORDER;
+}
+
+/* Length beyond the head of a vector of length `norm` (rounded up), whose computed head has length
+ * `head`; see head.h. */
+static double tail_of(const fkm_tiles *t, double norm, double head)
+{
+    double least = fmax(0, head - fkm_turn_error(t->screened, t->dims) * norm);
+    double rest = norm * norm * (1 + 0x1p-40) - least * least * (1 - t->gram);
+    return sqrt(fmax(0, rest)) * (1 + 0x1p-20);
+}
+
+/* Margins of m(i, j). On entry residual holds the square of what rounding lost, tail the square of
+ * the head's length, when low. */
 static void set_margins(fkm_tiles *t, double factor)
 {
-    double chain = t->dims + 64.0, gamma = chain * U / (1 - chain * U); /* any order in the unit */
+    double chain = t->screened + 64.0, gamma = chain * U / (1 - chain * U); /* any order */
     double f = HIGHER_ORDER * factor;
     for (int64_t p = 0; p < positions(t); p++) {
-        float measured = t->residual[p];
+        double measured = sqrt(t->residual[p]) * (1 + t->dims * U);
+        double head = sqrt(t->tail[p]);
         t->slope[p] = t->fine_slope[p];
         t->offset[p] = t->fine_offset[p];
-        t->residual[p] = 0;
+        t->residual[p] = t->tail[p] = 0;
         if (p >= t->clusters || !t->kernels->low)
             continue;
-        double nc = sqrt(t->order_key[t->index[p]]) * (1 + 0x1p-20);
-        double rc = sqrt(measured) * (1 + t->dims * U) + 2 * U * nc + FKM_NORM_TINY;
-        t->residual[p] = (float)(nc * f) + LOW_TINY;
-        t->slope[p] += (float)(LOW_NORM * (rc + (gamma + 9 * U) * nc) * f) + LOW_TINY;
+        double nc = sqrt(t->norm2[t->index[p]]) * (1 + 0x1p-20);
+        double rc = measured + 2 * U * nc + FKM_NORM_TINY;
+        if (t->axes) {
+            rc += fkm_turn_error(t->screened, t->dims) * nc;
+            t->tail[p] = (float)(tail_of(t, nc, head * (1 - t->screened * U)) * f) + LOW_TINY;
+        }
+        t->residual[p] = (float)(nc * (1 + t->gram) * f) + LOW_TINY;
+        t->slope[p] += (float)(LOW_NORM * (rc + (gamma + 9 * U + t->gram) * nc) * f) + LOW_TINY;
         t->offset[p] += (float)((gamma + 9 * U) * t->half[p] * f) + LOW_TINY;
     }
 }
@@ -216,6 +268,7 @@ static void set_tile_margins(fkm_tiles *t)
         int64_t first = (int64_t)i * t->tile;
         t->tile_slope[i] = largest(t->slope + first, t->tile);
         t->tile_offset[i] = largest(t->offset + first, t->tile);
+        t->tile_tail[i] = largest(t->tail + first, t->tile);
         t->tile_residual[i] = largest(t->residual + first, t->tile);
     }
 }
@@ -232,25 +285,52 @@ static void choose_frame(fkm_tiles *t, const float *c)
     choose_shift(t, c);
 }
 
+void fkm_tiles_turn(fkm_tiles *t, const float *axes, int32_t screened, float gram)
+{
+    t->axes = axes;
+    t->screened = axes ? screened : t->dims;
+    t->gram = axes ? gram : 0;
+    t->tile_bytes = fkm_tile_bytes(t->kernels, t->screened);
+    t->frame++;
+}
+
+/* Lays out tile i in the kernel's way, through the axes if there are any. */
+static void pack_tile(fkm_tiles *t, int32_t i)
+{
+    int64_t first = (int64_t)i * t->tile;
+    const float *rows = t->rows + first * t->dims;
+    if (t->axes) {
+        t->kernels->rotate(t->turned, rows, t->tile, t->dims, t->axes, t->screened);
+        rows = t->turned;
+        for (int32_t r = 0; r < t->tile; r++) {
+            double square = 0;
+            for (int32_t h = 0; h < t->screened; h++)
+                square += (double)rows[r * t->screened + h] * rows[r * t->screened + h];
+            t->tail[first + r] = (float)square;
+        }
+    }
+    t->kernels->pack_tile(
+        t->packed + (size_t)i * t->tile_bytes, t->residual + first, rows, t->screened);
+}
+
 void fkm_tiles_set(fkm_tiles *t, const float *c, double margin_factor)
 {
     choose_frame(t, c);
-    sort_by_norm(t, c);
+    measure_norms(t, c);
+    choose_keys(t, c);
+    sort_by_key(t);
     for (int64_t p = 0; p < positions(t); p++) {
         float *row = t->rows + p * t->dims;
         bool real = p < t->clusters;
         const float *from = real ? c + (int64_t)t->index[p] * t->dims : NULL;
         for (int32_t d = 0; d < t->dims; d++)
             row[d] = real ? from[d] * t->scale - t->shift[d] : 0;
-        t->half[p] = real ? (float)(t->order_key[t->index[p]] / 2) : FKM_HALF_PAD;
+        t->half[p] = real ? (float)(t->norm2[t->index[p]] / 2) : FKM_HALF_PAD;
         for (int i = 0; t->start && i < START_WIDTH; i++)
             t->start[p * START_WIDTH + i] = -t->half[p];
     }
-    for (int32_t i = 0; i < t->count; i++) {
-        int64_t first = (int64_t)i * t->tile;
-        t->kernels->pack_tile(t->packed + (size_t)i * t->tile_bytes, t->residual + first,
-            t->rows + first * t->dims, t->dims);
-    }
+    for (int32_t i = 0; i < t->count; i++)
+        pack_tile(t, i);
     set_fine_margins(t, margin_factor);
     set_margins(t, margin_factor);
     set_tile_margins(t);
@@ -276,7 +356,7 @@ void fkm_block_candidate(
     fkm_row_block *b, int32_t row, const fkm_tiles *t, int32_t position, float score)
 {
     float m = b->norm[row] * t->slope[position] + b->residual[row] * t->residual[position] +
-              t->offset[position] + b->slack[row];
+              b->tail[row] * t->tail[position] + t->offset[position] + b->slack[row];
     float lower = score - m, upper = score + m;
     if (upper < b->floor[row])
         return;

@@ -79,14 +79,26 @@ typedef struct fkm_tiles {
     float *rows;                      /* [positions][dims]: C~ again, for `dot` */
     float *half;                      /* [positions]: h~ */
     float *slope, *residual, *offset; /* [positions]: of m(i, j), or e(i, j) */
+    float *tail;                      /* [positions]: see head.h; 0 without a head */
     float *fine_slope, *fine_offset;  /* [positions]: of e(i, j) */
+    float *tile_tail;                 /* [count] */
     float *tile_slope, *tile_residual, *tile_offset; /* [count]: maxima of m over a tile */
     float *start; /* [positions][16]: -h~, to start a matrix unit's sums; NULL unless low */
     float kappa;
+    int32_t screened;  /* coordinates that the kernel sees: dims, or those of the head */
+    const float *axes; /* [screened][dims]: of the head, borrowed; NULL: none */
+    float gram;        /* at least |axes axes' - 1|, the spectral norm */
+    float *turned;     /* [tile][screened]: scratch */
+    double *norm2;     /* [clusters]: |C|^2 */
     int32_t *index;    /* [positions]: which centroid; -1: padding */
     int32_t *position; /* [clusters]: inverse of index */
     double *order_key; /* [clusters]: scratch of the sort */
 } fkm_tiles;
+
+/* At least the length of a rounded product of `screened` axes with a vector of length 1, less the
+ * exact one: each coordinate is a dot product of FKM_DOT_CHAIN roundings with an axis of length
+ * near 1. */
+double fkm_turn_error(int32_t screened, int32_t dims);
 
 /* Bytes that fkm_tiles_open allocates. */
 int64_t fkm_tiles_bytes(const struct fkm_kernels *k, int32_t clusters, int32_t dims);
@@ -98,6 +110,10 @@ void fkm_tiles_close(fkm_tiles *t); /* safe on zeroed structs */
  * that rows packed in it stay good; t->frame changes when it does not. margin_factor is 1; tests
  * take 0.5 to see that the bound is not idle. */
 void fkm_tiles_set(fkm_tiles *t, const float *c, double margin_factor);
+
+/* Screens by the first coordinates along `axes` from the next fkm_tiles_set on, in a new frame: see
+ * head.h. axes NULL: by all coordinates again. */
+void fkm_tiles_turn(fkm_tiles *t, const float *axes, int32_t screened, float gram);
 
 /* ---- rows being screened ---- */
 
@@ -112,6 +128,7 @@ typedef struct fkm_row_block {
     char *panels;      /* [panels] in the kernel's own layout, of X~ or X^ */
     float *norm;       /* [rows]: nx, rounded up */
     float *residual;   /* [rows]: rx, rounded up; 0 unless low precision */
+    float *tail;       /* [rows]: |x beyond the head|, rounded up; 0 without a head */
     float *slack;      /* [rows]: kappa nx^2 */
     float *floor;      /* [rows]: best S - m seen so far: below the score of the nearest */
     int32_t *count;    /* [rows]: candidates; FKM_CANDIDATES + 1: overflow */

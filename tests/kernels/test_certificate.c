@@ -21,7 +21,7 @@
 #include <cmocka.h>
 #include <string.h>
 
-enum { DIMS = 500, CLUSTERS = 7, GOOD = 5, BAD = 2 };
+enum { DIMS = 500, CLUSTERS = 7, GOOD = 5, BAD = 2, HEAD = 32 };
 
 static void make_case(float *x, float *c)
 {
@@ -53,7 +53,8 @@ static void make_low_case(float *x, float *c)
     c[BAD * DIMS] = (float)(16 - sqrt(256 - 2 * want));
 }
 
-static int32_t label_with(const fkm_kernels *k, const float *x, const float *c, double factor)
+static int32_t label_with(
+    const fkm_kernels *k, const float *x, const float *c, const float *axes, double factor)
 {
     fkm_err e = {0};
     fkm_tiles tiles;
@@ -61,6 +62,8 @@ static int32_t label_with(const fkm_kernels *k, const float *x, const float *c, 
     int32_t label = BAD; /* a warm start: the floor is BAD's score from the first tile on */
     assert_int_equal(fkm_tiles_open(&tiles, k, CLUSTERS, DIMS, &e), FKM_OK);
     assert_int_equal(fkm_assign_scratch_open(&scratch, k, CLUSTERS, DIMS, FKM_F32, 1, &e), FKM_OK);
+    if (axes)
+        fkm_tiles_turn(&tiles, axes, HEAD, 0x1p-40f);
     fkm_tiles_set(&tiles, c, factor);
     fkm_assign_job job = {
         .kernels = k,
@@ -87,9 +90,9 @@ static void margin_is_needed(void **state)
     assert_true(good < bad);
     FOR_EACH_ISA(k)
     {
-        assert_int_equal(label_with(k, x, c, 1), GOOD);
+        assert_int_equal(label_with(k, x, c, NULL, 1), GOOD);
         if (!k->low)
-            assert_int_equal(label_with(k, x, c, 0.5), BAD);
+            assert_int_equal(label_with(k, x, c, NULL, 0.5), BAD);
     }
 }
 
@@ -103,8 +106,29 @@ static void low_margin_is_needed(void **state)
     assert_true(good < bad);
     FOR_EACH_ISA(k)
     {
-        assert_int_equal(label_with(k, x, c, 1), GOOD);
-        assert_int_equal(label_with(k, x, c, 0.5), k->low ? BAD : GOOD);
+        assert_int_equal(label_with(k, x, c, NULL, 1), GOOD);
+        assert_int_equal(label_with(k, x, c, NULL, 0.5), k->low ? BAD : GOOD);
+    }
+}
+
+/* Screening by the first 32 coordinates: GOOD shares a coordinate with the row that the head does
+ * not see, worth 0.25 of score, all that the tails allow. BAD lies 0.005 below it, in the head. */
+static void tail_margin_is_needed(void **state)
+{
+    (void)state;
+    static float x[DIMS], c[CLUSTERS * DIMS], axes[HEAD * DIMS];
+    x[0] = 1;
+    x[100] = 0.5f;
+    c[GOOD * DIMS + 100] = 0.5f;
+    c[BAD * DIMS] = 0.1282f; /* b - b^2 / 2 = 0.12 */
+    for (int h = 0; h < HEAD; h++)
+        axes[h * DIMS + h] = 1;
+    FOR_EACH_ISA(k)
+    {
+        if (!k->low)
+            continue;
+        assert_int_equal(label_with(k, x, c, axes, 1), GOOD);
+        assert_int_equal(label_with(k, x, c, axes, 0.5), BAD);
     }
 }
 
@@ -113,6 +137,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(margin_is_needed),
         cmocka_unit_test(low_margin_is_needed),
+        cmocka_unit_test(tail_margin_is_needed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,6 +3,7 @@
 
 #include "../../src/base/mem.h"
 #include "../../src/cpu/assign.h"
+#include "../../src/cpu/head.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -247,6 +248,41 @@ static void check_store(const fkm_assign_job *plain, fkm_assign_scratch *scratch
     release(labels, (size_t)rows * sizeof *labels);
 }
 
+/* The same labels by the first coordinates along some axes: random ones, which suit nothing, so
+ * that tails are long and candidates many. */
+static void check_head(const fkm_assign_job *plain, fkm_assign_scratch *scratch, int32_t block)
+{
+    fkm_tiles *t = (fkm_tiles *)(uintptr_t)plain->tiles;
+    int32_t heads = 48, dims = t->dims;
+    float *axes = malloc(sizeof(float) * (size_t)(heads * dims));
+    fill(axes, (int64_t)heads * dims, 12);
+    double gram = 0;
+    for (int32_t a = 0; a < heads; a++) {
+        for (int32_t b = 0; b <= a; b++) {
+            double along = 0;
+            for (int32_t d = 0; d < dims; d++)
+                along += (double)axes[a * dims + d] * axes[b * dims + d];
+            for (int32_t d = 0; d < dims; d++)
+                axes[a * dims + d] = b < a
+                                         ? (float)(axes[a * dims + d] - along * axes[b * dims + d])
+                                         : (float)(axes[a * dims + d] / sqrt(along));
+        }
+        for (int32_t b = 0; b <= a; b++) {
+            double g = a == b ? -1 : 0;
+            for (int32_t d = 0; d < dims; d++)
+                g += (double)axes[a * dims + d] * axes[b * dims + d];
+            gram += 2 * g * g;
+        }
+    }
+    assert_true(gram < 1e-6);
+    fkm_tiles_turn(t, axes, heads, (float)sqrt(gram) * 1.001f);
+    fkm_tiles_set(t, plain->centroids, 1);
+    check_store(plain, scratch, block);
+    fkm_tiles_turn(t, NULL, 0, 0);
+    fkm_tiles_set(t, plain->centroids, 1);
+    free(axes);
+}
+
 static void check_block(const fkm_kernels *k, const shape *s)
 {
     fkm_err e = {0};
@@ -282,6 +318,8 @@ static void check_block(const fkm_kernels *k, const shape *s)
         fkm_assign_block(&job, &scratch, first, s->rows - first < block ? s->rows - first : block);
     if (k->low)
         check_store(&job, &scratch, block);
+    if (fkm_head_suits(k, s->dims))
+        check_head(&job, &scratch, block);
     job.labels = near;
     job.distances = near_distances;
     for (int32_t first = 0; first < s->rows; first += block)

@@ -1,0 +1,229 @@
+/* Screening by fewer coordinates: see head.h. */
+#include "head.h"
+
+#include "../base/checked.h"
+#include "../base/log.h"
+#include "../base/mem.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { SAMPLE = 1024, LEAST_DIMS = 160, MOST_DIMS = 4096, MOST_HEAD = 192, ROUNDS = 3 };
+
+/* The cost model, in cycles: a matrix unit's multiply-adds a cycle as measured with loads and
+ * epilogue, and what a further candidate costs, mostly the cache misses of its row. */
+#define PRODUCTS_PER_CYCLE 350.0
+#define CANDIDATE_CYCLES 400.0
+
+#define LEAST_PRODUCTS 5e10 /* of a pass: trying costs a few tenths of a second */
+#define LEAST_GAIN 0.6      /* a head must win clearly: rows are laid out anew for it */
+
+static const int32_t lengths[] = {64, 96, 128, 192};
+#define LENGTHS (int)(sizeof lengths / sizeof lengths[0])
+
+bool fkm_head_suits(const fkm_kernels *k, int32_t dims)
+{
+    return k->low && dims >= LEAST_DIMS && dims <= MOST_DIMS;
+}
+
+static int32_t most_head(int32_t dims)
+{
+    return dims / 2 < MOST_HEAD ? dims / 2 : MOST_HEAD;
+}
+
+int64_t fkm_head_bytes(int32_t dims)
+{
+    int64_t most = most_head(dims);
+    return 4 * (most * dims + dims + most + 2 * (int64_t)SAMPLE * dims + 2 * SAMPLE * most) + 4096 +
+           8 * (int64_t)SAMPLE;
+}
+
+fkm_status fkm_head_open(fkm_head *h, int32_t dims, fkm_err *e)
+{
+    static const char what[] = "principal axes";
+    fkm_status st = FKM_OK;
+    memset(h, 0, sizeof *h);
+    h->dims = dims;
+    h->most = most_head(dims);
+    FKM_GO(fkm_alloc(&h->axes, (int64_t)h->most * dims, sizeof(float), what, e));
+    FKM_GO(fkm_alloc(&h->sample, (int64_t)SAMPLE * dims, sizeof(float), what, e));
+    FKM_GO(fkm_alloc(&h->across, (int64_t)SAMPLE * dims, sizeof(float), what, e));
+    FKM_GO(fkm_alloc(&h->products, (int64_t)SAMPLE * h->most, sizeof(float), what, e));
+    FKM_GO(fkm_alloc(&h->turned, (int64_t)SAMPLE * h->most, sizeof(float), what, e));
+    FKM_GO(fkm_calloc(&h->zero, dims, sizeof(float), what, e));
+    FKM_GO(fkm_alloc(&h->gram, h->most, sizeof(float), what, e));
+    FKM_GO(fkm_alloc(&h->list, SAMPLE, sizeof *h->list, what, e));
+    FKM_GO(fkm_alloc(&h->saved, SAMPLE, sizeof *h->saved, what, e));
+    return FKM_OK;
+out:
+    fkm_head_close(h);
+    return st;
+}
+
+void fkm_head_close(fkm_head *h)
+{
+    fkm_free(h->axes);
+    fkm_free(h->sample);
+    fkm_free(h->across);
+    fkm_free(h->products);
+    fkm_free(h->turned);
+    fkm_free(h->zero);
+    fkm_free(h->gram);
+    fkm_free(h->list);
+    fkm_free(h->saved);
+    memset(h, 0, sizeof *h);
+}
+
+/* ---- axes ---- */
+
+static double dot(const float *a, const float *b, int32_t n)
+{
+    double part[4] = {0};
+    for (int32_t t = 0; t < n; t++)
+        part[t & 3] += (double)a[t] * b[t];
+    return part[0] + part[1] + part[2] + part[3];
+}
+
+/* Makes the axes orthonormal, twice over against rounding; an axis that vanishes becomes zero. */
+static void orthonormalise(fkm_head *h, const fkm_kernels *k)
+{
+    for (int32_t a = 0; a < h->most; a++) {
+        float *v = h->axes + (int64_t)a * h->dims;
+        for (int round = 0; round < 2; round++) {
+            for (int32_t b = 0; b < a; b++) {
+                const float *w = h->axes + (int64_t)b * h->dims;
+                float along = k->dot(v, h->zero, 1, w, h->dims);
+                for (int32_t t = 0; t < h->dims; t++)
+                    v[t] -= along * w[t];
+            }
+            double length = sqrt(dot(v, v, h->dims));
+            float scale = length > 1e-12 ? (float)(1 / length) : 0;
+            for (int32_t t = 0; t < h->dims; t++)
+                v[t] *= scale;
+        }
+    }
+}
+
+/* gram[n - 1] >= |A A' - 1| for the first n axes: the Frobenius norm. Zero axes, of data that is
+ * flat in so many directions, count as errors of 1: a head with them is of no use. */
+static void measure_gram(fkm_head *h)
+{
+    double sum = 0;
+    for (int32_t a = 0; a < h->most; a++) {
+        const float *v = h->axes + (int64_t)a * h->dims;
+        for (int32_t b = 0; b <= a; b++) {
+            double g = dot(v, h->axes + (int64_t)b * h->dims, h->dims);
+            double error = a == b ? g - 1 : g;
+            sum += (a == b ? 1 : 2) * error * error;
+        }
+        h->gram[a] = (float)(sqrt(sum) * (1 + 0x1p-20)) + 0x1p-40f;
+    }
+}
+
+static void transpose(float *out, const float *x, int32_t rows, int32_t columns)
+{
+    for (int32_t r = 0; r < rows; r++)
+        for (int32_t c = 0; c < columns; c++)
+            out[(int64_t)c * rows + r] = x[(int64_t)r * columns + c];
+}
+
+/* Simultaneous iteration: the span turns towards the directions of largest variance, and
+ * Gram-Schmidt in order keeps them roughly sorted. Nothing rests on how well it converges. */
+static void find_axes(fkm_head *h, const fkm_kernels *k)
+{
+    transpose(h->across, h->sample, SAMPLE, h->dims);
+    memcpy(h->axes, h->sample, (size_t)h->most * (size_t)h->dims * sizeof(float));
+    orthonormalise(h, k);
+    for (int round = 0; round < ROUNDS; round++) {
+        k->rotate(h->products, h->sample, SAMPLE, h->dims, h->axes, h->most);
+        transpose(h->turned, h->products, SAMPLE, h->most);
+        k->rotate(h->axes, h->turned, h->most, SAMPLE, h->across, h->dims);
+        orthonormalise(h, k);
+    }
+    measure_gram(h);
+}
+
+/* ---- choice ---- */
+
+static int64_t sample_row(const fkm_assign_job *job, int32_t i)
+{
+    return job->count * i / SAMPLE;
+}
+
+static void take_sample(fkm_head *h, const fkm_tiles *t, const fkm_assign_job *job)
+{
+    size_t item = fkm_dtype_size(job->dtype);
+    for (int32_t i = 0; i < SAMPLE; i++) {
+        const char *row =
+            (const char *)job->x + (size_t)sample_row(job, i) * (size_t)h->dims * item;
+        bool good = true;
+        for (int32_t d = 0; d < h->dims; d++) {
+            float v =
+                fkm_dtype_to_float(job->dtype, row + (size_t)d * item) * t->scale - t->shift[d];
+            h->sample[(int64_t)i * h->dims + d] = v;
+            good = good && fabsf(v) < 1e6f;
+        }
+        if (!good) /* NaN, or far outside: no guide */
+            memset(h->sample + (int64_t)i * h->dims, 0, (size_t)h->dims * sizeof(float));
+    }
+}
+
+/* Cycles a row of screening in the present frame, from what it does to the sample. */
+static double cost(
+    fkm_head *h, const fkm_tiles *t, const fkm_assign_job *job, fkm_assign_scratch *s)
+{
+    fkm_assign_job trial = *job;
+    int32_t block = fkm_assign_block_rows(job->kernels, t->dims);
+    fkm_assign_counts before = s->counts;
+    for (int32_t i = 0; i < SAMPLE; i++) {
+        h->list[i] = (int32_t)sample_row(job, i);
+        h->saved[i] = job->labels[h->list[i]];
+        job->labels[h->list[i]] = -1; /* kept rows have no warm start in float32 either */
+    }
+    trial.list = h->list;
+    trial.count = SAMPLE;
+    trial.upper = trial.lower = NULL;
+    trial.distances = NULL;
+    for (int32_t first = 0; first < SAMPLE; first += block)
+        fkm_assign_block(&trial, s, first, SAMPLE - first < block ? SAMPLE - first : block);
+    for (int32_t i = 0; i < SAMPLE; i++)
+        job->labels[h->list[i]] = h->saved[i];
+    double rows = (double)(s->counts.rows - before.rows) + 1;
+    double more = (double)(s->counts.candidates - before.candidates) - rows;
+    double again = (double)(s->counts.rescans - before.rescans);
+    s->counts = before;
+    double steps = (t->screened + 31) / 32 * 32.0 * t->clusters;
+    double candidate = CANDIDATE_CYCLES + t->dims / 8.0;
+    return steps / PRODUCTS_PER_CYCLE + fmax(0, more) / rows * candidate +
+           again / rows * t->clusters * t->dims / 12.0;
+}
+
+void fkm_head_decide(
+    fkm_head *h, fkm_tiles *t, const fkm_assign_job *job, int64_t rows, fkm_assign_scratch *s)
+{
+    h->decided = true;
+    if (job->count < 4 * SAMPLE || (double)rows * t->clusters * t->dims < LEAST_PRODUCTS)
+        return;
+    take_sample(h, t, job);
+    find_axes(h, job->kernels);
+    double least = cost(h, t, job, s);
+    int32_t best = 0;
+    for (int i = 0; i < LENGTHS && lengths[i] <= h->most; i++) {
+        float gram = h->gram[lengths[i] - 1];
+        if (gram > 0.01f)
+            break;
+        fkm_tiles_turn(t, h->axes, lengths[i], gram);
+        fkm_tiles_set(t, job->centroids, 1);
+        double now = cost(h, t, job, s);
+        if (now < least * (best ? 1 : LEAST_GAIN)) {
+            least = now;
+            best = lengths[i];
+        }
+    }
+    fkm_verbose("head screening: %d of %d dims", best ? best : t->dims, t->dims);
+    if (best)
+        fkm_tiles_turn(t, h->axes, best, h->gram[best - 1]);
+    else
+        fkm_tiles_turn(t, NULL, 0, 0);
+    fkm_tiles_set(t, job->centroids, 1);
+}
