@@ -9,7 +9,7 @@ import cli
 
 SECTIONS = ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXIT STATUS", "ENVIRONMENT", "FILES",
             "EXAMPLES", "SEE ALSO"]
-COMMANDS = ["fit", "predict", "info"]
+COMMANDS = ["fit", "predict", "info", "bench"]
 VARIABLES = {"threads": "FKM_THREADS", "memory": "FKM_MEMORY", "device": "FKM_DEVICE", "isa": "FKM_ISA"}
 
 
