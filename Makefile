@@ -19,8 +19,8 @@ B := build/$(CONFIG)
 
 BASE_SRC := $(addprefix src/base/,clock.c crc32c.c dtype.c exact.c file.c inertia.c log.c mem.c \
 	pool.c status.c sysinfo.c thread.c)
-CPU_SRC := $(addprefix src/cpu/,assign.c backend_cpu.c ceilings.c ceilings_amx.c ceilings_avx2.c \
-	ceilings_avx512.c cpuid.c kernels.c kernels_amx.c kernels_avx2.c \
+CPU_SRC := $(addprefix src/cpu/,assign.c backend_cpu.c bounds.c ceilings.c ceilings_amx.c \
+	ceilings_avx2.c ceilings_avx512.c cpuid.c kernels.c kernels_amx.c kernels_avx2.c \
 	kernels_avx512.c kernels_scalar.c screen.c update.c)
 FORMAT_SRC := $(addprefix formats/,bin.c formats.c npy.c reader.c safetensors.c vecs.c writer.c)
 CORE_SRC := $(addprefix src/,backend.c engine.c json.c label.c measure.c options.c output.c plan.c \

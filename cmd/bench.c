@@ -359,6 +359,7 @@ static cJSON *speed_object(fkm_json *j, const fkm_speed *s, const fkm_measure *m
     add_real(j, o, "flop", s->flop);
     add_real(j, o, "first_s", s->first_s);
     add_real(j, o, "candidates_per_row", s->candidates_per_row);
+    add_real(j, o, "settled_by_bounds", s->settled_by_bounds);
     fkm_json_add(
         j, o, "iteration", part_object(j, &s->iteration, "flop_per_s", s->flop, m->assign_ceiling));
     fkm_json_add(

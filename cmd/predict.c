@@ -19,9 +19,12 @@ struct predict_args {
     const char *centroids, *output, *distances;
     int format; /* 0: by suffix */
     int32_t top;
+    int nan;
     bool force;
     common_args common;
 };
+
+enum { NAN_ERROR, NAN_SKIP };
 
 #define AT(field) offsetof(struct predict_args, field)
 
@@ -41,6 +44,9 @@ static const opt predict_rows[] = {
     {.kind = OPT_COUNT, .name = "top", .offset = AT(top), .metavar = "M", .min = 1, .max = FKM_MAX_TOP,
         .help = "the M nearest centroids of every row, nearest first: labels and distances get a second "
             "dimension (default: the nearest alone, in one dimension)"},
+    {.kind = OPT_CHOICE, .name = "nan", .offset = AT(nan), .metavar = "error|skip",
+        .choices = "error|skip", .show_default = true,
+        .help = "rows with NaN or infinity end the run, or get label -1 and distance NaN"},
     {.kind = OPT_FLAG, .letter = 'f', .name = "force", .offset = AT(force),
         .help = "replace existing outputs"},
     {.kind = OPT_LATER, .name = "metric"},
@@ -295,6 +301,7 @@ static fkm_status predict_and_write(struct job *job, fkm_err *e)
         .dims = c->dims,
         .top = job->args->top > 0 ? job->args->top : 1,
         .distances = job->args->distances != NULL,
+        .skip_nan = job->args->nan == NAN_SKIP,
         .machine = job->args->common.machine,
     };
     cmd_catch_signals();

@@ -7,7 +7,7 @@
  *     each pass: begin -> feed (every chunk, in any order, each row once) -> end -> [move]
  *   -> get_centroids -> close
  *
- * The contract is design.md section 1: labels are the argmin of the canonical distance, ties to the
+ * The contract (CONTRIBUTING.md): labels are the argmin of the canonical distance, ties to the
  * lowest index; sums are integers; therefore every implementation gives the same bits for labels,
  * counts, sums, centroids and inertia, for every split into chunks and threads. How a backend gets
  * there (screening type, tiles, bounds) is its own business, as long as it is proved.
@@ -28,6 +28,8 @@ typedef struct fkm_plan {
     int64_t chunk_rows; /* most rows in one feed */
     int32_t dims, clusters;
     fkm_dtype dtype; /* in-memory type of the rows */
+    bool keep;       /* the rows of a problem are fed every pass from the same memory, in the same
+                        chunks, and there is room for the backend's own copies beside them */
     bool update;     /* fit: sums are needed; predict: not */
     bool wide;       /* room for 128-bit sums (set when set_scale may ask for them) */
     int32_t top;     /* most nearest centroids a row that `nearest` is asked for; 1: none */
@@ -43,7 +45,7 @@ typedef struct fkm_rows {
     int64_t row0, count; /* row0: index within the problem */
 } fkm_rows;
 
-/* Fixed point of the sums: coordinates are added as rint(x * 2^exponent). design.md section 1.3. */
+/* Fixed point of the sums: coordinates are added as rint(x * 2^exponent). */
 typedef struct fkm_scale {
     int32_t exponent;
     bool wide; /* 128-bit integers instead of 64-bit ones */

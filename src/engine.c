@@ -18,6 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define FAR_ROOM 4096 /* farthest rows that a streaming pass collects by the way */
+
 /* One run of fkm_fit. */
 typedef struct run {
     const fkm_fit_options *o;
@@ -35,6 +37,19 @@ typedef struct run {
     double begin_s;
 } run;
 
+/* The rows farthest from their own centroids, for clusters that run empty. */
+typedef struct far_row {
+    double distance;
+    int64_t row;
+} far_row;
+
+/* A heap with the least far row on top. */
+typedef struct far_rows {
+    far_row *rows; /* [room] */
+    int32_t size, room;
+    bool complete; /* of all rows of the last pass */
+} far_rows;
+
 /* One problem of the batch within it. */
 typedef struct problem {
     run *r;
@@ -45,6 +60,8 @@ typedef struct problem {
     bool scanned;     /* or needs no scan: 8-bit types have no NaN, and one scale fits all */
     fkm_scale scale;  /* in use; a guess until scanned */
     bool squares_known; /* the backend has the constant of inertia for this scale */
+    int32_t reseeded;   /* clusters that ran empty in the pass before */
+    far_rows far;       /* farthest rows of the pass at hand, should a cluster run empty */
     int32_t iteration;
     fkm_problem_result *result;
 } problem;
@@ -112,20 +129,75 @@ static void count_screening(run *r, const fkm_pass *pass)
     r->out->run.distances += pass->rows * r->o->clusters;
 }
 
+/* ---- the farthest rows ---- */
+
+/* a is a worse donor than b: nearer, or as far but a higher row. */
+static bool nearer(far_row a, far_row b)
+{
+    return a.distance < b.distance || (a.distance == b.distance && a.row > b.row);
+}
+
+static void sift_down(far_row *heap, int32_t size, int32_t i)
+{
+    far_row v = heap[i];
+    for (;;) {
+        int32_t child = 2 * i + 1;
+        if (child >= size)
+            break;
+        if (child + 1 < size && nearer(heap[child + 1], heap[child]))
+            child++;
+        if (!nearer(heap[child], v))
+            break;
+        heap[i] = heap[child];
+        i = child;
+    }
+    heap[i] = v;
+}
+
+static void offer(far_rows *far, far_row v)
+{
+    if (far->size < far->room) {
+        far->rows[far->size++] = v;
+        if (far->size == far->room)
+            for (int32_t i = far->room / 2; i-- > 0;)
+                sift_down(far->rows, far->room, i);
+    } else if (nearer(far->rows[0], v)) {
+        far->rows[0] = v;
+        sift_down(far->rows, far->room, 0);
+    }
+}
+
+static void offer_chunk(far_rows *far, const fkm_rows *rows, const int32_t *labels, const double *d)
+{
+    for (int64_t i = 0; i < rows->count; i++)
+        if (labels[i] >= 0)
+            offer(far, (far_row){d[i], rows->row0 + i});
+}
+
+static int farthest_first(const void *a, const void *b)
+{
+    return nearer(*(const far_row *)a, *(const far_row *)b) ? 1 : -1;
+}
+
 /* ---- one pass over the rows ---- */
 
 /* NaN or Inf turned up while streaming: reads on, only to count, and says where and how many. */
 static fkm_status fail_not_finite(problem *p, fkm_err *e)
 {
     run *r = p->r;
-    fkm_rows rows;
-    do {
-        FKM_TRY(fkm_source_next(r->source, &rows, e));
-        if (stopped(r))
-            return fkm_fail(e, FKM_ESTOPPED, "stopped by a signal");
-        fkm_scan_add(&p->scan, rows.x, r->shape.dtype, rows.row0, rows.count, r->shape.dims);
-    } while (rows.count > 0);
+    FKM_TRY(fkm_source_scan_rest(r->source, &p->scan, r->w, e));
     return fkm_scan_not_finite(&p->scan, r->in, base_row(p), e);
+}
+
+/* A stream is not read again for clusters that run empty, if that could be foreseen: they do so in
+ * the first passes, or again. Starts to collect the farthest rows as they go by. */
+static bool collect_farthest(problem *p)
+{
+    const run *r = p->r;
+    p->far.size = 0;
+    p->far.complete = false;
+    return p->far.room > 0 && (p->iteration <= 2 || p->reseeded > 0) &&
+           p->iteration <= r->o->max_iter;
 }
 
 /* Labels all rows. With `update`, sums and inertia too. The first pass of a stream also scans the
@@ -136,7 +208,8 @@ static fkm_status label_rows(
     run *r = p->r;
     fkm_rows rows;
     int64_t done = 0;
-    bool scanning = !p->scanned;
+    bool scanning = !p->scanned, collecting = collect_farthest(p);
+    double *distances = collecting ? r->distances : NULL;
     fkm_pass_options options = {.update = update, .squares = update && !p->squares_known};
     *scale_failed = false;
     FKM_TRY(r->ops->begin(r->backend, &options, e));
@@ -155,13 +228,17 @@ static fkm_status label_rows(
                 fkm_verbose("the sample missed the largest value: the first pass is repeated");
             }
         }
+        int32_t *labels = p->labels + rows.row0;
         if (!*scale_failed)
-            FKM_TRY(r->ops->feed(r->backend, &rows, p->labels + rows.row0, NULL, e));
+            FKM_TRY(r->ops->feed(r->backend, &rows, labels, distances, e));
+        if (!*scale_failed && collecting)
+            offer_chunk(&p->far, &rows, labels, distances);
         done += rows.count;
         report_progress(p, done);
     }
     FKM_TRY(r->ops->end(r->backend, pass, e));
     p->scanned = true;
+    p->far.complete = collecting && !*scale_failed;
     p->squares_known = p->squares_known || options.squares;
     count_screening(r, pass);
     return FKM_OK;
@@ -187,103 +264,60 @@ static fkm_status use_scale(problem *p, fkm_scale scale, fkm_err *e)
 
 /* ---- empty clusters ---- */
 
-/* The farthest rows so far: a heap with the least far on top, at most `room`. */
-typedef struct far_row {
-    double distance;
-    int64_t row;
-} far_row;
-
-/* a is a worse donor than b: nearer, or as far but a higher row. */
-static bool nearer(far_row a, far_row b)
-{
-    return a.distance < b.distance || (a.distance == b.distance && a.row > b.row);
-}
-
-static void sift_down(far_row *heap, int32_t size, int32_t i)
-{
-    far_row v = heap[i];
-    for (;;) {
-        int32_t child = 2 * i + 1;
-        if (child >= size)
-            break;
-        if (child + 1 < size && nearer(heap[child + 1], heap[child]))
-            child++;
-        if (!nearer(heap[child], v))
-            break;
-        heap[i] = heap[child];
-        i = child;
-    }
-    heap[i] = v;
-}
-
-static void offer(far_row *heap, int32_t *size, int32_t room, far_row v)
-{
-    if (*size < room) {
-        heap[(*size)++] = v;
-        if (*size == room)
-            for (int32_t i = room / 2; i-- > 0;)
-                sift_down(heap, room, i);
-    } else if (nearer(heap[0], v)) {
-        heap[0] = v;
-        sift_down(heap, room, 0);
-    }
-}
-
-static int farthest_first(const void *a, const void *b)
-{
-    return nearer(*(const far_row *)a, *(const far_row *)b) ? 1 : -1;
-}
-
-/* heap: the `room` rows farthest from their own centroid, farthest first; returns how many in
- * *size. */
-static fkm_status find_farthest(problem *p, far_row *heap, int32_t room, int32_t *size, fkm_err *e)
+/* far: the `room` rows farthest from their own centroids, by a pass of its own. */
+static fkm_status find_farthest(problem *p, far_rows *far, fkm_err *e)
 {
     run *r = p->r;
     fkm_rows rows;
-    *size = 0;
     for (;;) {
         if (stopped(r))
             return fkm_fail(e, FKM_ESTOPPED, "stopped by a signal");
         FKM_TRY(fkm_source_next(r->source, &rows, e));
         if (rows.count == 0)
-            break;
+            return FKM_OK;
         const int32_t *labels = p->labels + rows.row0;
         FKM_TRY(r->ops->distances(r->backend, &rows, labels, r->distances, e));
-        for (int64_t i = 0; i < rows.count; i++)
-            if (labels[i] >= 0)
-                offer(heap, size, room, (far_row){r->distances[i], rows.row0 + i});
+        offer_chunk(far, &rows, labels, r->distances);
     }
-    qsort(heap, (size_t)*size, sizeof *heap, farthest_first);
-    return FKM_OK;
+}
+
+/* Gives the farthest rows, farthest first, to the empty clusters in increasing order of their
+ * index. reference.py: farthest. */
+static fkm_status hand_out(problem *p, const far_rows *far, fkm_iteration *it, fkm_err *e)
+{
+    run *r = p->r;
+    int32_t k = r->o->clusters;
+    int64_t *counts = r->out->counts + (int64_t)p->index * k;
+    qsort(far->rows, (size_t)far->size, sizeof *far->rows, farthest_first);
+    FKM_TRY(r->ops->get_centroids(r->backend, p->centroids, counts, e));
+    for (int32_t j = 0; j < k && it->reseeded < far->size; j++) {
+        if (counts[j] > 0)
+            continue;
+        float *c = p->centroids + (int64_t)j * r->shape.dims;
+        FKM_TRY(fkm_source_rows(r->source, far->rows[it->reseeded++].row, 1, c, e));
+    }
+    return r->ops->set_centroids(r->backend, p->centroids, e);
 }
 
 /* Moves the centroids to the means; empty clusters take the rows farthest from their own (old)
- * centroid, in increasing order of the cluster's index. reference.py: update, farthest. */
+ * centroid. */
 static fkm_status move_centroids(problem *p, const fkm_pass *pass, fkm_iteration *it, fkm_err *e)
 {
     run *r = p->r;
-    bool reseed = pass->empty > 0 && r->o->empty == FKM_EMPTY_FARTHEST;
-    int64_t *counts = r->out->counts + (int64_t)p->index * r->o->clusters;
     fkm_status st = FKM_OK;
-    far_row *rows = NULL;
-    int32_t found = 0;
-    if (reseed) {
-        FKM_TRY(fkm_alloc(&rows, pass->empty, sizeof *rows, "farthest rows", e));
-        FKM_GO(find_farthest(p, rows, pass->empty, &found, e));
+    far_rows found = {NULL, 0, pass->empty, true};
+    if (pass->empty == 0 || r->o->empty != FKM_EMPTY_FARTHEST)
+        return r->ops->move(r->backend, &it->max_shift, e);
+    if (p->far.complete && pass->empty <= p->far.room) {
+        FKM_TRY(r->ops->move(r->backend, &it->max_shift, e));
+        return hand_out(p, &p->far, it, e);
     }
+    FKM_TRY(fkm_alloc(&found.rows, found.room, sizeof *found.rows, "farthest rows", e));
+    FKM_GO(find_farthest(p, &found, e)); /* by the centroids before they move */
     FKM_GO(r->ops->move(r->backend, &it->max_shift, e));
-    if (reseed) {
-        FKM_GO(r->ops->get_centroids(r->backend, p->centroids, counts, e));
-        for (int32_t j = 0; j < r->o->clusters && it->reseeded < found; j++) {
-            if (counts[j] > 0)
-                continue;
-            float *c = p->centroids + (int64_t)j * r->shape.dims;
-            FKM_GO(fkm_source_row(r->source, rows[it->reseeded++].row, c, e));
-        }
-        FKM_GO(r->ops->set_centroids(r->backend, p->centroids, e));
-    }
+    FKM_GO(hand_out(p, &found, it, e));
 out:
-    fkm_free(rows);
+    fkm_free(found.rows);
     return st;
 }
 
@@ -321,7 +355,6 @@ static fkm_status iterate(problem *p, fkm_pass *pass, bool *moved, fkm_err *e)
 {
     run *r = p->r;
     double before = INFINITY;
-    int32_t reseeded_before = 0;
     *moved = false;
     for (p->iteration = 1; p->iteration <= r->o->max_iter; p->iteration++) {
         double begin = fkm_now(), wait = fkm_source_wait(r->source);
@@ -335,7 +368,7 @@ static fkm_status iterate(problem *p, fkm_pass *pass, bool *moved, fkm_err *e)
             .empty = pass->empty,
         };
         bool fixpoint = p->iteration > 1 && pass->moved == 0;
-        bool settled = r->o->tol > 0 && p->iteration > 1 && reseeded_before == 0 &&
+        bool settled = r->o->tol > 0 && p->iteration > 1 && p->reseeded == 0 &&
                        before - pass->inertia < r->o->tol * before;
         p->result->converged = fixpoint || settled;
         *moved = !p->result->converged;
@@ -351,7 +384,7 @@ static fkm_status iterate(problem *p, fkm_pass *pass, bool *moved, fkm_err *e)
         if (!*moved)
             return FKM_OK;
         before = pass->inertia;
-        reseeded_before = it.reseeded;
+        p->reseeded = it.reseeded;
     }
     return FKM_OK;
 }
@@ -385,14 +418,11 @@ static fkm_status describe_clusters(problem *p, fkm_err *e)
     return FKM_OK;
 }
 
-static fkm_status check_rows(const problem *p, int64_t usable, fkm_err *e)
+static fkm_status too_many_clusters(int32_t k, int64_t rows, const char *what, fkm_err *e)
 {
-    int32_t k = p->r->o->clusters;
-    if (k <= usable)
-        return FKM_OK;
     fkm_fail(e, FKM_EDATA, "%d clusters were asked for, but the data has only %lld %s", k,
-        (long long)usable, usable < p->r->shape.rows ? "rows without NaN or Inf" : "rows");
-    return fkm_hint(e, "use -k %lld or less", (long long)usable);
+        (long long)rows, what);
+    return fkm_hint(e, "use -k %lld or less", (long long)rows);
 }
 
 /* The first centroids: given, or random rows. */
@@ -442,20 +472,47 @@ static fkm_status start_problem(problem *p, fkm_err *e)
     int64_t rows = r->shape.rows;
     p->iteration = 0;
     report_progress(p, 0);
-    FKM_TRY(check_rows(p, rows, e));
     fkm_scan_init(&p->scan);
     bool eight_bit = is_eight_bit(r);
     FKM_TRY(fkm_source_start(r->source, p->index, eight_bit ? NULL : &p->scan, r->w, e));
     p->scanned = r->out->run.plan.resident || eight_bit;
     if (p->scan.rows_not_finite && !o->skip_nan)
         return fkm_scan_not_finite(&p->scan, r->in, base_row(p), e);
-    FKM_TRY(check_rows(p, rows - p->scan.rows_not_finite, e));
-
+    if (o->clusters > rows - p->scan.rows_not_finite)
+        return too_many_clusters(
+            o->clusters, rows - p->scan.rows_not_finite, "rows without NaN or Inf", e);
     FKM_TRY(choose_centroids(p, e));
     r->ops->reset(r->backend);
     FKM_TRY(r->ops->set_centroids(r->backend, p->centroids, e));
     memset(p->labels, -1, (size_t)rows * sizeof *p->labels);
     return choose_scale(p, e);
+}
+
+static fkm_status run_problem(problem *p, fkm_err *e)
+{
+    run *r = p->r;
+    double begin = fkm_now();
+    fkm_pass pass = {0};
+    bool moved, failed;
+    if (!r->out->run.plan.resident && r->o->empty == FKM_EMPTY_FARTHEST) {
+        p->far.room = (int32_t)fkm_min_i64(FAR_ROOM, r->o->clusters);
+        FKM_TRY(fkm_alloc(&p->far.rows, p->far.room, sizeof *p->far.rows, "farthest rows", e));
+    }
+    FKM_TRY(start_problem(p, e));
+    r->out->run.init_s += fkm_now() - begin;
+    FKM_TRY(iterate(p, &pass, &moved, e));
+    if (moved) { /* labels must belong to the centroids that are returned */
+        fkm_source_last_pass(r->source);
+        FKM_TRY(label_rows(p, true, &pass, &failed, e));
+        p->result->converged = pass.moved == 0;
+    }
+    FKM_TRY(r->ops->get_centroids(
+        r->backend, p->centroids, r->out->counts + (int64_t)p->index * r->o->clusters, e));
+    p->result->inertia = pass.inertia;
+    p->result->rows_used = pass.rows;
+    p->result->rows_skipped = pass.skipped;
+    p->result->moved_last = pass.moved;
+    return describe_clusters(p, e);
 }
 
 static fkm_status fit_problem(run *r, int32_t index, fkm_err *e)
@@ -469,24 +526,9 @@ static fkm_status fit_problem(run *r, int32_t index, fkm_err *e)
         .labels = out->labels + index * r->shape.rows,
         .result = &out->problems[index],
     };
-    double begin = fkm_now();
-    fkm_pass pass = {0};
-    bool moved, failed;
-    FKM_TRY(start_problem(&p, e));
-    out->run.init_s += fkm_now() - begin;
-    FKM_TRY(iterate(&p, &pass, &moved, e));
-    if (moved) { /* labels must belong to the centroids that are returned */
-        fkm_source_last_pass(r->source);
-        FKM_TRY(label_rows(&p, true, &pass, &failed, e));
-        p.result->converged = pass.moved == 0;
-    }
-    FKM_TRY(r->ops->get_centroids(
-        r->backend, p.centroids, out->counts + (int64_t)index * o->clusters, e));
-    p.result->inertia = pass.inertia;
-    p.result->rows_used = pass.rows;
-    p.result->rows_skipped = pass.skipped;
-    p.result->moved_last = pass.moved;
-    return describe_clusters(&p, e);
+    fkm_status st = run_problem(&p, e);
+    fkm_free(p.far.rows);
+    return st;
 }
 
 /* ---- the run ---- */
@@ -560,6 +602,8 @@ static fkm_status check_options(const fkm_fit_options *o, const fkm_shape *shape
             e, FKM_EUSAGE, "%d clusters: expected 1 to %d", o->clusters, FKM_MAX_CLUSTERS);
     if (shape->dims < 1 || shape->dims > FKM_MAX_DIMS)
         return fkm_fail(e, FKM_EDATA, "%d dims: expected 1 to %d", shape->dims, FKM_MAX_DIMS);
+    if (o->clusters > shape->rows)
+        return too_many_clusters(o->clusters, shape->rows, "rows", e);
     if (o->max_iter < 1 || !(o->tol >= 0))
         return fkm_fail(e, FKM_EUSAGE, "max_iter must be at least 1, tol at least 0");
     return FKM_OK;

@@ -46,7 +46,7 @@ typedef struct fkm_fit_options {
     fkm_machine machine;
 } fkm_fit_options;
 
-/* Defaults of cli.md: k 0 (required), max_iter 100, tol 1e-4, seed 0, random, farthest. */
+/* Defaults: k 0 (required), max_iter 100, tol 1e-4, seed 0, random, farthest. */
 void fkm_fit_options_default(fkm_fit_options *o);
 
 /* ---- what is told while it runs ---- */
@@ -152,6 +152,7 @@ typedef struct fkm_predict_options {
     int32_t clusters, dims;
     int32_t top;    /* nearest centroids a row, >= 1, <= clusters */
     bool distances; /* wanted: canonical squared distances */
+    bool skip_nan;  /* rows with NaN or Inf get label -1, distance NaN; else FKM_EDATA */
     fkm_machine machine;
 } fkm_predict_options;
 

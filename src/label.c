@@ -65,9 +65,11 @@ static fkm_status check_labels(run *r, const fkm_rows *rows, int64_t base, fkm_e
             continue;
         fkm_scan scan;
         fkm_scan_init(&scan);
+        scan.rows = rows->row0; /* all of them were good */
         fkm_scan_add(&scan, rows->x, r->shape.dtype, rows->row0, rows->count, r->shape.dims);
+        FKM_TRY(fkm_source_scan_rest(r->source, &scan, r->w, e));
         fkm_scan_not_finite(&scan, r->in, base, e);
-        return fkm_hint(e, "clean the data: 'fkm info --full' counts such rows");
+        return fkm_hint(e, "clean the data, or use --nan skip: such rows get label -1");
     }
     return FKM_OK;
 }
@@ -117,7 +119,8 @@ static fkm_status label_problem(
         if (rows.count == 0)
             break;
         FKM_TRY(label_chunk(r, &rows, e));
-        FKM_TRY(check_labels(r, &rows, base, e));
+        if (!o->skip_nan)
+            FKM_TRY(check_labels(r, &rows, base, e));
         FKM_TRY(sink(sink_arg, base + rows.row0, rows.count, r->labels,
             o->distances ? r->distances : NULL, e));
         report_progress(r, base + rows.row0 + rows.count);

@@ -340,6 +340,7 @@ static fkm_status run_lloyd(bench *b, uint64_t seed, fkm_speed *out,
         ++*count;
     } while (*count < FKM_MEASURE_SAMPLES && pass.moved > 0);
     out->candidates_per_row = (double)pass.candidates / (double)b->shape.rows;
+    out->settled_by_bounds = (double)pass.skipped_by_bounds / (double)b->shape.rows;
     return FKM_OK;
 }
 
@@ -404,6 +405,9 @@ fkm_status fkm_measure_shape(
     memset(out, 0, sizeof *out);
     out->shape = *shape;
     out->flop = 2.0 * (double)shape->rows * shape->dims * shape->clusters;
+    b.plan.keep = true; /* as the engine plans: copies of the rows where there is room for them */
+    if (needed_bytes(&b) > m->memory_bytes)
+        b.plan.keep = false;
     out->needed_bytes = needed_bytes(&b);
     out->skipped = out->needed_bytes > m->memory_bytes;
     if (out->skipped)

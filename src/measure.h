@@ -74,6 +74,7 @@ typedef struct fkm_speed {
     double first_s;       /* the first iteration, without labels to start from */
     fkm_spread iteration, assign, update; /* seconds; update: all that is not assignment */
     double candidates_per_row;            /* in the last iteration */
+    double settled_by_bounds;             /* part of the rows, in the last iteration */
 } fkm_speed;
 
 /* Lloyd's iteration on overlapping blobs, in memory: two iterations to warm up, then one a sample.

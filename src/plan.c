@@ -73,8 +73,11 @@ fkm_status fkm_plan_make(
     };
     int64_t limit = fkm_min_i64(run->memory_limit_bytes, available);
     int64_t chunk = fkm_min_i64(shape->rows, RESIDENT_CHUNK_ROWS);
-    if (r->may_stay && total_bytes(run, backend, r, true, chunk) <= limit)
-        return FKM_OK;
+    for (int keep = 1; keep >= 0 && r->may_stay; keep--) {
+        backend->keep = keep;
+        if (total_bytes(run, backend, r, true, chunk) <= limit)
+            return FKM_OK;
+    }
     int64_t row = fkm_max_i64(1, (int64_t)shape->dims * (int64_t)fkm_dtype_size(shape->dtype));
     int64_t least = fkm_max_i64(1, fkm_min_i64(shape->rows, RING_CHUNK_MIN_BYTES / row));
     chunk = fkm_max_i64(least, fkm_min_i64(shape->rows, RING_CHUNK_BYTES / row));

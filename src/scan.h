@@ -5,9 +5,9 @@
 #include "backend.h"
 #include "fkm.h"
 
-/* The rule of design.md section 1.3 for data that s describes, of which `rows` rows are used.
- * FKM_EDATA when even 128-bit sums are too coarse, naming the outlier in `in`, whose problem begins
- * at row `base`. */
+/* The rule of CONTRIBUTING.md, "The contract", for data that s describes, of which `rows` rows are
+ * used. FKM_EDATA when even 128-bit sums are too coarse, naming the outlier in `in`, whose problem
+ * begins at row `base`. */
 fkm_status fkm_scale_choose(fkm_scale *out, const fkm_scan *s, int64_t rows, const fkm_reader *in,
     int64_t base, fkm_err *e) FKM_MUST_USE;
 

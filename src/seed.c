@@ -1,13 +1,15 @@
 /* The first centroids: see seed.h. */
 #include "seed.h"
 
+#include "base/checked.h"
 #include "base/mem.h"
 #include "rng.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define SAMPLE_ROWS 256
+#define SAMPLE_RUN 32 /* rows that are read together: a seek costs more than they do */
+#define SAMPLE_RUNS 128
 
 /* Which row becomes which centroid; sorted by row, so that a file is read forwards. */
 typedef struct draw {
@@ -34,7 +36,7 @@ static fkm_status redraw(float *out, int64_t *next, fkm_source *s, int64_t rows,
     int32_t k, uint64_t seed, fkm_err *e)
 {
     while (*next < rows) {
-        FKM_TRY(fkm_source_row(s, fkm_permute(seed, rows, (*next)++), out, e));
+        FKM_TRY(fkm_source_rows(s, fkm_permute(seed, rows, (*next)++), 1, out, e));
         if (is_finite(out, dims))
             return FKM_OK;
     }
@@ -63,7 +65,7 @@ fkm_status fkm_seed_random(float *centroids, fkm_source *s, int64_t rows, int32_
     FKM_TRY(draw_rows(&draws, rows, k, seed, e));
     for (int32_t i = 0; i < k; i++) {
         float *c = centroids + (int64_t)draws[i].centroid * dims;
-        FKM_GO(fkm_source_row(s, draws[i].row, c, e));
+        FKM_GO(fkm_source_rows(s, draws[i].row, 1, c, e));
         if (is_finite(c, dims))
             continue;
         if (not_finite) {
@@ -83,17 +85,18 @@ fkm_status fkm_seed_sample(
 {
     fkm_status st = FKM_OK;
     draw *draws = NULL;
-    float *row = NULL;
-    int32_t n = rows < SAMPLE_ROWS ? (int32_t)rows : SAMPLE_ROWS;
+    float *run = NULL;
+    int64_t length = fkm_min_i64(SAMPLE_RUN, rows), runs = rows / length;
+    int32_t n = (int32_t)fkm_min_i64(SAMPLE_RUNS, runs);
     fkm_scan_init(out);
-    FKM_GO(draw_rows(&draws, rows, n, ~seed, e));
-    FKM_GO(fkm_alloc(&row, dims, sizeof *row, "a row", e));
+    FKM_GO(draw_rows(&draws, runs, n, ~seed, e));
+    FKM_GO(fkm_alloc(&run, length, (size_t)dims * sizeof *run, "a sample", e));
     for (int32_t i = 0; i < n; i++) {
-        FKM_GO(fkm_source_row(s, draws[i].row, row, e));
-        fkm_scan_add(out, row, FKM_F32, draws[i].row, 1, dims);
+        FKM_GO(fkm_source_rows(s, draws[i].row * length, length, run, e));
+        fkm_scan_add(out, run, FKM_F32, draws[i].row * length, length, dims);
     }
 out:
     fkm_free(draws);
-    fkm_free(row);
+    fkm_free(run);
     return st;
 }

@@ -10,7 +10,7 @@
 fkm_status fkm_seed_random(float *centroids, fkm_source *s, int64_t rows, int32_t dims, int32_t k,
     uint64_t seed, bool *not_finite, fkm_err *e) FKM_MUST_USE;
 
-/* *out describes up to 256 rows drawn from `seed`. */
+/* *out describes up to 4096 rows, drawn from `seed` in runs of 32. */
 fkm_status fkm_seed_sample(fkm_scan *out, fkm_source *s, int64_t rows, int32_t dims, uint64_t seed,
     fkm_err *e) FKM_MUST_USE;
 

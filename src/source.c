@@ -299,6 +299,19 @@ fkm_status fkm_source_next(fkm_source *s, fkm_rows *rows, fkm_err *e)
     return FKM_OK;
 }
 
+fkm_status fkm_source_scan_rest(fkm_source *s, fkm_scan *scan, const fkm_observer *w, fkm_err *e)
+{
+    fkm_rows rows;
+    for (;;) {
+        if (w && w->stop && *w->stop)
+            return fkm_fail(e, FKM_ESTOPPED, "stopped by a signal");
+        FKM_TRY(fkm_source_next(s, &rows, e));
+        if (rows.count == 0)
+            return FKM_OK;
+        fkm_scan_add(scan, rows.x, s->dtype, rows.row0, rows.count, s->dims);
+    }
+}
+
 void fkm_source_last_pass(fkm_source *s)
 {
     pthread_mutex_lock(&s->lock);
@@ -306,15 +319,15 @@ void fkm_source_last_pass(fkm_source *s)
     pthread_mutex_unlock(&s->lock);
 }
 
-fkm_status fkm_source_row(fkm_source *s, int64_t row, float *out, fkm_err *e)
+fkm_status fkm_source_rows(fkm_source *s, int64_t row, int64_t count, float *out, fkm_err *e)
 {
     const char *x;
     char *copy = NULL;
     if (s->resident) {
         x = s->data + (size_t)row * s->row_bytes;
     } else {
-        FKM_TRY(fkm_alloc(&copy, 1, s->row_bytes, "a row", e));
-        fkm_status st = read_rows(s, row, 1, copy, e);
+        FKM_TRY(fkm_alloc(&copy, count, s->row_bytes, "some rows", e));
+        fkm_status st = read_rows(s, row, count, copy, e);
         if (st != FKM_OK) {
             fkm_free(copy);
             return st;
@@ -322,8 +335,8 @@ fkm_status fkm_source_row(fkm_source *s, int64_t row, float *out, fkm_err *e)
         x = copy;
     }
     size_t item = fkm_dtype_size(s->dtype);
-    for (int32_t t = 0; t < s->dims; t++)
-        out[t] = fkm_dtype_to_float(s->dtype, x + (size_t)t * item);
+    for (int64_t i = 0; i < count * s->dims; i++)
+        out[i] = fkm_dtype_to_float(s->dtype, x + (size_t)i * item);
     fkm_free(copy);
     return FKM_OK;
 }

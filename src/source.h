@@ -26,11 +26,16 @@ fkm_status fkm_source_start(
  */
 fkm_status fkm_source_next(fkm_source *s, fkm_rows *rows, fkm_err *e) FKM_MUST_USE;
 
+/* Adds the rest of this pass to *scan, polling w->stop: for messages that count what is wrong. */
+fkm_status fkm_source_scan_rest(
+    fkm_source *s, fkm_scan *scan, const fkm_observer *w, fkm_err *e) FKM_MUST_USE;
+
 /* No pass follows the one at hand: do not read ahead beyond its end. */
 void fkm_source_last_pass(fkm_source *s);
 
-/* Row `row` of the problem as float32, out of turn. */
-fkm_status fkm_source_row(fkm_source *s, int64_t row, float *out, fkm_err *e) FKM_MUST_USE;
+/* Rows [row, row + count) of the problem as float32, out of turn. out: [count][dims]. */
+fkm_status fkm_source_rows(
+    fkm_source *s, int64_t row, int64_t count, float *out, fkm_err *e) FKM_MUST_USE;
 
 double fkm_source_wait(const fkm_source *s);  /* seconds spent waiting for reads, so far */
 int64_t fkm_source_bytes_read(fkm_source *s); /* from storage, so far */

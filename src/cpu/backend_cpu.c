@@ -7,12 +7,18 @@
 #include "../base/mem.h"
 #include "../base/pool.h"
 #include "assign.h"
+#include "bounds.h"
 #include "ceilings.h"
 #include "kernels.h"
 #include "update.h"
 
 #include <stdio.h>
 #include <string.h>
+
+/* A chunk is laid out anew when more than 1 / STRAY_SHARE of its rows have moved, and its rows are
+ * packed one by one when bounds leave fewer than 1 / LIST_SHARE of them. */
+#define STRAY_SHARE 8
+#define LIST_SHARE 2
 
 /* One worker's scratch, on cache lines of its own. */
 typedef struct worker {
@@ -27,11 +33,17 @@ struct fkm_backend {
     int32_t block_rows;
     float *centroids; /* [clusters][dims]: the master copy */
     fkm_tiles tiles;
-    worker *workers;   /* [threads] */
-    fkm_update update; /* open when plan.update */
+    worker *workers;       /* [threads] */
+    fkm_update update;     /* open when plan.update */
+    fkm_row_store *stores; /* [store_count], one a chunk: kept copies of rows; NULL: none */
+    int64_t store_count;
+    fkm_bounds bounds; /* open when rows are kept */
+    int32_t *list;     /* [chunk_rows]: rows that bounds do not spare */
+    double *shift;     /* [clusters] */
     fkm_pass_options pass;
     bool sums_hold; /* sums are those of the labels that the next pass is handed */
     bool change;    /* this pass changes the sums instead of rebuilding them */
+    int64_t spared; /* rows of this pass that bounds settled */
     int64_t moved;  /* rows that the last pass with update moved */
     int32_t *old;   /* [chunk_rows]: labels handed in, while sums change */
     double assign_s;
@@ -73,6 +85,18 @@ static fkm_status probe(const char *devices, fkm_err *e)
     return FKM_OK;
 }
 
+/* Rounded copies are worth keeping where packing is expensive beside the screening: matrix units.
+ */
+static bool keeps_rows(const fkm_plan *p, const fkm_kernels *k)
+{
+    return p->keep && k->low;
+}
+
+static int64_t chunk_count(const fkm_plan *p)
+{
+    return (p->rows + p->chunk_rows - 1) / p->chunk_rows;
+}
+
 /* For planning: the kernels whose blocks are largest, should the name be unknown. */
 static int64_t bytes(const fkm_plan *p)
 {
@@ -84,9 +108,17 @@ static int64_t bytes(const fkm_plan *p)
     total = fkm_add_sat(total, fkm_tiles_bytes(k, p->clusters, p->dims));
     int64_t each = fkm_assign_scratch_bytes(k, p->clusters, p->dims, p->dtype, p->top);
     total = fkm_add_sat(total, fkm_mul_sat(p->threads, each + (int64_t)sizeof(worker)));
+    if (keeps_rows(p, k)) {
+        int64_t store =
+            fkm_row_store_bytes(k, p->chunk_rows, p->dims) + (int64_t)sizeof(fkm_row_store);
+        total = fkm_add_sat(total, fkm_mul_sat(chunk_count(p), store));
+        total = fkm_add_sat(total, fkm_bounds_bytes(p->rows, p->clusters));
+        total = fkm_add_sat(total, fkm_mul_sat(p->chunk_rows, sizeof(int32_t)));
+    }
     if (p->update)
         total = fkm_add_sat(fkm_add_sat(total, fkm_mul_sat(p->chunk_rows, sizeof(int32_t))),
-            fkm_update_bytes(p->clusters, p->dims, p->chunk_rows, p->dtype, p->wide, p->threads));
+            8 * (int64_t)p->clusters + fkm_update_bytes(p->clusters, p->dims, p->chunk_rows,
+                                           p->dtype, p->wide, p->threads));
     return total;
 }
 
@@ -97,12 +129,33 @@ static void close_backend(fkm_backend *b)
     for (int32_t i = 0; b->workers && i < b->plan.threads; i++)
         fkm_assign_scratch_close(&b->workers[i].scratch);
     fkm_free(b->workers);
+    for (int64_t i = 0; i < b->store_count; i++)
+        fkm_row_store_close(&b->stores[i]);
+    fkm_free(b->stores);
+    fkm_bounds_close(&b->bounds);
+    fkm_free(b->list);
+    fkm_free(b->shift);
     fkm_update_close(&b->update);
     fkm_tiles_close(&b->tiles);
     fkm_free(b->centroids);
     fkm_free(b->old);
     fkm_pool_close(b->pool);
     fkm_free(b);
+}
+
+static fkm_status open_stores(fkm_backend *b, fkm_err *e)
+{
+    const fkm_plan *p = &b->plan;
+    int64_t n = chunk_count(p);
+    FKM_TRY(fkm_bounds_open(&b->bounds, p->rows, p->clusters, e));
+    FKM_TRY(fkm_alloc(&b->list, p->chunk_rows, sizeof *b->list, "rows to look at", e));
+    FKM_TRY(fkm_calloc(&b->stores, n, sizeof *b->stores, "rows laid out for screening", e));
+    for (int64_t i = 0; i < n; i++) {
+        int64_t rows = fkm_min_i64(p->chunk_rows, p->rows - i * p->chunk_rows);
+        FKM_TRY(fkm_row_store_open(&b->stores[i], b->kernels, rows, p->dims, e));
+        b->store_count = i + 1;
+    }
+    return FKM_OK;
 }
 
 static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
@@ -125,7 +178,10 @@ static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
     for (int32_t i = 0; i < p->threads; i++)
         FKM_GO(fkm_assign_scratch_open(
             &b->workers[i].scratch, b->kernels, p->clusters, p->dims, p->dtype, p->top, e));
+    if (keeps_rows(p, b->kernels))
+        FKM_GO(open_stores(b, e));
     if (p->update) {
+        FKM_GO(fkm_alloc(&b->shift, p->clusters, sizeof *b->shift, "movements", e));
         FKM_GO(fkm_alloc(&b->old, p->chunk_rows, sizeof *b->old, "labels", e));
         FKM_GO(fkm_update_open(&b->update, b->kernels, b->pool, p->clusters, p->dims, p->chunk_rows,
             p->dtype, p->wide, e));
@@ -143,6 +199,10 @@ static void reset(fkm_backend *b)
     b->update.wide = false;
     b->pass = (fkm_pass_options){false, false};
     b->sums_hold = false;
+    for (int64_t i = 0; i < b->store_count; i++)
+        b->stores[i].frame = 0;
+    b->bounds.valid = false;
+    b->bounds.pause = 0;
 }
 
 static fkm_status set_centroids(fkm_backend *b, const float *c, fkm_err *e)
@@ -150,6 +210,7 @@ static fkm_status set_centroids(fkm_backend *b, const float *c, fkm_err *e)
     (void)e;
     memcpy(b->centroids, c, (size_t)b->plan.clusters * (size_t)b->plan.dims * sizeof *c);
     fkm_tiles_set(&b->tiles, b->centroids, 1);
+    b->bounds.valid = false; /* nobody said how far they have moved */
     return FKM_OK;
 }
 
@@ -168,8 +229,10 @@ static fkm_status begin(fkm_backend *b, const fkm_pass_options *o, fkm_err *e)
     (void)e;
     b->pass = *o;
     b->assign_s = 0;
+    b->spared = 0;
     for (int32_t i = 0; i < b->plan.threads; i++)
         memset(&b->workers[i].scratch.counts, 0, sizeof b->workers[i].scratch.counts);
+    fkm_bounds_begin(&b->bounds, b->tiles.frame, o->update && b->sums_hold);
     if (!o->update)
         return FKM_OK;
     /* A row that moves costs two additions. Fewer move from pass to pass, so the last one's count
@@ -210,6 +273,90 @@ static void run_chunk(
     fkm_pool_for(b->pool, (r->count + b->block_rows - 1) / b->block_rows, run_block, c);
 }
 
+static bool any_label(const int32_t *labels, int64_t count)
+{
+    int64_t i = 0;
+    while (i < count && labels[i] < 0)
+        i++;
+    return i < count;
+}
+
+/* Rows by label, in the order that the labels handed in give them; without labels as they come. */
+static void order_rows(fkm_backend *b, fkm_row_store *store, const int32_t *labels, int64_t count)
+{
+    store->strays = 0;
+    store->ordered = any_label(labels, count);
+    if (store->ordered)
+        fkm_update_order(&b->update, store->order, labels, count);
+    for (int64_t i = 0; i < count && !store->ordered; i++)
+        store->order[i] = (int32_t)i;
+}
+
+static void run_pack(void *arg, int64_t block, int index)
+{
+    const chunk *c = arg;
+    int64_t first = block * c->b->block_rows;
+    int32_t rows = (int32_t)fkm_min_i64(c->b->block_rows, c->job.count - first);
+    fkm_assign_pack(&c->job, &c->b->workers[index].scratch, first, rows);
+}
+
+/* The kept copy of this chunk, fit for use: packed in the frame of the centroids, and in label
+ * order unless too few rows have moved to be worth the packing. NULL: rows are not kept. */
+static fkm_row_store *ready_store(fkm_backend *b, const fkm_rows *r, const int32_t *labels)
+{
+    if (!b->stores)
+        return NULL;
+    fkm_row_store *store = &b->stores[r->row0 / b->plan.chunk_rows];
+    bool stray = !store->ordered || store->strays > r->count / STRAY_SHARE;
+    if (store->frame == b->tiles.frame && !(stray && any_label(labels, r->count)))
+        return store;
+    order_rows(b, store, labels, r->count);
+    store->frame = b->tiles.frame;
+    chunk c = {.b = b};
+    c.job = (fkm_assign_job){
+        .kernels = b->kernels,
+        .tiles = &b->tiles,
+        .dtype = b->plan.dtype,
+        .x = r->x,
+        .store = store,
+        .count = r->count,
+    };
+    fkm_pool_for(b->pool, (r->count + b->block_rows - 1) / b->block_rows, run_pack, &c);
+    return store;
+}
+
+static int64_t moved_so_far(const fkm_backend *b)
+{
+    int64_t moved = 0;
+    for (int32_t i = 0; i < b->plan.threads; i++)
+        moved += b->workers[i].scratch.counts.moved;
+    return moved;
+}
+
+/* Labels the rows of a chunk: by the kept copy, or, when bounds spare most of them, by packing the
+ * others as they are. */
+static void search(chunk *c, fkm_backend *b, const fkm_rows *r, int32_t *labels, double *distances)
+{
+    int64_t moved = moved_so_far(b), n = r->count;
+    fkm_rows rows = *r;
+    fkm_row_store *store = b->stores ? &b->stores[r->row0 / b->plan.chunk_rows] : NULL;
+    if (b->bounds.collect) {
+        c->job.upper = b->bounds.upper + r->row0;
+        c->job.lower = b->bounds.lower + r->row0;
+        n = fkm_bounds_list(&b->bounds, b->list, r->row0, labels, r->count);
+    }
+    if (n < r->count / LIST_SHARE && !distances) {
+        c->job.list = b->list;
+        rows.count = n;
+        b->spared += r->count - n;
+    } else {
+        c->job.store = ready_store(b, r, labels);
+    }
+    run_chunk(c, b, &rows, labels, distances);
+    if (store)
+        store->strays += moved_so_far(b) - moved;
+}
+
 static fkm_status feed(
     fkm_backend *b, const fkm_rows *r, int32_t *labels, double *distances, fkm_err *e)
 {
@@ -219,7 +366,7 @@ static fkm_status feed(
     if (change)
         memcpy(b->old, labels, (size_t)r->count * sizeof *labels);
     double start = fkm_now();
-    run_chunk(&c, b, r, labels, distances);
+    search(&c, b, r, labels, distances);
     b->assign_s += fkm_now() - start;
     if (change)
         fkm_update_change(&b->update, r->x, b->old, labels, r->count);
@@ -233,6 +380,8 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
     (void)e;
     memset(out, 0, sizeof *out);
     out->assign_s = b->assign_s;
+    fkm_bounds_end(&b->bounds);
+    out->rows = out->skipped_by_bounds = b->spared;
     for (int32_t i = 0; i < b->plan.threads; i++) {
         const fkm_assign_counts *c = &b->workers[i].scratch.counts;
         out->rows += c->rows;
@@ -255,7 +404,9 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
 static fkm_status move(fkm_backend *b, double *max_shift, fkm_err *e)
 {
     (void)e;
-    *max_shift = fkm_update_move(&b->update, b->centroids);
+    *max_shift = fkm_update_move(&b->update, b->centroids, b->shift);
+    if (b->bounds.valid)
+        fkm_bounds_move(&b->bounds, b->shift, b->plan.clusters, b->tiles.scale);
     fkm_tiles_set(&b->tiles, b->centroids, 1);
     return FKM_OK;
 }

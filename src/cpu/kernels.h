@@ -33,8 +33,8 @@ typedef struct fkm_kernels {
     void (*pack_tile)(void *out, float *residual, const float *c, int32_t dims);
 
     /* Scores `panels` panels of the block, from `panel` on, against tiles [begin, end) and reports
-     * every score that passes its row's threshold: fkm_block_suspect when low, else
-     * fkm_block_candidate. */
+     * every score that passes its row's threshold with fkm_block_candidate. Low kernels take the
+     * tiles of b->own first when begin is 0, and leave them out later. */
     void (*screen)(fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t,
         int32_t begin, int32_t end);
 
@@ -42,7 +42,7 @@ typedef struct fkm_kernels {
      * roundings is within FKM_DOT_CHAIN(dims). */
     float (*dot)(const float *x, const float *shift, float scale, const float *c, int32_t dims);
 
-    /* The canonical squared distance, design.md section 1.2. Bit for bit. */
+    /* The canonical squared distance (CONTRIBUTING.md, "The contract"), bit for bit. */
     double (*canonical)(const float *x, const float *c, int32_t dims);
 
     /* sum[t] += rint(x[t] * scale), scale a power of two, |x * scale| < 2^62. */

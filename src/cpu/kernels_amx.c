@@ -13,6 +13,8 @@
 #include <immintrin.h>
 #include <string.h>
 
+_Static_assert(FKM_OWN_TILES == 4, "see is_own");
+
 enum { PANEL = 32, TILE = 32, STEP = 32, PART = 16 * 64, GROUP_BYTES = 32 << 10 };
 
 static __mmask16 first_lanes(int64_t n)
@@ -119,30 +121,47 @@ static void pack_tile(void *out, float *residual, const float *c, int32_t dims)
 
 /* Scores of a tile and a panel, as the tile registers leave them. */
 typedef struct scores {
-    float of[2][2][16][16]; /* [half of the rows][half of the tile][centroid][row] */
-    __m512 limit[2];
-    int32_t row0, first;
-} scores __attribute__((aligned(64)));
+    float of[2][2][16][16]
+        __attribute__((aligned(64))); /* [half of the rows][half of the tile][centroid][row] */
+    int32_t panel, tile;
+} scores;
 
+/* Hands on what passes the threshold of its row, after the tile's own best has raised the floor. */
 static void __attribute__((noinline))
-report(fkm_row_block *b, const fkm_tiles *t, const scores *s, int h)
+report(fkm_row_block *b, const fkm_tiles *t, const scores *s, int h, __m512 top, __m512 margin)
 {
+    const int32_t row0 = s->panel * PANEL + 16 * h;
+    const __m512 floor = _mm512_max_ps(_mm512_load_ps(b->floor + row0), _mm512_sub_ps(top, margin));
+    const __m512 limit = _mm512_sub_ps(floor, margin);
+    _mm512_store_ps(b->floor + row0, floor);
     for (int j = 0; j < TILE; j++) {
         const float *row = s->of[h][j / 16][j % 16];
-        unsigned hits = _mm512_cmp_ps_mask(_mm512_load_ps(row), s->limit[h], _CMP_GE_OQ);
+        unsigned hits = _mm512_cmp_ps_mask(_mm512_load_ps(row), limit, _CMP_GE_OQ);
         for (; hits; hits &= hits - 1) {
             int r = __builtin_ctz(hits);
-            fkm_block_suspect(b, s->row0 + 16 * h + r, t, s->first + j, row[r]);
+            fkm_block_candidate(b, row0 + r, t, s->tile * TILE + j, row[r]);
         }
     }
 }
 
-static inline void finish(fkm_row_block *b, const fkm_tiles *t, scores *s)
+/* Upper bounds of the scores of all centroids in a tile but, in some lanes, the row's old one. */
+static __m512 rivals(const fkm_row_block *b, const scores *s, int h, __m512 top, __mmask16 old)
 {
-    int32_t tile = s->first / TILE;
-    const __m512 slope = _mm512_set1_ps(t->tile_slope[tile]);
-    const __m512 residual = _mm512_set1_ps(t->tile_residual[tile]);
-    const __m512 offset = _mm512_set1_ps(t->tile_offset[tile]);
+    const __m512i slot = _mm512_load_si512(b->old_slot + s->panel * PANEL + 16 * h);
+    const float(*of)[16] = s->of[h][0];
+    __m512 others = _mm512_set1_ps(-FKM_HALF_PAD);
+    for (int j = 0; j < TILE; j++) {
+        __mmask16 other = _mm512_cmpneq_epi32_mask(slot, _mm512_set1_epi32(j));
+        others = _mm512_mask_max_ps(others, other, others, _mm512_load_ps(of[j]));
+    }
+    return _mm512_mask_blend_ps(old, top, others);
+}
+
+static inline void finish(fkm_row_block *b, const fkm_tiles *t, const scores *s)
+{
+    const __m512 slope = _mm512_set1_ps(t->tile_slope[s->tile]);
+    const __m512 residual = _mm512_set1_ps(t->tile_residual[s->tile]);
+    const __m512 offset = _mm512_set1_ps(t->tile_offset[s->tile]);
     for (int h = 0; h < 2; h++) {
         const float(*of)[16] = s->of[h][0];
         __m512 top0 = _mm512_load_ps(of[0]), top1 = _mm512_load_ps(of[1]);
@@ -150,13 +169,22 @@ static inline void finish(fkm_row_block *b, const fkm_tiles *t, scores *s)
             top0 = _mm512_max_ps(top0, _mm512_load_ps(of[j]));
             top1 = _mm512_max_ps(top1, _mm512_load_ps(of[j + 1]));
         }
-        int32_t row = s->row0 + 16 * h;
+        const __m512 top = _mm512_max_ps(top0, top1);
+        const int32_t row = s->panel * PANEL + 16 * h;
         __m512 margin = _mm512_add_ps(_mm512_load_ps(b->slack + row), offset);
         margin = _mm512_fmadd_ps(_mm512_load_ps(b->norm + row), slope, margin);
         margin = _mm512_fmadd_ps(_mm512_load_ps(b->residual + row), residual, margin);
-        s->limit[h] = _mm512_sub_ps(_mm512_load_ps(b->floor + row), margin);
-        if (_mm512_cmp_ps_mask(_mm512_max_ps(top0, top1), s->limit[h], _CMP_GE_OQ))
-            report(b, t, s, h);
+        if (b->rivals) {
+            __m512i tile = _mm512_load_si512(b->old_tile + row);
+            __mmask16 old = _mm512_cmpeq_epi32_mask(tile, _mm512_set1_epi32(s->tile));
+            __m512 others = old ? rivals(b, s, h, top, old) : top;
+            __m512 second = _mm512_load_ps(b->second + row);
+            second = _mm512_max_ps(second, _mm512_add_ps(others, margin));
+            _mm512_store_ps(b->second + row, second);
+        }
+        __m512 limit = _mm512_sub_ps(_mm512_load_ps(b->floor + row), margin);
+        if (_mm512_cmp_ps_mask(top, limit, _CMP_GE_OQ))
+            report(b, t, s, h, top, margin);
     }
 }
 
@@ -194,39 +222,59 @@ static void configure(void)
     _tile_loadconfig(&c);
 }
 
-/* Panels in groups that stay in the first-level cache while the tiles go by. The max of one product
- * is taken after the next has been issued, so that it hides behind it. */
+/* The products under way: the max of one is taken after the next has been issued, so that it hides
+ * behind it. */
+typedef struct products {
+    scores buffer[2];
+    int turn, waiting;
+} products;
+
+static inline void step(
+    products *q, fkm_row_block *b, const fkm_tiles *t, int32_t panel, int32_t tile)
+{
+    const int32_t steps = (t->dims + STEP - 1) / STEP;
+    scores *s = &q->buffer[q->turn];
+    s->panel = panel;
+    s->tile = tile;
+    multiply(b->panels + (size_t)panel * (size_t)steps * 2 * PART,
+        t->packed + (size_t)tile * t->tile_bytes, t->start + (int64_t)tile * TILE * 16, steps);
+    if (q->waiting)
+        finish(b, t, &q->buffer[q->turn ^ 1]);
+    _tile_stored(0, s->of[0][0], 64);
+    _tile_stored(1, s->of[1][0], 64);
+    _tile_stored(2, s->of[0][1], 64);
+    _tile_stored(3, s->of[1][1], 64);
+    q->waiting = 1;
+    q->turn ^= 1;
+}
+
+static inline bool is_own(const int32_t *own, int32_t tile)
+{
+    return own[0] == tile || own[1] == tile || own[2] == tile || own[3] == tile;
+}
+
+/* Panels in groups that stay in the first-level cache while the tiles go by. */
 static void screen(
     fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t, int32_t begin, int32_t end)
 {
-    const int32_t steps = (t->dims + STEP - 1) / STEP;
-    const size_t panel_bytes = (size_t)steps * 2 * PART;
+    const size_t panel_bytes = (size_t)((t->dims + STEP - 1) / STEP) * 2 * PART;
     const int32_t fit = (int32_t)(GROUP_BYTES / panel_bytes), group = fit > 0 ? fit : 1;
-    scores buffer[2];
-    int turn = 0, waiting = 0;
+    products q;
+    q.turn = q.waiting = 0;
     configure();
+    for (int32_t p = panel; begin == 0 && p < panel + panels; p++)
+        for (int i = 0; i < FKM_OWN_TILES; i++)
+            if (b->own[p * FKM_OWN_TILES + i] >= 0)
+                step(&q, b, t, p, b->own[p * FKM_OWN_TILES + i]);
     for (int32_t g = panel; g < panel + panels; g += group) {
         int32_t g_end = panel + panels - g < group ? panel + panels : g + group;
-        for (int32_t i = begin; i < end; i++) {
-            for (int32_t p = g; p < g_end; p++) {
-                scores *s = &buffer[turn];
-                s->row0 = p * PANEL;
-                s->first = i * TILE;
-                multiply(b->panels + (size_t)p * panel_bytes, t->packed + (size_t)i * t->tile_bytes,
-                    t->start + (int64_t)i * TILE * 16, steps);
-                if (waiting)
-                    finish(b, t, &buffer[turn ^ 1]);
-                _tile_stored(0, s->of[0][0], 64);
-                _tile_stored(1, s->of[1][0], 64);
-                _tile_stored(2, s->of[0][1], 64);
-                _tile_stored(3, s->of[1][1], 64);
-                waiting = 1;
-                turn ^= 1;
-            }
-        }
+        for (int32_t i = begin; i < end; i++)
+            for (int32_t p = g; p < g_end; p++)
+                if (!is_own(b->own + p * FKM_OWN_TILES, i))
+                    step(&q, b, t, p, i);
     }
-    if (waiting)
-        finish(b, t, &buffer[turn ^ 1]);
+    if (q.waiting)
+        finish(b, t, &q.buffer[q.turn ^ 1]);
     _tile_release();
 }
 

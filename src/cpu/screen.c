@@ -25,9 +25,9 @@ int64_t fkm_tiles_bytes(const fkm_kernels *k, int32_t clusters, int32_t dims)
     int64_t count = (clusters + (int64_t)k->tile - 1) / k->tile, padded = count * k->tile;
     int64_t rows = fkm_mul_sat(padded, (int64_t)sizeof(float) * dims);
     int64_t packed = fkm_mul_sat(count, (int64_t)fkm_tile_bytes(k, dims));
-    int64_t flat = 3 * sizeof(float) + 2 * sizeof(int32_t) + sizeof(double);
+    int64_t flat = 6 * sizeof(float) + 2 * sizeof(int32_t) + sizeof(double);
     if (k->low)
-        flat += (3 + START_WIDTH) * (int64_t)sizeof(float);
+        flat += START_WIDTH * (int64_t)sizeof(float);
     int64_t total = fkm_add_sat(fkm_add_sat(rows, packed), fkm_mul_sat(padded, flat));
     return fkm_add_sat(
         total, count * 3 * (int64_t)sizeof(float) + (int64_t)sizeof(float) * dims + 4096);
@@ -53,19 +53,18 @@ fkm_status fkm_tiles_open(
     FKM_GO(fkm_alloc(&t->rows, nd, sizeof(float), "shifted centroids", e));
     FKM_GO(fkm_alloc(&t->half, n, sizeof(float), "centroid norms", e));
     FKM_GO(fkm_alloc(&t->slope, n, sizeof(float), margins, e));
+    FKM_GO(fkm_alloc(&t->residual, n, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->offset, n, sizeof(float), margins, e));
+    FKM_GO(fkm_alloc(&t->fine_slope, n, sizeof(float), margins, e));
+    FKM_GO(fkm_alloc(&t->fine_offset, n, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->tile_slope, t->count, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->tile_residual, t->count, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->tile_offset, t->count, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->index, n, sizeof(int32_t), order, e));
     FKM_GO(fkm_alloc(&t->position, n, sizeof(int32_t), order, e));
     FKM_GO(fkm_alloc(&t->order_key, n, sizeof(double), order, e));
-    if (k->low) {
-        FKM_GO(fkm_alloc(&t->low_slope, n, sizeof(float), margins, e));
-        FKM_GO(fkm_alloc(&t->low_residual, n, sizeof(float), margins, e));
-        FKM_GO(fkm_alloc(&t->low_offset, n, sizeof(float), margins, e));
+    if (k->low)
         FKM_GO(fkm_alloc(&t->start, n, START_WIDTH * sizeof(float), "centroid norms", e));
-    }
     return FKM_OK;
 out:
     fkm_tiles_close(t);
@@ -79,10 +78,10 @@ void fkm_tiles_close(fkm_tiles *t)
     fkm_free(t->rows);
     fkm_free(t->half);
     fkm_free(t->slope);
+    fkm_free(t->residual);
     fkm_free(t->offset);
-    fkm_free(t->low_slope);
-    fkm_free(t->low_residual);
-    fkm_free(t->low_offset);
+    fkm_free(t->fine_slope);
+    fkm_free(t->fine_offset);
     fkm_free(t->tile_slope);
     fkm_free(t->tile_residual);
     fkm_free(t->tile_offset);
@@ -166,39 +165,40 @@ static double chain_of(int32_t dims)
     return tile > dot ? tile : dot;
 }
 
-/* Margins of e(i, j), float32; padding has none and is never a candidate. */
-static void set_margins(fkm_tiles *t, double factor)
+/* Margins of e(i, j); padding has none and is never a candidate. */
+static void set_fine_margins(fkm_tiles *t, double factor)
 {
     double chain = chain_of(t->dims), gamma = chain * U / (1 - chain * U);
     double a = gamma + 9 * U, kappa = (t->dims / 8.0 + 8) * 0x1p-53 / 2 * HIGHER_ORDER;
     double f = HIGHER_ORDER * factor;
     t->kappa = (float)(kappa * factor * (1 + 0x1p-20));
     for (int64_t p = 0; p < positions(t); p++) {
-        t->slope[p] = t->offset[p] = 0;
+        t->fine_slope[p] = t->fine_offset[p] = 0;
         if (p >= t->clusters)
             continue;
         double nc = sqrt(t->order_key[t->index[p]]) * (1 + 0x1p-20);
-        t->slope[p] = (float)((a + 2 * kappa) * nc * f) + FKM_TINY;
-        t->offset[p] = (float)((a * t->half[p] + kappa * nc * nc) * f) + FKM_TINY;
+        t->fine_slope[p] = (float)((a + 2 * kappa) * nc * f) + FKM_TINY;
+        t->fine_offset[p] = (float)((a * t->half[p] + kappa * nc * nc) * f) + FKM_TINY;
     }
 }
 
-/* Margins of low-precision scores; low_residual holds |C~ - C^|^2 on entry, nc on return. */
-static void set_low_margins(fkm_tiles *t, double factor)
+/* Margins of m(i, j). On entry residual holds |C~ - C^|^2, when low. */
+static void set_margins(fkm_tiles *t, double factor)
 {
-    double chain = t->dims + 64.0,
-           gamma = chain * U / (1 - chain * U); /* any order within the unit */
+    double chain = t->dims + 64.0, gamma = chain * U / (1 - chain * U); /* any order in the unit */
     double f = HIGHER_ORDER * factor;
     for (int64_t p = 0; p < positions(t); p++) {
-        double square = p < t->clusters ? t->order_key[t->index[p]] : 0;
-        double nc = sqrt(square) * (1 + 0x1p-20);
-        double rc = sqrt(t->low_residual[p]) * (1 + t->dims * U) + 2 * U * nc + FKM_NORM_TINY;
-        bool real = p < t->clusters;
-        t->low_residual[p] = real ? (float)(nc * f) + LOW_TINY : 0;
-        t->low_slope[p] =
-            real ? (float)(LOW_NORM * (rc + (gamma + 9 * U) * nc) * f) + t->slope[p] + LOW_TINY : 0;
-        t->low_offset[p] =
-            real ? (float)((gamma + 9 * U) * t->half[p] * f) + t->offset[p] + LOW_TINY : 0;
+        float measured = t->residual[p];
+        t->slope[p] = t->fine_slope[p];
+        t->offset[p] = t->fine_offset[p];
+        t->residual[p] = 0;
+        if (p >= t->clusters || !t->kernels->low)
+            continue;
+        double nc = sqrt(t->order_key[t->index[p]]) * (1 + 0x1p-20);
+        double rc = sqrt(measured) * (1 + t->dims * U) + 2 * U * nc + FKM_NORM_TINY;
+        t->residual[p] = (float)(nc * f) + LOW_TINY;
+        t->slope[p] += (float)(LOW_NORM * (rc + (gamma + 9 * U) * nc) * f) + LOW_TINY;
+        t->offset[p] += (float)((gamma + 9 * U) * t->half[p] * f) + LOW_TINY;
     }
 }
 
@@ -212,20 +212,29 @@ static float largest(const float *v, int32_t n)
 
 static void set_tile_margins(fkm_tiles *t)
 {
-    bool low = t->kernels->low;
     for (int32_t i = 0; i < t->count; i++) {
         int64_t first = (int64_t)i * t->tile;
-        t->tile_slope[i] = largest((low ? t->low_slope : t->slope) + first, t->tile);
-        t->tile_offset[i] = largest((low ? t->low_offset : t->offset) + first, t->tile);
-        t->tile_residual[i] = low ? largest(t->low_residual + first, t->tile) : 0;
+        t->tile_slope[i] = largest(t->slope + first, t->tile);
+        t->tile_offset[i] = largest(t->offset + first, t->tile);
+        t->tile_residual[i] = largest(t->residual + first, t->tile);
     }
+}
+
+/* The frame is fixed by the first centroids, and again when they have outgrown or left its scale.
+ */
+static void choose_frame(fkm_tiles *t, const float *c)
+{
+    float scale = choose_scale(c, (int64_t)t->clusters * t->dims);
+    if (t->frame && scale >= t->scale / 4 && scale <= t->scale * 4)
+        return;
+    t->scale = scale;
+    t->frame++;
+    choose_shift(t, c);
 }
 
 void fkm_tiles_set(fkm_tiles *t, const float *c, double margin_factor)
 {
-    float none[64]; /* residuals of float32 tiles, which have none */
-    t->scale = choose_scale(c, (int64_t)t->clusters * t->dims);
-    choose_shift(t, c);
+    choose_frame(t, c);
     sort_by_norm(t, c);
     for (int64_t p = 0; p < positions(t); p++) {
         float *row = t->rows + p * t->dims;
@@ -239,12 +248,11 @@ void fkm_tiles_set(fkm_tiles *t, const float *c, double margin_factor)
     }
     for (int32_t i = 0; i < t->count; i++) {
         int64_t first = (int64_t)i * t->tile;
-        t->kernels->pack_tile(t->packed + (size_t)i * t->tile_bytes,
-            t->low_residual ? t->low_residual + first : none, t->rows + first * t->dims, t->dims);
+        t->kernels->pack_tile(t->packed + (size_t)i * t->tile_bytes, t->residual + first,
+            t->rows + first * t->dims, t->dims);
     }
+    set_fine_margins(t, margin_factor);
     set_margins(t, margin_factor);
-    if (t->kernels->low)
-        set_low_margins(t, margin_factor);
     set_tile_margins(t);
 }
 
@@ -267,8 +275,9 @@ int32_t fkm_block_settle(fkm_row_block *b, int32_t row)
 void fkm_block_candidate(
     fkm_row_block *b, int32_t row, const fkm_tiles *t, int32_t position, float score)
 {
-    float e = b->norm[row] * t->slope[position] + t->offset[position] + b->slack[row];
-    float lower = score - e, upper = score + e;
+    float m = b->norm[row] * t->slope[position] + b->residual[row] * t->residual[position] +
+              t->offset[position] + b->slack[row];
+    float lower = score - m, upper = score + m;
     if (upper < b->floor[row])
         return;
     if (lower > b->floor[row])
@@ -282,20 +291,4 @@ void fkm_block_candidate(
     int64_t slot = (int64_t)row * FKM_CANDIDATES + b->count[row]++;
     b->position[slot] = position;
     b->upper[slot] = upper;
-}
-
-void fkm_block_suspect(
-    fkm_row_block *b, int32_t row, const fkm_tiles *t, int32_t position, float score)
-{
-    float margin = b->norm[row] * t->low_slope[position] +
-                   b->residual[row] * t->low_residual[position] + t->low_offset[position] +
-                   b->slack[row];
-    if (score + margin < b->floor[row])
-        return;
-    float exact = b->own_score[row];
-    if (position != b->own[row]) {
-        const float *x = b->x + (int64_t)row * t->dims, *c = t->rows + (int64_t)position * t->dims;
-        exact = t->kernels->dot(x, t->shift, t->scale, c, t->dims) - t->half[position];
-    }
-    fkm_block_candidate(b, row, t, position, exact);
 }

@@ -37,11 +37,12 @@
  *
  *   | S^ - S | <= rx nc + nx (1 + eps) rc + gamma' (nx nc + h~),    gamma' from the unit's chain
  *
- * by Cauchy-Schwarz. A score S^ below floor - (that) - kappa (nx + nc)^2 is proved not to be the
- * nearest; what passes is scored again in float32 and judged by e(i, j), so the floor is always of
- * float32 quality and only one side of the comparison carries the rough margin
+ * by Cauchy-Schwarz. With the same allowances as above this gives a margin of the same shape,
  *
- *   nx low_slope_j + rx low_residual_j + low_offset_j + kappa nx^2. */
+ *   m(i, j) = nx slope_j + rx residual_j + offset_j + kappa nx^2,
+ *
+ * and everything said of S~ and e holds of S^ and m. When more than one candidate is left, they are
+ * scored again in float32 and judged by e(i, j), and only then by the canonical distance. */
 #ifndef FKM_SCREEN_H
 #define FKM_SCREEN_H
 
@@ -69,18 +70,18 @@ struct fkm_kernels;
 typedef struct fkm_tiles {
     const struct fkm_kernels *kernels;
     int32_t dims, clusters;
-    int32_t tile, count;   /* centroids a tile; tiles */
-    size_t tile_bytes;     /* of one tile in `packed` */
-    float scale;           /* s */
-    float *shift;          /* [dims]: mu s */
-    char *packed;          /* [count] tiles in the kernel's own layout, of C~ or C^ */
-    float *rows;           /* [positions][dims]: C~ again, for `dot` */
-    float *half;           /* [positions]: h~ */
-    float *slope, *offset; /* [positions]: of e(i, j) */
-    float *low_slope, *low_residual, *low_offset; /* [positions]; NULL unless low precision */
-    float *tile_slope, *tile_residual,
-        *tile_offset; /* [count]: maxima of what the kernel screens by */
-    float *start;     /* [positions][16]: -h~, to start a matrix unit's sums; NULL unless low */
+    int32_t tile, count;              /* centroids a tile; tiles */
+    size_t tile_bytes;                /* of one tile in `packed` */
+    uint32_t frame;                   /* number of the frame (scale, shift) in use; 0: none yet */
+    float scale;                      /* s */
+    float *shift;                     /* [dims]: mu s */
+    char *packed;                     /* [count] tiles in the kernel's own layout, of C~ or C^ */
+    float *rows;                      /* [positions][dims]: C~ again, for `dot` */
+    float *half;                      /* [positions]: h~ */
+    float *slope, *residual, *offset; /* [positions]: of m(i, j), or e(i, j) */
+    float *fine_slope, *fine_offset;  /* [positions]: of e(i, j) */
+    float *tile_slope, *tile_residual, *tile_offset; /* [count]: maxima of m over a tile */
+    float *start; /* [positions][16]: -h~, to start a matrix unit's sums; NULL unless low */
     float kappa;
     int32_t *index;    /* [positions]: which centroid; -1: padding */
     int32_t *position; /* [clusters]: inverse of index */
@@ -93,39 +94,38 @@ fkm_status fkm_tiles_open(fkm_tiles *t, const struct fkm_kernels *k, int32_t clu
     fkm_err *e) FKM_MUST_USE;
 void fkm_tiles_close(fkm_tiles *t); /* safe on zeroed structs */
 
-/* Shifts, scales, sorts and packs c: [clusters][dims], finite. margin_factor is 1; tests take 0.5
- * to see that the bound is not idle. */
+/* Shifts, scales, sorts and packs c: [clusters][dims], finite. The frame is kept while it suits, so
+ * that rows packed in it stay good; t->frame changes when it does not. margin_factor is 1; tests
+ * take 0.5 to see that the bound is not idle. */
 void fkm_tiles_set(fkm_tiles *t, const float *c, double margin_factor);
 
 /* ---- rows being screened ---- */
 
 #define FKM_CANDIDATES 8 /* kept a row; more and the row is screened again on its own */
 
-/* A block of rows, one worker's scratch. Rows are padded to whole panels; padding has floor = +big.
- */
+#define FKM_OWN_TILES 4 /* tiles of a panel's own centroids that are screened first */
+
+/* A block of rows being screened, padded to whole panels; padding has floor = +big. Arrays are a
+ * worker's scratch, or a part of an fkm_row_store. */
 typedef struct fkm_row_block {
     int32_t rows;      /* real ones */
-    const float *x;    /* [rows][dims]: as they are, for scores in float32 */
     char *panels;      /* [panels] in the kernel's own layout, of X~ or X^ */
     float *norm;       /* [rows]: nx, rounded up */
-    float *residual;   /* [rows]: rx, rounded up; low precision only */
+    float *residual;   /* [rows]: rx, rounded up; 0 unless low precision */
     float *slack;      /* [rows]: kappa nx^2 */
-    float *floor;      /* [rows]: best S~ - e so far */
-    int32_t *own;      /* [rows]: position of the centroid that the row had, or -1 */
-    float *own_score;  /* [rows]: its S~ */
+    float *floor;      /* [rows]: best S - m seen so far: below the score of the nearest */
     int32_t *count;    /* [rows]: candidates; FKM_CANDIDATES + 1: overflow */
     int32_t *position; /* [rows][FKM_CANDIDATES] */
-    float *upper;      /* [rows][FKM_CANDIDATES]: S~ + e */
+    float *upper;      /* [rows][FKM_CANDIDATES]: S + m */
+    int32_t *own;      /* [panels][FKM_OWN_TILES]: -1: none. Low kernels screen them first */
+    bool rivals;       /* collect `second`; low kernels only */
+    float *second;     /* [rows]: no centroid but the row's old one has a true score above this */
+    int32_t *old_tile, *old_slot; /* [rows]: where its old centroid is; -1: it had none */
 } fkm_row_block;
 
 /* A score that passed its row's threshold: raises the floor, keeps the candidate if it still
  * stands. */
 void fkm_block_candidate(
-    fkm_row_block *b, int32_t row, const fkm_tiles *t, int32_t position, float score);
-
-/* A low-precision score that passed its row's threshold: if its own margin does not rule it out, it
- * is scored in float32 and goes to fkm_block_candidate. */
-void fkm_block_suspect(
     fkm_row_block *b, int32_t row, const fkm_tiles *t, int32_t position, float score);
 
 /* Drops candidates that the floor has overtaken; returns how many are left, -1 after overflow. */

@@ -84,9 +84,13 @@ static void screen_panel(
         const V slope = V_SET1(t->tile_slope[i]), offset = V_SET1(t->tile_offset[i]);
         const V margin0 = V_FMA(norm0, slope, V_ADD(slack0, offset));
         const V margin1 = V_FMA(norm1, slope, V_ADD(slack1, offset));
-        const V limit0 = V_SUB(V_LOAD(b->floor + row0), margin0);
-        const V limit1 = V_SUB(V_LOAD(b->floor + row0 + LANES), margin1);
-        if (V_GE(top0, limit0) | V_GE(top1, limit1)) {
+        V floor0 = V_LOAD(b->floor + row0), floor1 = V_LOAD(b->floor + row0 + LANES);
+        if (V_GE(top0, V_SUB(floor0, margin0)) | V_GE(top1, V_SUB(floor1, margin1))) {
+            /* the tile's own best raises the floor before the others are looked at */
+            floor0 = V_MAX(floor0, V_SUB(top0, margin0));
+            floor1 = V_MAX(floor1, V_SUB(top1, margin1));
+            V_STORE(b->floor + row0, floor0);
+            V_STORE(b->floor + row0 + LANES, floor1);
             float score[TILE][PANEL] __attribute__((aligned(64)));
             float threshold[PANEL] __attribute__((aligned(64)));
             UNROLL
@@ -94,8 +98,8 @@ static void screen_panel(
                 V_STORE(score[j], acc0[j]);
                 V_STORE(score[j] + LANES, acc1[j]);
             }
-            V_STORE(threshold, limit0);
-            V_STORE(threshold + LANES, limit1);
+            V_STORE(threshold, V_SUB(floor0, margin0));
+            V_STORE(threshold + LANES, V_SUB(floor1, margin1));
             report(b, row0, t, first, (const float(*)[PANEL])score, threshold);
         }
     }

@@ -120,6 +120,21 @@ static void sort_rows(fkm_update *u, const int32_t *old, const int32_t *labels, 
     start[0] = 0;
 }
 
+void fkm_update_order(fkm_update *u, int32_t *order, const int32_t *labels, int64_t count)
+{
+    int64_t *start = u->start, next = 0;
+    memset(start, 0, ((size_t)u->clusters + 1) * sizeof *start);
+    for (int64_t i = 0; i < count; i++)
+        start[labels[i] < 0 ? u->clusters : labels[i]]++;
+    for (int32_t j = 0; j <= u->clusters; j++) {
+        int64_t n = start[j];
+        start[j] = next;
+        next += n;
+    }
+    for (int64_t i = 0; i < count; i++)
+        order[start[labels[i] < 0 ? u->clusters : labels[i]]++] = (int32_t)i;
+}
+
 typedef struct add_job {
     fkm_update *u;
     const char *x;
@@ -337,10 +352,11 @@ double fkm_update_inertia(fkm_update *u, const float *c)
     return fkm_exact_round(&total);
 }
 
-double fkm_update_move(const fkm_update *u, float *c)
+double fkm_update_move(const fkm_update *u, float *c, double *shift)
 {
     double largest = 0;
     for (int32_t j = 0; j < u->clusters; j++) {
+        shift[j] = 0;
         if (u->count[j] == 0)
             continue;
         double n = (double)u->count[j], square = 0;
@@ -350,11 +366,12 @@ double fkm_update_move(const fkm_update *u, float *c)
             double s =
                 u->wide ? (double)((const fkm_i128 *)sum)[t] : (double)((const int64_t *)sum)[t];
             float mean = (float)ldexp(s / n, -u->exponent);
-            double shift = (double)mean - (double)row[t];
-            square += shift * shift;
+            double moved = (double)mean - (double)row[t];
+            square += moved * moved;
             row[t] = mean;
         }
-        largest = fmax(largest, square);
+        shift[j] = sqrt(square);
+        largest = fmax(largest, shift[j]);
     }
-    return sqrt(largest);
+    return largest;
 }

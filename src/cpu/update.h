@@ -47,6 +47,9 @@ void fkm_update_close(fkm_update *u); /* safe on zeroed structs */
 /* Zeroes sums and counts, and the squares when they are to be collected again. */
 void fkm_update_clear(fkm_update *u, bool squares);
 
+/* order: [count] = row indices by label, rows without one last. Uses scratch of u. */
+void fkm_update_order(fkm_update *u, int32_t *order, const int32_t *labels, int64_t count);
+
 /* Adds rows x: [count][dims] of dtype by labels: [count], -1 for none. */
 void fkm_update_add(
     fkm_update *u, const void *x, const int32_t *labels, int64_t count, bool squares);
@@ -58,7 +61,8 @@ void fkm_update_change(
 /* The inertia against centroids c: [clusters][dims]; see base/inertia.h. */
 double fkm_update_inertia(fkm_update *u, const float *c);
 
-/* c: the mean of each cluster that has rows, in place; returns the largest movement. */
-double fkm_update_move(const fkm_update *u, float *c);
+/* c: the mean of each cluster that has rows, in place; shift: [clusters], how far each has moved.
+ * Returns the largest. */
+double fkm_update_move(const fkm_update *u, float *c, double *shift);
 
 #endif

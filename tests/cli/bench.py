@@ -33,7 +33,7 @@ def check_shape(shape, found, arithmetic):
     cli.check_equal((shape["skipped"], shape["checked_rows"]), (False, min(rows, 64)))
     cli.check_equal(shape["flop"], 2.0 * rows * dims * clusters)
     cli.check(shape["needed_bytes"] > rows * dims * size, "memory", shape)
-    cli.check(shape["candidates_per_row"] >= 1 and shape["first_s"] > 0, shape)
+    cli.check(shape["candidates_per_row"] + shape["settled_by_bounds"] >= 1 and shape["first_s"] > 0, shape)
     for name in ("iteration", "assign"):
         check_part(shape[name], shape["flop"], "flop_per_s", arithmetic)
     threads = max(t for _, t in found)

@@ -96,11 +96,16 @@ class NotANumber(ContractTest):
         self.check_predict(fit.prefix + ".centroids.npy", data, label)
 
     def check_predict(self, centroids, data, label):
-        """predict has nothing to say about such rows, and labels the others as fit did."""
+        """predict refuses such rows, or labels them -1; it labels the others as fit did."""
         out = harness.path(".npy")
         run = harness.Run("predict", "-c", centroids, "-o", out, data)
         self.assertEqual(run.code, 3, run)
         self.assertRegex(run.err, r"row 0\b")
+        run = harness.Run("predict", "-c", centroids, "--nan", "skip", "-o", out, data)
+        self.assertEqual(run.code, 0, run)
+        self.same_array(np.load(out)[self.keep], label, "predict --nan skip")
+        self.assertTrue((np.load(out)[self.rest] == -1).all())
+        out = harness.path(".npy")
         run = harness.Run("predict", "-c", centroids, "-o", out, harness.save(self.clean, ".npy"))
         self.assertEqual(run.code, 0, run)
         self.same_array(np.load(out), label, "predict")

@@ -220,6 +220,33 @@ static void fill_case(float *x, float *c, const shape *s)
     }
 }
 
+/* The same labels from rows that are kept, rounded and in another order, whatever it is. */
+static void check_store(const fkm_assign_job *plain, fkm_assign_scratch *scratch, int32_t block)
+{
+    fkm_err e = {0};
+    fkm_row_store store;
+    fkm_assign_job job = *plain;
+    int32_t rows = (int32_t)job.count;
+    int32_t *labels = guarded((size_t)rows * sizeof *labels);
+    assert_int_equal(fkm_row_store_open(&store, job.kernels, rows, job.tiles->dims, &e), FKM_OK);
+    for (int32_t i = 0; i < rows; i++) {
+        store.order[i] = (i * 7 + 3) % rows; /* a permutation: 7 does not divide any count below */
+        labels[i] = i % 3 ? i % job.tiles->clusters : -1;
+    }
+    job.store = &store;
+    job.labels = labels;
+    job.distances = NULL;
+    for (int32_t first = 0; first < rows; first += block)
+        fkm_assign_pack(&job, scratch, first, rows - first < block ? rows - first : block);
+    for (int pass = 0; pass < 2; pass++)
+        for (int32_t first = 0; first < rows; first += block)
+            fkm_assign_block(&job, scratch, first, rows - first < block ? rows - first : block);
+    for (int32_t i = 0; i < rows; i++)
+        assert_int_equal(labels[i], plain->labels[i]);
+    fkm_row_store_close(&store);
+    release(labels, (size_t)rows * sizeof *labels);
+}
+
 static void check_block(const fkm_kernels *k, const shape *s)
 {
     fkm_err e = {0};
@@ -253,6 +280,8 @@ static void check_block(const fkm_kernels *k, const shape *s)
     int32_t block = fkm_assign_block_rows(k, s->dims);
     for (int32_t first = 0; first < s->rows; first += block)
         fkm_assign_block(&job, &scratch, first, s->rows - first < block ? s->rows - first : block);
+    if (k->low)
+        check_store(&job, &scratch, block);
     job.labels = near;
     job.distances = near_distances;
     for (int32_t first = 0; first < s->rows; first += block)
@@ -290,7 +319,7 @@ static void blocks_find_the_nearest(void **state)
 {
     (void)state;
     const int32_t clusters[] = {1, 2, 4, 6, 7, 12, 13, 40, 100};
-    const int32_t rows[] = {1, 15, 17, 33, 70};
+    const int32_t rows[] = {1, 15, 17, 33, 71};
     FOR_EACH_ISA(k)
     {
         for (int d = 0; d < SOME_DIMS; d++)
@@ -342,6 +371,29 @@ static void rows_that_are_not_finite_have_no_label(void **state)
     }
 }
 
+static void frame_is_kept_while_it_suits(void **state)
+{
+    (void)state;
+    enum { D = 3, K = 5 };
+    float c[K * D];
+    fkm_err e = {0};
+    fkm_tiles tiles;
+    fill(c, K * D, 1);
+    assert_int_equal(fkm_tiles_open(&tiles, &fkm_kernels_scalar, K, D, &e), FKM_OK);
+    fkm_tiles_set(&tiles, c, 1);
+    uint32_t frame = tiles.frame;
+    assert_int_not_equal(frame, 0);
+    for (int i = 0; i < K * D; i++)
+        c[i] *= 1.5f;
+    fkm_tiles_set(&tiles, c, 1);
+    assert_int_equal(tiles.frame, frame);
+    for (int i = 0; i < K * D; i++)
+        c[i] *= 1000;
+    fkm_tiles_set(&tiles, c, 1);
+    assert_int_equal(tiles.frame, frame + 1);
+    fkm_tiles_close(&tiles);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -351,6 +403,7 @@ int main(void)
         cmocka_unit_test(dot_is_within_its_bound),
         cmocka_unit_test(add_row_is_exact),
         cmocka_unit_test(blocks_find_the_nearest),
+        cmocka_unit_test(frame_is_kept_while_it_suits),
         cmocka_unit_test(rows_that_are_not_finite_have_no_label),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

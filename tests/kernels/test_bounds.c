@@ -1,0 +1,169 @@
+/* Bounds: never tighter than the truth, and what they spare keeps its label. */
+#include "each_isa.h"
+
+#include "../../src/cpu/assign.h"
+#include "../../src/cpu/bounds.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ROWS = 300, CLUSTERS = 50 };
+
+typedef struct setting {
+    const fkm_kernels *kernels;
+    int32_t dims;
+    float *x, *c;
+    int32_t labels[ROWS];
+    fkm_tiles tiles;
+    fkm_assign_scratch scratch;
+    fkm_bounds bounds;
+} setting;
+
+static double distance(const setting *s, int32_t i, int32_t j)
+{
+    return sqrt(fkm_kernels_scalar.canonical(
+        s->x + (int64_t)i * s->dims, s->c + (int64_t)j * s->dims, s->dims));
+}
+
+static int32_t nearest(const setting *s, int32_t i)
+{
+    int32_t best = 0;
+    for (int32_t j = 1; j < CLUSTERS; j++)
+        if (distance(s, i, j) < distance(s, i, best))
+            best = j;
+    return best;
+}
+
+static void label_rows(setting *s, const int32_t *list, int64_t count, bool bounds)
+{
+    fkm_assign_job job = {
+        .kernels = s->kernels,
+        .tiles = &s->tiles,
+        .centroids = s->c,
+        .dtype = FKM_F32,
+        .x = s->x,
+        .list = list,
+        .count = count,
+        .labels = s->labels,
+        .upper = bounds ? s->bounds.upper : NULL,
+        .lower = bounds ? s->bounds.lower : NULL,
+    };
+    int32_t block = fkm_assign_block_rows(s->kernels, s->dims);
+    for (int32_t first = 0; first < count; first += block)
+        fkm_assign_block(
+            &job, &s->scratch, first, count - first < block ? (int32_t)count - first : block);
+}
+
+/* Blobs of a spread, round centres that may be far from the origin. */
+static void open_setting(setting *s, const fkm_kernels *k, int32_t dims, float offset, float spread)
+{
+    fkm_err e = {0};
+    uint64_t random = 1 + (uint64_t)dims;
+    memset(s, 0, sizeof *s);
+    s->kernels = k;
+    s->dims = dims;
+    s->x = malloc(sizeof(float) * (size_t)(ROWS * dims));
+    s->c = malloc(sizeof(float) * (size_t)(CLUSTERS * dims));
+    for (int32_t i = 0; i < CLUSTERS * dims; i++)
+        s->c[i] = test_uniform(&random) + offset;
+    for (int32_t i = 0; i < ROWS * dims; i++)
+        s->x[i] = s->c[i / dims % CLUSTERS * dims + i % dims] + spread * test_uniform(&random);
+    memset(s->labels, -1, sizeof s->labels);
+    assert_int_equal(fkm_tiles_open(&s->tiles, k, CLUSTERS, dims, &e), FKM_OK);
+    assert_int_equal(
+        fkm_assign_scratch_open(&s->scratch, k, CLUSTERS, dims, FKM_F32, 1, &e), FKM_OK);
+    assert_int_equal(fkm_bounds_open(&s->bounds, ROWS, CLUSTERS, &e), FKM_OK);
+    fkm_tiles_set(&s->tiles, s->c, 1);
+    label_rows(s, NULL, ROWS, false);
+}
+
+static void close_setting(setting *s)
+{
+    fkm_bounds_close(&s->bounds);
+    fkm_assign_scratch_close(&s->scratch);
+    fkm_tiles_close(&s->tiles);
+    free(s->x);
+    free(s->c);
+}
+
+static void check_bounds(const setting *s)
+{
+    for (int32_t i = 0; i < ROWS; i++) {
+        int32_t own = s->labels[i];
+        double scale = s->tiles.scale, rest = INFINITY;
+        assert_int_equal(own, nearest(s, i));
+        for (int32_t j = 0; j < CLUSTERS; j++)
+            if (j != own)
+                rest = fmin(rest, distance(s, i, j));
+        assert_true(s->bounds.upper[i] >= distance(s, i, own) * scale);
+        assert_true(s->bounds.lower[i] <= rest * scale);
+    }
+}
+
+/* Moves centroids a little and a few of them more, as an iteration does. */
+static void move_centroids(setting *s, float step, uint64_t *random)
+{
+    double shift[CLUSTERS];
+    for (int32_t j = 0; j < CLUSTERS; j++) {
+        double square = 0;
+        for (int32_t t = 0; t < s->dims; t++) {
+            float *v = s->c + j * s->dims + t, old = *v;
+            *v += step * (j % 7 ? 0.1f : 1) * test_uniform(random);
+            square += ((double)*v - old) * ((double)*v - old);
+        }
+        shift[j] = sqrt(square);
+    }
+    fkm_bounds_move(&s->bounds, shift, CLUSTERS, s->tiles.scale);
+    fkm_tiles_set(&s->tiles, s->c, 1);
+}
+
+static void bounds_hold(void **state)
+{
+    (void)state;
+    const int32_t dims[] = {1, 3, 20, 64, 100, 520};
+    const float offsets[] = {0, 100}, spreads[] = {0.01f, 0.3f, 2};
+    int64_t spared = 0;
+    uint64_t random = 5;
+    FOR_EACH_ISA(k)
+    {
+        if (!k->low)
+            continue;
+        for (int d = 0; d < 6; d++)
+            for (int v = 0; v < 6; v++) {
+                setting s;
+                int32_t list[ROWS];
+                open_setting(&s, k, dims[d], offsets[v % 2], spreads[v / 2]);
+                fkm_bounds_begin(&s.bounds, s.tiles.frame, true);
+                assert_true(s.bounds.collect);
+                label_rows(&s, NULL, ROWS, true);
+                fkm_bounds_end(&s.bounds);
+                check_bounds(&s);
+                for (int round = 0; round < 4; round++) {
+                    move_centroids(&s, round == 3 ? 1 : 0.02f, &random);
+                    fkm_bounds_begin(&s.bounds, s.tiles.frame, true);
+                    if (!s.bounds.collect || !s.bounds.valid)
+                        break;
+                    int64_t n = fkm_bounds_list(&s.bounds, list, 0, s.labels, ROWS);
+                    spared += ROWS - n;
+                    label_rows(&s, list, n, true);
+                    fkm_bounds_end(&s.bounds);
+                    check_bounds(&s);
+                }
+                close_setting(&s);
+            }
+        assert_true(spared > 1000); /* else nothing was tested */
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(bounds_hold),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
