@@ -147,6 +147,10 @@ fkm_status fkm_measure_file(fkm_rate out[2], int64_t *bytes, const fkm_measure *
     FKM_TRY(fkm_alloc(&buffer, FILE_BUFFER, 1, "a buffer for reading", e));
     if (path) {
         FKM_GO(fkm_file_open(&f, path, e));
+        if (fkm_file_bytes(f) == 0) {
+            st = fkm_fail(e, FKM_EDATA, "%s: is empty, there is nothing to read", path);
+            goto out;
+        }
         *bytes = fkm_min_i64(fkm_file_bytes(f), m->o.quick ? (int64_t)64 << 20 : (int64_t)1 << 30);
     } else {
         int64_t room = fkm_free_space(directory);
