@@ -51,7 +51,7 @@ fkm_status fkm_measure_ceiling(fkm_rate *out, fkm_measure *m, int i, fkm_err *e)
 /* Reading a file from its beginning, at most 1 GiB of it: out[0] after the kernel was asked to drop
  * it from its cache (it may refuse), out[1] from the cache. path NULL: a temporary file of at most
  * 256 MiB in `directory`, which no longer has a name while it is read. *bytes: read in a sample.
- * FKM_EFILE. */
+ * FKM_EFILE; FKM_EDATA: the file is empty. */
 fkm_status fkm_measure_file(fkm_rate out[2], int64_t *bytes, const fkm_measure *m, const char *path,
     const char *directory, fkm_err *e) FKM_MUST_USE;
 
