@@ -18,7 +18,7 @@ struct cmd {
     fkm_status (*run)(const cmd *self, int argc, char **argv, const char *line, fkm_err *e);
 };
 
-extern const cmd cmd_fit, cmd_predict, cmd_info;
+extern const cmd cmd_fit, cmd_predict, cmd_info, cmd_bench;
 
 /* ---- options that several commands share: one spelling, one meaning ---- */
 

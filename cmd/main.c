@@ -12,11 +12,11 @@
 #include <string.h>
 #include <unistd.h>
 
-static const cmd *const commands[] = {&cmd_fit, &cmd_predict, &cmd_info};
+static const cmd *const commands[] = {&cmd_fit, &cmd_predict, &cmd_info, &cmd_bench};
 #define COMMANDS ((int)(sizeof commands / sizeof commands[0]))
 
 /* Names of the manual that this version does not have. */
-static const char *const later_commands[] = {"bench", "report", "convert"};
+static const char *const later_commands[] = {"report", "convert"};
 
 /* A closed descriptor would be handed to the next file that is opened, and messages would end up in
  * somebody's data. */

@@ -65,7 +65,38 @@ typedef struct fkm_pass {
     int32_t empty;   /* clusters without rows (passes with update) */
     double inertia;  /* passes with update: see inertia.h; else 0 */
     int64_t in_doubt, candidates, rescans, skipped_by_bounds; /* see fkm_screening */
+    double assign_s; /* wall time of labelling, without the update; 0: not known apart */
 } fkm_pass;
+
+/* ---- for `fkm bench`: what the device can sustain at best ---- */
+
+#define FKM_CEILING_SAMPLES 15
+
+/* The part of fkm that a ceiling is over. */
+typedef enum fkm_ceiling_over {
+    FKM_OVER_NOTHING,
+    FKM_OVER_ASSIGN,
+    FKM_OVER_UPDATE
+} fkm_ceiling_over;
+
+typedef struct fkm_ceiling_options {
+    const char *isa; /* as in fkm_plan */
+    int32_t threads; /* >= 1 */
+    int64_t bytes;   /* memory that may be used */
+    double seconds;  /* about so long a sample */
+    int32_t samples; /* <= FKM_CEILING_SAMPLES */
+} fkm_ceiling_options;
+
+typedef struct fkm_ceiling {
+    const char *name; /* "memory read", static; NULL: there is no such ceiling */
+    const char *isa;  /* of arithmetic; NULL: memory */
+    int32_t threads;
+    bool in_bytes;         /* work counts bytes, else floating-point operations */
+    fkm_ceiling_over over; /* with all threads only */
+    double work;           /* of a sample */
+    int32_t samples;
+    double seconds[FKM_CEILING_SAMPLES];
+} fkm_ceiling;
 
 typedef struct fkm_backend fkm_backend; /* opaque; defined by each implementation */
 
@@ -123,7 +154,11 @@ typedef struct fkm_backend_ops {
     fkm_status (*get_centroids)(fkm_backend *b, float *c, int64_t *counts, fkm_err *e);
 
     const char *(*isa)(const fkm_backend *b); /* the path in use, static text for stats.json */
-    void (*close)(fkm_backend *b);            /* NULL is fine */
+
+    /* Measures the i-th ceiling of the device, from 0; out->name is NULL after the last. Needs no
+     * open backend. FKM_ENOMEM. */
+    fkm_status (*ceiling)(fkm_ceiling *out, int i, const fkm_ceiling_options *o, fkm_err *e);
+    void (*close)(fkm_backend *b); /* NULL is fine */
 } fkm_backend_ops;
 
 /* Picks by --device: "auto" (NULL), "cpu", "cuda", "cuda:LIST". auto takes CUDA when it can be

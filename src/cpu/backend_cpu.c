@@ -3,11 +3,13 @@
 #include "backend_cpu.h"
 
 #include "../base/checked.h"
+#include "../base/clock.h"
 #include "../base/log.h"
 #include "../base/mem.h"
 #include "../base/pool.h"
 #include "assign.h"
 #include "bounds.h"
+#include "ceilings.h"
 #include "head.h"
 #include "kernels.h"
 #include "update.h"
@@ -51,6 +53,7 @@ struct fkm_backend {
     int64_t spared; /* rows of this pass that bounds settled */
     int64_t moved;  /* rows that the last pass with update moved */
     int32_t *old;   /* [chunk_rows]: labels handed in, while sums change */
+    double assign_s;
 };
 
 const char *fkm_backend_cpu_isa(int i, bool *usable)
@@ -238,6 +241,7 @@ static fkm_status begin(fkm_backend *b, const fkm_pass_options *o, fkm_err *e)
 {
     (void)e;
     b->pass = *o;
+    b->assign_s = 0;
     b->spared = 0;
     for (int32_t i = 0; i < b->plan.threads; i++)
         memset(&b->workers[i].scratch.counts, 0, sizeof b->workers[i].scratch.counts);
@@ -392,7 +396,9 @@ static fkm_status feed(
     bool change = b->pass.update && b->change;
     if (change)
         memcpy(b->old, labels, (size_t)r->count * sizeof *labels);
+    double start = fkm_now();
     search(&c, b, r, labels, distances);
+    b->assign_s += fkm_now() - start;
     if (change)
         fkm_update_change(&b->update, r->x, b->old, labels, r->count);
     else if (b->pass.update)
@@ -404,6 +410,7 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
 {
     (void)e;
     memset(out, 0, sizeof *out);
+    out->assign_s = b->assign_s;
     fkm_bounds_end(&b->bounds);
     out->rows = out->skipped_by_bounds = b->spared;
     for (int32_t i = 0; i < b->plan.threads; i++) {
@@ -491,5 +498,6 @@ const fkm_backend_ops fkm_backend_cpu = {
     .nearest = nearest_of,
     .get_centroids = get_centroids,
     .isa = isa,
+    .ceiling = fkm_cpu_ceiling,
     .close = close_backend,
 };

@@ -24,6 +24,7 @@ FILTERS = [
     (r"in use by pid \d+", "in use by pid N"),
     (r" \.h5 \.hdf5;", ";"),      # a build without HDF5 does not know them
     (r"needs at least .* \(.*\)", "needs at least SIZES"),
+    (r"the smallest needs [\d.]+ [KMGE]iB", "the smallest needs SIZE"),
     (r"give --memory \w+ or more", "give --memory SIZE or more"),
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "TIME"),
     (r"(this CPU can run:) .*", r"\1 LIST"),

@@ -130,6 +130,8 @@ def check_others(validate):
         validate(strict(cli.fkm("info", "--json", *args, cwd=d).stdout))
     cli.fkm("fit", "-q", "-k", 2, "x.npy", cwd=d)
     validate(strict(cli.fkm("info", "--json", "x.k2", cwd=d).stdout))
+    for args in (["--grid", "300x5x7"], ["--grid", "300x5x7xu8", "-j", 1, "x.npy"]):
+        validate(strict(cli.fkm("bench", "--quick", "--json", *args, cwd=d).stdout))
 
 
 def check_schema_bites(schema, errors_of):

@@ -1,0 +1,433 @@
+/* Medians of rates and of Lloyd's iteration: see measure.h. */
+#include "measure.h"
+
+#include "base/checked.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/sysinfo.h"
+#include "rng.h"
+#include "scan.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define CHUNK_ROWS ((int64_t)256 << 10) /* as the engine feeds resident rows */
+#define WARM_UP 2
+#define CHECKED_ROWS 64
+#define FILE_BUFFER ((int64_t)4 << 20)
+
+static_assert(FKM_MEASURE_SAMPLES <= FKM_CEILING_SAMPLES, "samples of a ceiling");
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+fkm_spread fkm_spread_of(const double *samples, int32_t count)
+{
+    double sorted[FKM_CEILING_SAMPLES];
+    assert(count >= 1 && count <= FKM_CEILING_SAMPLES);
+    memcpy(sorted, samples, (size_t)count * sizeof *samples);
+    qsort(sorted, (size_t)count, sizeof *sorted, compare);
+    double median = (sorted[(count - 1) / 2] + sorted[count / 2]) / 2;
+    return (fkm_spread){median, sorted[0], sorted[count - 1]};
+}
+
+fkm_status fkm_measure_begin(fkm_measure *out, const fkm_measure_options *o, fkm_err *e)
+{
+    memset(out, 0, sizeof *out);
+    FKM_TRY(fkm_backend_choose(&out->ops, &out->devices, o->machine.device, e));
+    int64_t available = fkm_memory_available();
+    out->o = *o;
+    out->threads = o->machine.threads > 0 ? o->machine.threads : fkm_cpu_count();
+    out->memory_bytes = available / 2;
+    if (o->machine.memory_bytes > 0)
+        out->memory_bytes = fkm_min_i64(o->machine.memory_bytes, available);
+    return FKM_OK;
+}
+
+/* ---- the machine ---- */
+
+static fkm_spread rates_of(double work, const double *seconds, int32_t count)
+{
+    double rate[FKM_CEILING_SAMPLES];
+    for (int32_t i = 0; i < count; i++)
+        rate[i] = work / fmax(seconds[i], 1e-9);
+    return fkm_spread_of(rate, count);
+}
+
+fkm_status fkm_measure_ceiling(fkm_rate *out, fkm_measure *m, int i, fkm_err *e)
+{
+    fkm_ceiling c;
+    const fkm_ceiling_options o = {
+        .isa = m->o.machine.isa,
+        .threads = m->threads,
+        .bytes = fkm_min_i64(m->memory_bytes / 2, m->o.quick ? (int64_t)32 << 20 : INT64_MAX),
+        .seconds = m->o.quick ? 0.005 : 0.1,
+        .samples = FKM_MEASURE_SAMPLES,
+    };
+    memset(out, 0, sizeof *out);
+    FKM_TRY(m->ops->ceiling(&c, i, &o, e));
+    if (!c.name)
+        return FKM_OK;
+    *out = (fkm_rate){c.name, c.isa, c.threads, c.in_bytes, rates_of(c.work, c.seconds, c.samples)};
+    if (c.over == FKM_OVER_ASSIGN)
+        m->assign_ceiling = out->per_second.median;
+    if (c.over == FKM_OVER_UPDATE)
+        m->update_ceiling = out->per_second.median;
+    return FKM_OK;
+}
+
+/* ---- files ---- */
+
+static fkm_status write_noise(int fd, const char *name, char *buffer, int64_t bytes, fkm_err *e)
+{
+    for (int64_t i = 0; i < FILE_BUFFER; i++)
+        buffer[i] = (char)fkm_permute(1, 256, i & 255);
+    for (int64_t done = 0; done < bytes;) {
+        ssize_t n = write(fd, buffer, (size_t)fkm_min_i64(FILE_BUFFER, bytes - done));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return fkm_fail(e, FKM_EFILE, "%s: cannot write: %s", name, strerror(errno));
+        done += n;
+    }
+    if (fdatasync(fd) != 0)
+        return fkm_fail(e, FKM_EFILE, "%s: cannot write: %s", name, strerror(errno));
+    return FKM_OK;
+}
+
+/* *out = a new file, open for reading, that has no name any more. */
+static fkm_status open_temporary(
+    fkm_file **out, const char *directory, char *buffer, int64_t bytes, fkm_err *e)
+{
+    char *name = NULL;
+    fkm_status st = FKM_OK;
+    FKM_TRY(fkm_asprintf(&name, e, "%s/fkm-bench-XXXXXX", directory));
+    int fd = mkstemp(name);
+    if (fd < 0) {
+        fkm_fail(e, FKM_EFILE, "%s: cannot create a file: %s", directory, strerror(errno));
+        st = fkm_hint(e, "name another directory by TMPDIR, or a file to read: fkm bench FILE");
+        goto out;
+    }
+    st = write_noise(fd, name, buffer, bytes, e);
+    close(fd);
+    if (st == FKM_OK)
+        st = fkm_file_open(out, name, e);
+    unlink(name);
+out:
+    fkm_free(name);
+    return st;
+}
+
+static fkm_status read_file(double *seconds, fkm_file *f, char *buffer, int64_t bytes, fkm_err *e)
+{
+    double start = fkm_now();
+    for (int64_t at = 0; at < bytes; at += FILE_BUFFER)
+        FKM_TRY(fkm_file_read(f, at, buffer, (size_t)fkm_min_i64(FILE_BUFFER, bytes - at), e));
+    *seconds = fkm_now() - start;
+    return FKM_OK;
+}
+
+fkm_status fkm_measure_file(fkm_rate out[2], int64_t *bytes, const fkm_measure *m, const char *path,
+    const char *directory, fkm_err *e)
+{
+    static const char *const names[2] = {"file read, from storage", "file read, from cache"};
+    double seconds[FKM_MEASURE_SAMPLES];
+    char *buffer = NULL;
+    fkm_file *f = NULL;
+    fkm_status st = FKM_OK;
+    FKM_TRY(fkm_alloc(&buffer, FILE_BUFFER, 1, "a buffer for reading", e));
+    if (path) {
+        FKM_GO(fkm_file_open(&f, path, e));
+        if (fkm_file_bytes(f) == 0) {
+            st = fkm_fail(e, FKM_EDATA, "%s: is empty, there is nothing to read", path);
+            goto out;
+        }
+        *bytes = fkm_min_i64(fkm_file_bytes(f), m->o.quick ? (int64_t)64 << 20 : (int64_t)1 << 30);
+    } else {
+        int64_t room = fkm_free_space(directory);
+        *bytes = m->o.quick ? (int64_t)8 << 20 : (int64_t)256 << 20;
+        *bytes = room < 0 ? *bytes : fkm_max_i64(1, fkm_min_i64(*bytes, room / 4));
+        FKM_GO(open_temporary(&f, directory, buffer, *bytes, e));
+    }
+    for (int cached = 0; cached < 2; cached++) {
+        for (int i = 0; i < FKM_MEASURE_SAMPLES; i++) {
+            if (!cached) /* advice: what comes of it shows in the figures */
+                (void)posix_fadvise(fkm_file_descriptor(f), 0, 0, POSIX_FADV_DONTNEED);
+            FKM_GO(read_file(&seconds[i], f, buffer, *bytes, e));
+        }
+        out[cached] = (fkm_rate){
+            names[cached], NULL, 1, true, rates_of((double)*bytes, seconds, FKM_MEASURE_SAMPLES)};
+    }
+out:
+    fkm_file_close(f);
+    fkm_free(buffer);
+    return st;
+}
+
+/* ---- made-up data ---- */
+
+static uint64_t mix(uint64_t z)
+{
+    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+    return z ^ z >> 31;
+}
+
+/* Nearly normal with variance 1: the sum of four uniform numbers, 16 bits each. */
+static float normal(uint64_t bits)
+{
+    int32_t sum = (int32_t)(bits & 0xffff) + (int32_t)(bits >> 16 & 0xffff) +
+                  (int32_t)(bits >> 32 & 0xffff) + (int32_t)(bits >> 48);
+    return (float)(sum - 2 * 0xffff) * (1.7320508f / 65536);
+}
+
+/* Blobs of variance 1 a coordinate whose centres are about 5.7 apart, whatever the dimension: they
+ * touch, so that rows go on moving for some iterations. */
+void fkm_make_blobs(
+    void *x, fkm_dtype dtype, int64_t rows, int32_t dims, int32_t blobs, uint64_t seed)
+{
+    const uint64_t step = UINT64_C(0x9e3779b97f4a7c15);
+    const float apart = 4 / sqrtf((float)dims);
+    for (int64_t i = 0; i < rows; i++) {
+        uint64_t noise = mix(seed ^ mix((uint64_t)i + 1));
+        uint64_t center = mix(seed + step * (1 + noise % (uint64_t)blobs));
+        for (int32_t t = 0; t < dims; t++) {
+            float v = normal(mix(noise += step)) + apart * normal(mix(center += step));
+            if (dtype == FKM_U8)
+                ((uint8_t *)x)[i * dims + t] = (uint8_t)fminf(fmaxf(128 + 30 * v, 0), 255);
+            else
+                ((float *)x)[i * dims + t] = v;
+        }
+    }
+}
+
+static void take_rows(float *c, const fkm_bench_shape *s, const void *x, uint64_t seed)
+{
+    size_t size = fkm_dtype_size(s->dtype);
+    for (int32_t j = 0; j < s->clusters; j++) {
+        int64_t row = fkm_permute(seed, s->rows, j);
+        const char *from = (const char *)x + (size_t)(row * s->dims) * size;
+        for (int32_t t = 0; t < s->dims; t++)
+            c[(int64_t)j * s->dims + t] = fkm_dtype_to_float(s->dtype, from + (size_t)t * size);
+    }
+}
+
+/* ---- the definition ---- */
+
+/* Written down once more, apart from the kernels that are being measured. */
+static double canonical(const double *x, const float *c, int32_t dims)
+{
+    double a[8] = {0};
+    for (int32_t t = 0; t < dims; t++) {
+        double v = x[t] - (double)c[t];
+        a[t % 8] += v * v;
+    }
+    return ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));
+}
+
+static int32_t nearest_to(const double *x, const float *c, int32_t clusters, int32_t dims)
+{
+    int32_t best = 0;
+    double least = INFINITY;
+    for (int32_t j = 0; j < clusters; j++) {
+        double distance = canonical(x, c + (int64_t)j * dims, dims);
+        if (distance < least) {
+            least = distance;
+            best = j;
+        }
+    }
+    return best;
+}
+
+int64_t fkm_find_wrong_label(int32_t *nearest, const fkm_bench_shape *s, const void *x,
+    const float *c, const int32_t *labels, int64_t sample)
+{
+    double *row = NULL;
+    int64_t wrong = -1;
+    size_t size = fkm_dtype_size(s->dtype);
+    fkm_err e = {0};
+    *nearest = -1;
+    if (fkm_alloc(&row, s->dims, sizeof *row, "a row", &e) != FKM_OK)
+        return 0; /* not checked is not right */
+    for (int64_t i = 0; i < sample && wrong < 0; i++) {
+        int64_t at = i * s->rows / sample;
+        const char *from = (const char *)x + (size_t)(at * s->dims) * size;
+        for (int32_t t = 0; t < s->dims; t++)
+            row[t] = fkm_dtype_to_float(s->dtype, from + (size_t)t * size);
+        *nearest = nearest_to(row, c, s->clusters, s->dims);
+        if (labels[at] != *nearest)
+            wrong = at;
+    }
+    fkm_free(row);
+    return wrong;
+}
+
+/* ---- a shape ---- */
+
+typedef struct bench {
+    const fkm_measure *m;
+    fkm_bench_shape shape;
+    fkm_plan plan;
+    fkm_backend *backend;
+    void *x;
+    int32_t *labels;
+    float *centroids;
+    fkm_scale scale;
+} bench;
+
+static int64_t needed_bytes(const bench *b)
+{
+    const fkm_bench_shape *s = &b->shape;
+    int64_t row = s->dims * (int64_t)fkm_dtype_size(s->dtype) + (int64_t)sizeof *b->labels;
+    int64_t centroids = fkm_mul_sat(fkm_mul_sat(s->clusters, s->dims), sizeof *b->centroids);
+    int64_t data = fkm_add_sat(fkm_mul_sat(s->rows, row), centroids);
+    return fkm_add_sat(data, b->m->ops->bytes(&b->plan));
+}
+
+static fkm_status feed_rows(bench *b, const fkm_pass_options *o, fkm_pass *pass, fkm_err *e)
+{
+    const fkm_bench_shape *s = &b->shape;
+    const fkm_backend_ops *ops = b->m->ops;
+    size_t row = (size_t)s->dims * fkm_dtype_size(s->dtype);
+    FKM_TRY(ops->begin(b->backend, o, e));
+    for (int64_t at = 0; at < s->rows; at += b->plan.chunk_rows) {
+        fkm_rows rows = {(const char *)b->x + (size_t)at * row, at,
+            fkm_min_i64(b->plan.chunk_rows, s->rows - at)};
+        FKM_TRY(ops->feed(b->backend, &rows, b->labels + at, NULL, e));
+    }
+    return ops->end(b->backend, pass, e);
+}
+
+/* One iteration as the engine does it: label, sum, move. */
+static fkm_status iterate(bench *b, bool squares, double *seconds, fkm_pass *pass, fkm_err *e)
+{
+    double start = fkm_now(), shift;
+    fkm_pass_options o = {.update = true, .squares = squares};
+    FKM_TRY(feed_rows(b, &o, pass, e));
+    FKM_TRY(b->m->ops->move(b->backend, &shift, e));
+    *seconds = fkm_now() - start;
+    return FKM_OK;
+}
+
+/* From the start given by `seed`: warm-up, then samples as long as rows move. *count: of samples.
+ */
+static fkm_status run_lloyd(bench *b, uint64_t seed, fkm_speed *out,
+    double samples[3][FKM_MEASURE_SAMPLES], int32_t *count, fkm_err *e)
+{
+    const fkm_backend_ops *ops = b->m->ops;
+    fkm_pass pass;
+    double s;
+    ops->reset(b->backend);
+    take_rows(b->centroids, &b->shape, b->x, seed);
+    memset(b->labels, -1, (size_t)b->shape.rows * sizeof *b->labels);
+    FKM_TRY(ops->set_centroids(b->backend, b->centroids, e));
+    FKM_TRY(ops->set_scale(b->backend, b->scale, e));
+    for (int32_t i = 0; i < WARM_UP; i++) {
+        FKM_TRY(iterate(b, i == 0, &s, &pass, e));
+        out->first_s = i == 0 ? s : out->first_s;
+    }
+    /* A start that is near its fixpoint is measured once: there is nothing else. */
+    do {
+        FKM_TRY(iterate(b, false, &s, &pass, e));
+        samples[0][*count] = s;
+        samples[1][*count] = pass.assign_s;
+        samples[2][*count] = s - pass.assign_s;
+        ++*count;
+    } while (*count < FKM_MEASURE_SAMPLES && pass.moved > 0);
+    out->candidates_per_row = (double)pass.candidates / (double)b->shape.rows;
+    out->settled_by_bounds = (double)pass.skipped_by_bounds / (double)b->shape.rows;
+    return FKM_OK;
+}
+
+/* Labels against the centroids as they are now, held against the definition. */
+static fkm_status check(bench *b, fkm_speed *out, fkm_err *e)
+{
+    fkm_pass pass;
+    fkm_pass_options o = {.update = false};
+    const fkm_bench_shape *s = &b->shape;
+    int32_t nearest;
+    FKM_TRY(feed_rows(b, &o, &pass, e));
+    FKM_TRY(b->m->ops->get_centroids(b->backend, b->centroids, NULL, e));
+    out->checked_rows = fkm_min_i64(CHECKED_ROWS, s->rows);
+    int64_t wrong =
+        fkm_find_wrong_label(&nearest, s, b->x, b->centroids, b->labels, out->checked_rows);
+    if (wrong < 0)
+        return FKM_OK;
+    fkm_fail(e, FKM_EBUG, "%lld x %d, k=%d, isa %s: row %lld has label %d, its nearest is %d",
+        (long long)s->rows, s->dims, s->clusters, out->isa, (long long)wrong, b->labels[wrong],
+        nearest);
+    return fkm_hint(e, "no figures are given for wrong answers; please report this");
+}
+
+static fkm_status run_bench(bench *b, fkm_speed *out, fkm_err *e)
+{
+    const fkm_bench_shape *s = &b->shape;
+    double samples[3][FKM_MEASURE_SAMPLES];
+    int32_t count = 0;
+    fkm_make_blobs(b->x, s->dtype, s->rows, s->dims, s->clusters, b->m->o.seed);
+    if (s->dtype == FKM_F32) { /* 8-bit values are summed exactly as they are */
+        fkm_scan scan;
+        fkm_scan_init(&scan);
+        fkm_scan_add(&scan, b->x, s->dtype, 0, s->rows, s->dims);
+        FKM_TRY(fkm_scale_choose(&b->scale, &scan, s->rows, NULL, 0, e));
+    }
+    for (uint64_t seed = b->m->o.seed; count < FKM_MEASURE_SAMPLES; seed++)
+        FKM_TRY(run_lloyd(b, seed, out, samples, &count, e));
+    FKM_TRY(check(b, out, e));
+    out->iteration = fkm_spread_of(samples[0], count);
+    out->assign = fkm_spread_of(samples[1], count);
+    out->update = fkm_spread_of(samples[2], count);
+    return FKM_OK;
+}
+
+fkm_status fkm_measure_shape(
+    fkm_speed *out, const fkm_measure *m, const fkm_bench_shape *shape, fkm_err *e)
+{
+    bench b = {.m = m, .shape = *shape};
+    fkm_status st = FKM_OK;
+    b.plan = (fkm_plan){
+        .rows = shape->rows,
+        .chunk_rows = fkm_min_i64(shape->rows, CHUNK_ROWS),
+        .dims = shape->dims,
+        .clusters = shape->clusters,
+        .dtype = shape->dtype,
+        .update = true,
+        .top = 1,
+        .threads = m->threads,
+        .isa = m->o.machine.isa,
+        .devices = m->devices,
+    };
+    memset(out, 0, sizeof *out);
+    out->shape = *shape;
+    out->flop = 2.0 * (double)shape->rows * shape->dims * shape->clusters;
+    b.plan.keep = true; /* as the engine plans: copies of the rows where there is room for them */
+    if (needed_bytes(&b) > m->memory_bytes)
+        b.plan.keep = false;
+    out->needed_bytes = needed_bytes(&b);
+    out->skipped = out->needed_bytes > m->memory_bytes;
+    if (out->skipped)
+        return FKM_OK;
+    out->bytes = shape->rows * shape->dims * (int64_t)fkm_dtype_size(shape->dtype);
+    FKM_GO(m->ops->open(&b.backend, &b.plan, e));
+    out->isa = m->ops->isa(b.backend);
+    FKM_GO(fkm_alloc(&b.x, out->bytes, 1, "rows", e));
+    FKM_GO(fkm_alloc(&b.labels, shape->rows, sizeof *b.labels, "labels", e));
+    FKM_GO(fkm_alloc(
+        &b.centroids, (int64_t)shape->clusters * shape->dims, sizeof(float), "centroids", e));
+    st = run_bench(&b, out, e);
+out:
+    m->ops->close(b.backend);
+    fkm_free(b.x);
+    fkm_free(b.labels);
+    fkm_free(b.centroids);
+    return st;
+}

@@ -1,0 +1,93 @@
+/* The parts of fkm bench that do not depend on a clock. */
+#include "../../src/measure.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static void test_spread(void **state)
+{
+    (void)state;
+    const double five[] = {3, 1, 100, 2, 4}, four[] = {4, 1, 3, 2}, one[] = {7};
+    fkm_spread s = fkm_spread_of(five, 5);
+    assert_true(s.median == 3 && s.low == 1 && s.high == 100);
+    s = fkm_spread_of(four, 4);
+    assert_true(s.median == 2.5 && s.low == 1 && s.high == 4);
+    s = fkm_spread_of(one, 1);
+    assert_true(s.median == 7 && s.low == 7 && s.high == 7);
+    assert_true(five[0] == 3); /* samples keep their order */
+}
+
+static void test_blobs(void **state)
+{
+    (void)state;
+    enum { ROWS = 4000, DIMS = 16, BLOBS = 3 };
+    static float x[ROWS * DIMS], again[ROWS * DIMS];
+    static uint8_t bytes[ROWS * DIMS];
+    double sum = 0, squares = 0;
+    fkm_make_blobs(x, FKM_F32, ROWS, DIMS, BLOBS, 5);
+    fkm_make_blobs(again, FKM_F32, ROWS, DIMS, BLOBS, 5);
+    assert_memory_equal(x, again, sizeof x);
+    fkm_make_blobs(again, FKM_F32, ROWS, DIMS, BLOBS, 6);
+    assert_memory_not_equal(x, again, sizeof x);
+    for (int i = 0; i < ROWS; i++) { /* of one coordinate: its centre's variance is small here */
+        sum += (double)x[i * DIMS];
+        squares += (double)x[i * DIMS] * (double)x[i * DIMS];
+    }
+    double variance = squares / ROWS - sum / ROWS * sum / ROWS;
+    assert_true(variance > 0.9 && variance < 5);
+    fkm_make_blobs(bytes, FKM_U8, ROWS, DIMS, BLOBS, 5);
+    int outside = 0;
+    for (int i = 0; i < ROWS * DIMS; i++) {
+        float expected = 128 + 30 * x[i];
+        outside += expected < 0 || expected >= 256;
+        if (expected >= 0 && expected < 256)
+            assert_int_equal(bytes[i], (int)expected);
+    }
+    assert_true(outside < ROWS * DIMS / 20);
+}
+
+/* Rows on a line, at 0, 1, 2 ...; centroids at 0, 10, 20, 10. */
+static void test_wrong_label(void **state)
+{
+    (void)state;
+    enum { ROWS = 21 };
+    float x[ROWS];
+    int32_t labels[ROWS], nearest;
+    const float c[] = {0, 10, 20, 10};
+    const fkm_bench_shape shape = {ROWS, 1, 4, FKM_F32};
+    for (int i = 0; i < ROWS; i++) {
+        x[i] = (float)i;
+        labels[i] = i <= 5 ? 0 : i <= 15 ? 1 : 2; /* ties at 5, 15 and between 1 and 3: the lower */
+    }
+    assert_int_equal(fkm_find_wrong_label(&nearest, &shape, x, c, labels, ROWS), -1);
+    const int wrong[][3] = {{5, 1, 0}, {10, 3, 1}, {20, 1, 2}, {0, -1, 0}};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        int32_t right = labels[wrong[i][0]];
+        labels[wrong[i][0]] = wrong[i][1];
+        assert_int_equal(fkm_find_wrong_label(&nearest, &shape, x, c, labels, ROWS), wrong[i][0]);
+        assert_int_equal(nearest, wrong[i][2]);
+        labels[wrong[i][0]] = right;
+    }
+    const uint8_t bytes[] = {0, 255, 100};
+    const fkm_bench_shape small = {3, 1, 2, FKM_U8};
+    const float far[] = {0, 200};
+    int32_t own[] = {0, 1, 0}; /* a tie */
+    assert_int_equal(fkm_find_wrong_label(&nearest, &small, bytes, far, own, 3), -1);
+    own[1] = 0;
+    assert_int_equal(fkm_find_wrong_label(&nearest, &small, bytes, far, own, 3), 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_spread),
+        cmocka_unit_test(test_blobs),
+        cmocka_unit_test(test_wrong_label),
+    };
+    return cmocka_run_group_tests_name("measure", tests, NULL, NULL);
+}
