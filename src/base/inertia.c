@@ -14,30 +14,61 @@ int32_t fkm_float_parts(float v, int *exponent)
     return bits >> 31 ? -mantissa : mantissa;
 }
 
-/* acc -= 2 m 2^e S 2^-exponent. A 128-bit sum goes in as two words, so that products fit. */
-static void subtract_product(
-    fkm_exact *acc, int64_t m, int e, const void *sum, bool wide, int32_t t)
+/* Terms of one cluster, gathered by the exponent field of the coordinate (1 to 254) before they are
+ * added in full width: a coordinate has 24 bits, a sum 63, a count below 2^40, so 2^20 of them fit
+ * 128 bits. */
+typedef struct terms {
+    fkm_i128 square[256], product[256]; /* n m^2; m S */
+    int low, high;                      /* fields in use */
+} terms;
+
+static void add_narrow(terms *g, const float *c, const int64_t *sum, int64_t rows, int32_t dims)
 {
-    if (!wide) {
-        fkm_exact_add(acc, -(fkm_i128)m * ((const int64_t *)sum)[t], e + 1);
-        return;
+    for (int32_t t = 0; t < dims; t++) {
+        int e;
+        int64_t m = fkm_float_parts(c[t], &e);
+        int field = e + 150;
+        g->square[field] += (fkm_i128)(m * m) * rows;
+        g->product[field] += (fkm_i128)m * sum[t];
+        g->low = field < g->low ? field : g->low;
+        g->high = field > g->high ? field : g->high;
     }
-    fkm_i128 s = ((const fkm_i128 *)sum)[t];
-    int64_t high = (int64_t)(s >> 64);
-    uint64_t low = (uint64_t)s;
-    fkm_exact_add(acc, -(fkm_i128)m * high, e + 1 + 64);
-    fkm_exact_add(acc, -(fkm_i128)m * (fkm_i128)low, e + 1);
 }
 
-void fkm_inertia_add(fkm_exact *acc, const float *c, const void *sum, bool wide, int64_t rows,
+static void flush(fkm_exact *acc, terms *g, int32_t exponent)
+{
+    for (int field = g->low; field <= g->high; field++) {
+        int e = field - 150;
+        if (g->square[field])
+            fkm_exact_add(acc, g->square[field], 2 * e);
+        if (g->product[field])
+            fkm_exact_add(acc, -g->product[field], e + 1 - exponent);
+    }
+}
+
+/* A 128-bit sum goes in as two words, so that products fit. */
+static void add_wide(fkm_exact *acc, const float *c, const fkm_i128 *sum, int64_t rows,
     int32_t dims, int32_t exponent)
 {
     for (int32_t t = 0; t < dims; t++) {
         int e;
         int64_t m = fkm_float_parts(c[t], &e);
-        if (m == 0)
-            continue;
+        int64_t high = (int64_t)(sum[t] >> 64);
+        uint64_t low = (uint64_t)sum[t];
         fkm_exact_add(acc, (fkm_i128)(m * m) * rows, 2 * e);
-        subtract_product(acc, m, e - exponent, sum, wide, t);
+        fkm_exact_add(acc, -(fkm_i128)m * high, e + 1 + 64 - exponent);
+        fkm_exact_add(acc, -(fkm_i128)m * (fkm_i128)low, e + 1 - exponent);
     }
+}
+
+void fkm_inertia_add(fkm_exact *acc, const float *c, const void *sum, bool wide, int64_t rows,
+    int32_t dims, int32_t exponent)
+{
+    if (wide) {
+        add_wide(acc, c, sum, rows, dims, exponent);
+        return;
+    }
+    terms g = {.low = 255, .high = 0};
+    add_narrow(&g, c, sum, rows, dims);
+    flush(acc, &g, exponent);
 }

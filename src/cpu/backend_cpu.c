@@ -222,7 +222,7 @@ static fkm_status set_centroids(fkm_backend *b, const float *c, fkm_err *e)
 {
     (void)e;
     memcpy(b->centroids, c, (size_t)b->plan.clusters * (size_t)b->plan.dims * sizeof *c);
-    fkm_tiles_set(&b->tiles, b->centroids, 1);
+    fkm_tiles_set(&b->tiles, b->centroids, 1, b->pool);
     b->bounds.valid = false; /* nobody said how far they have moved */
     return FKM_OK;
 }
@@ -425,7 +425,7 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
     if (b->tiles.axes && out->rescans > out->rows / LEAST_RESCANS) {
         fkm_verbose("head screening left too many candidates: all dims again");
         fkm_tiles_turn(&b->tiles, NULL, 0, 0);
-        fkm_tiles_set(&b->tiles, b->centroids, 1);
+        fkm_tiles_set(&b->tiles, b->centroids, 1, b->pool);
     }
     if (b->pass.update) {
         for (int32_t j = 0; j < b->plan.clusters; j++)
@@ -443,7 +443,7 @@ static fkm_status move(fkm_backend *b, double *max_shift, fkm_err *e)
     *max_shift = fkm_update_move(&b->update, b->centroids, b->shift);
     if (b->bounds.valid)
         fkm_bounds_move(&b->bounds, b->shift, b->plan.clusters, b->tiles.scale);
-    fkm_tiles_set(&b->tiles, b->centroids, 1);
+    fkm_tiles_set(&b->tiles, b->centroids, 1, b->pool);
     return FKM_OK;
 }
 

@@ -213,7 +213,7 @@ void fkm_head_decide(
         if (gram > 0.01f)
             break;
         fkm_tiles_turn(t, h->axes, lengths[i], gram);
-        fkm_tiles_set(t, job->centroids, 1);
+        fkm_tiles_set(t, job->centroids, 1, NULL);
         double now = cost(h, t, job, s);
         if (now < least * (best ? 1 : LEAST_GAIN)) {
             least = now;
@@ -225,5 +225,5 @@ void fkm_head_decide(
         fkm_tiles_turn(t, h->axes, best, h->gram[best - 1]);
     else
         fkm_tiles_turn(t, NULL, 0, 0);
-    fkm_tiles_set(t, job->centroids, 1);
+    fkm_tiles_set(t, job->centroids, 1, NULL);
 }

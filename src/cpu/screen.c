@@ -147,12 +147,33 @@ static int compare_keys(const void *a, const void *b, void *keys)
     return (i > j) - (i < j);
 }
 
-static void measure_norms(fkm_tiles *t, const float *c)
+/* Work on all clusters or tiles, spread over the pool if there is one. */
+typedef struct tiles_job {
+    fkm_tiles *t;
+    const float *c;
+} tiles_job;
+
+static void run(fkm_pool *pool, int64_t count, fkm_pool_fn fn, fkm_tiles *t, const float *c)
 {
-    for (int32_t j = 0; j < t->clusters; j++) {
+    tiles_job job = {t, c};
+    if (pool)
+        fkm_pool_for(pool, count, fn, &job);
+    for (int64_t i = 0; !pool && i < count; i++)
+        fn(&job, i, 0);
+}
+
+#define NORMS_AT_ONCE 64
+
+static void measure_norms(void *arg, int64_t block, int worker)
+{
+    (void)worker;
+    const tiles_job *job = arg;
+    fkm_tiles *t = job->t;
+    int64_t end = fkm_min_i64(t->clusters, (block + 1) * NORMS_AT_ONCE);
+    for (int64_t j = block * NORMS_AT_ONCE; j < end; j++) {
         double sum = 0;
         for (int32_t d = 0; d < t->dims; d++) {
-            double v = (double)c[(int64_t)j * t->dims + d] * t->scale - t->shift[d];
+            double v = (double)job->c[j * t->dims + d] * t->scale - t->shift[d];
             sum += v * v;
         }
         t->norm2[j] = sum;
@@ -294,11 +315,30 @@ void fkm_tiles_turn(fkm_tiles *t, const float *axes, int32_t screened, float gra
     t->frame++;
 }
 
-/* Lays out tile i in the kernel's way, through the axes if there are any. */
-static void pack_tile(fkm_tiles *t, int32_t i)
+/* The rows of tile i in the frame, and what goes with each position. */
+static void fill_tile(fkm_tiles *t, const float *c, int32_t i)
 {
-    int64_t first = (int64_t)i * t->tile;
+    for (int64_t p = (int64_t)i * t->tile; p < ((int64_t)i + 1) * t->tile; p++) {
+        float *row = t->rows + p * t->dims;
+        bool real = p < t->clusters;
+        const float *from = real ? c + (int64_t)t->index[p] * t->dims : NULL;
+        for (int32_t d = 0; d < t->dims; d++)
+            row[d] = real ? from[d] * t->scale - t->shift[d] : 0;
+        t->half[p] = real ? (float)(t->norm2[t->index[p]] / 2) : FKM_HALF_PAD;
+        for (int w = 0; t->start && w < START_WIDTH; w++)
+            t->start[p * START_WIDTH + w] = -t->half[p];
+    }
+}
+
+/* Fills tile i and lays it out in the kernel's way, through the axes if there are any. */
+static void make_tile(void *arg, int64_t i, int worker)
+{
+    (void)worker;
+    const tiles_job *job = arg;
+    fkm_tiles *t = job->t;
+    int64_t first = i * t->tile;
     const float *rows = t->rows + first * t->dims;
+    fill_tile(t, job->c, (int32_t)i);
     if (t->axes) {
         t->kernels->rotate(t->turned, rows, t->tile, t->dims, t->axes, t->screened);
         rows = t->turned;
@@ -313,24 +353,13 @@ static void pack_tile(fkm_tiles *t, int32_t i)
         t->packed + (size_t)i * t->tile_bytes, t->residual + first, rows, t->screened);
 }
 
-void fkm_tiles_set(fkm_tiles *t, const float *c, double margin_factor)
+void fkm_tiles_set(fkm_tiles *t, const float *c, double margin_factor, fkm_pool *pool)
 {
     choose_frame(t, c);
-    measure_norms(t, c);
+    run(pool, (t->clusters + NORMS_AT_ONCE - 1) / NORMS_AT_ONCE, measure_norms, t, c);
     choose_keys(t, c);
     sort_by_key(t);
-    for (int64_t p = 0; p < positions(t); p++) {
-        float *row = t->rows + p * t->dims;
-        bool real = p < t->clusters;
-        const float *from = real ? c + (int64_t)t->index[p] * t->dims : NULL;
-        for (int32_t d = 0; d < t->dims; d++)
-            row[d] = real ? from[d] * t->scale - t->shift[d] : 0;
-        t->half[p] = real ? (float)(t->norm2[t->index[p]] / 2) : FKM_HALF_PAD;
-        for (int i = 0; t->start && i < START_WIDTH; i++)
-            t->start[p * START_WIDTH + i] = -t->half[p];
-    }
-    for (int32_t i = 0; i < t->count; i++)
-        pack_tile(t, i);
+    run(t->axes ? NULL : pool, t->count, make_tile, t, c); /* heads share t->turned */
     set_fine_margins(t, margin_factor);
     set_margins(t, margin_factor);
     set_tile_margins(t);

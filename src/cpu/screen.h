@@ -46,6 +46,7 @@
 #ifndef FKM_SCREEN_H
 #define FKM_SCREEN_H
 
+#include "../base/pool.h"
 #include "../base/status.h"
 #include <stdbool.h>
 #include <stddef.h>
@@ -109,7 +110,7 @@ void fkm_tiles_close(fkm_tiles *t); /* safe on zeroed structs */
 /* Shifts, scales, sorts and packs c: [clusters][dims], finite. The frame is kept while it suits, so
  * that rows packed in it stay good; t->frame changes when it does not. margin_factor is 1; tests
  * take 0.5 to see that the bound is not idle. */
-void fkm_tiles_set(fkm_tiles *t, const float *c, double margin_factor);
+void fkm_tiles_set(fkm_tiles *t, const float *c, double margin_factor, fkm_pool *pool);
 
 /* Screens by the first coordinates along `axes` from the next fkm_tiles_set on, in a new frame: see
  * head.h. axes NULL: by all coordinates again. */

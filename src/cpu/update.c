@@ -352,26 +352,44 @@ double fkm_update_inertia(fkm_update *u, const float *c)
     return fkm_exact_round(&total);
 }
 
-double fkm_update_move(const fkm_update *u, float *c, double *shift)
+typedef struct move_job {
+    const fkm_update *u;
+    float *c;
+    double *shift;
+} move_job;
+
+static void move_task(void *arg, int64_t index, int worker)
 {
-    double largest = 0;
-    for (int32_t j = 0; j < u->clusters; j++) {
-        shift[j] = 0;
+    (void)worker;
+    const move_job *job = arg;
+    const fkm_update *u = job->u;
+    int32_t begin = (int32_t)((int64_t)u->clusters * index / u->task_count);
+    int32_t end = (int32_t)((int64_t)u->clusters * (index + 1) / u->task_count);
+    for (int32_t j = begin; j < end; j++) {
+        job->shift[j] = 0;
         if (u->count[j] == 0)
             continue;
-        double n = (double)u->count[j], square = 0;
+        double n = (double)u->count[j], scale = ldexp(1, -u->exponent), square = 0;
         const void *sum = sum_of(u, j);
-        float *row = c + (int64_t)j * u->dims;
+        float *row = job->c + (int64_t)j * u->dims;
         for (int32_t t = 0; t < u->dims; t++) {
             double s =
                 u->wide ? (double)((const fkm_i128 *)sum)[t] : (double)((const int64_t *)sum)[t];
-            float mean = (float)ldexp(s / n, -u->exponent);
+            float mean = (float)(s / n * scale); /* by a power of two: rounded once */
             double moved = (double)mean - (double)row[t];
             square += moved * moved;
             row[t] = mean;
         }
-        shift[j] = sqrt(square);
-        largest = fmax(largest, shift[j]);
+        job->shift[j] = sqrt(square);
     }
+}
+
+double fkm_update_move(const fkm_update *u, float *c, double *shift)
+{
+    move_job job = {u, c, shift};
+    double largest = 0;
+    fkm_pool_for(u->pool, u->task_count, move_task, &job);
+    for (int32_t j = 0; j < u->clusters; j++)
+        largest = fmax(largest, shift[j]);
     return largest;
 }

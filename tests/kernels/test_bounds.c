@@ -78,7 +78,7 @@ static void open_setting(setting *s, const fkm_kernels *k, int32_t dims, float o
     assert_int_equal(
         fkm_assign_scratch_open(&s->scratch, k, CLUSTERS, dims, FKM_F32, 1, &e), FKM_OK);
     assert_int_equal(fkm_bounds_open(&s->bounds, ROWS, CLUSTERS, &e), FKM_OK);
-    fkm_tiles_set(&s->tiles, s->c, 1);
+    fkm_tiles_set(&s->tiles, s->c, 1, NULL);
     label_rows(s, NULL, ROWS, false);
 }
 
@@ -119,7 +119,7 @@ static void move_centroids(setting *s, float step, uint64_t *random)
         shift[j] = sqrt(square);
     }
     fkm_bounds_move(&s->bounds, shift, CLUSTERS, s->tiles.scale);
-    fkm_tiles_set(&s->tiles, s->c, 1);
+    fkm_tiles_set(&s->tiles, s->c, 1, NULL);
 }
 
 static void bounds_hold(void **state)

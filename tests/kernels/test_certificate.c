@@ -64,7 +64,7 @@ static int32_t label_with(
     assert_int_equal(fkm_assign_scratch_open(&scratch, k, CLUSTERS, DIMS, FKM_F32, 1, &e), FKM_OK);
     if (axes)
         fkm_tiles_turn(&tiles, axes, HEAD, 0x1p-40f);
-    fkm_tiles_set(&tiles, c, factor);
+    fkm_tiles_set(&tiles, c, factor, NULL);
     fkm_assign_job job = {
         .kernels = k,
         .tiles = &tiles,

@@ -276,10 +276,10 @@ static void check_head(const fkm_assign_job *plain, fkm_assign_scratch *scratch,
     }
     assert_true(gram < 1e-6);
     fkm_tiles_turn(t, axes, heads, (float)sqrt(gram) * 1.001f);
-    fkm_tiles_set(t, plain->centroids, 1);
+    fkm_tiles_set(t, plain->centroids, 1, NULL);
     check_store(plain, scratch, block);
     fkm_tiles_turn(t, NULL, 0, 0);
-    fkm_tiles_set(t, plain->centroids, 1);
+    fkm_tiles_set(t, plain->centroids, 1, NULL);
     free(axes);
 }
 
@@ -295,7 +295,7 @@ static void check_block(const fkm_kernels *k, const shape *s)
     assert_int_equal(fkm_tiles_open(&tiles, k, s->clusters, s->dims, &e), FKM_OK);
     assert_int_equal(
         fkm_assign_scratch_open(&scratch, k, s->clusters, s->dims, FKM_F32, 3, &e), FKM_OK);
-    fkm_tiles_set(&tiles, c, 1);
+    fkm_tiles_set(&tiles, c, 1, NULL);
     int32_t *labels = guarded((size_t)s->rows * sizeof *labels);
     double *distances = guarded((size_t)s->rows * sizeof *distances);
     int32_t *near = guarded((size_t)(s->rows * top) * sizeof *near);
@@ -388,7 +388,7 @@ static void rows_that_are_not_finite_have_no_label(void **state)
         double distances[N];
         assert_int_equal(fkm_tiles_open(&tiles, k, K, D, &e), FKM_OK);
         assert_int_equal(fkm_assign_scratch_open(&scratch, k, K, D, FKM_F32, 1, &e), FKM_OK);
-        fkm_tiles_set(&tiles, c, 1);
+        fkm_tiles_set(&tiles, c, 1, NULL);
         fkm_assign_job job = {.kernels = k,
             .tiles = &tiles,
             .centroids = c,
@@ -418,16 +418,16 @@ static void frame_is_kept_while_it_suits(void **state)
     fkm_tiles tiles;
     fill(c, K * D, 1);
     assert_int_equal(fkm_tiles_open(&tiles, &fkm_kernels_scalar, K, D, &e), FKM_OK);
-    fkm_tiles_set(&tiles, c, 1);
+    fkm_tiles_set(&tiles, c, 1, NULL);
     uint32_t frame = tiles.frame;
     assert_int_not_equal(frame, 0);
     for (int i = 0; i < K * D; i++)
         c[i] *= 1.5f;
-    fkm_tiles_set(&tiles, c, 1);
+    fkm_tiles_set(&tiles, c, 1, NULL);
     assert_int_equal(tiles.frame, frame);
     for (int i = 0; i < K * D; i++)
         c[i] *= 1000;
-    fkm_tiles_set(&tiles, c, 1);
+    fkm_tiles_set(&tiles, c, 1, NULL);
     assert_int_equal(tiles.frame, frame + 1);
     fkm_tiles_close(&tiles);
 }
