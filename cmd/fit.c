@@ -23,6 +23,7 @@ struct fit_args {
     const char *output, *init;
     int format, empty, nan;
     bool force;
+    bool named_init; /* --init is not a file */
     common_args common;
 };
 
@@ -41,10 +42,10 @@ static const opt fit_rows[] = {
         .choices = "npy|fvecs|fbin|h5", .show_default = true,
         .help = "format of the outputs: npy (float32, int32), fvecs + ivecs, fbin + ibin, or one PREFIX.h5 "
             "with /centroids and /labels"},
-    {.kind = OPT_TEXT, .letter = 'i', .name = "init", .offset = AT(init), .metavar = "random|FILE|PREFIX",
+    {.kind = OPT_TEXT, .letter = 'i', .name = "init", .offset = AT(init), .metavar = "NAME|FILE|PREFIX",
         .show_default = true,
-        .help = "first centroids: distinct rows chosen by the seed, a file of K centroids, or those of an "
-            "earlier run"},
+        .help = "first centroids: random (distinct rows), k-means++ or k-means|| (rows far from each "
+            "other), a file of K centroids, or those of an earlier run"},
     {.kind = OPT_COUNT, .letter = 'n', .name = "max-iter", .offset = AT(fit.max_iter), .metavar = "N",
         .min = 1, .max = 1000000000, .show_default = true, .help = "most iterations"},
     {.kind = OPT_REAL, .letter = 't', .name = "tol", .offset = AT(fit.tol), .metavar = "X",
@@ -52,6 +53,9 @@ static const opt fit_rows[] = {
         .help = "stop when the relative decrease of inertia falls below X; 0: run until no label changes"},
     {.kind = OPT_SEED, .letter = 's', .name = "seed", .offset = AT(fit.seed), .metavar = "N",
         .show_default = true, .help = "seed of all random choices; the same seed gives the same bits"},
+    {.kind = OPT_COUNT, .name = "restarts", .offset = AT(fit.restarts), .metavar = "N",
+        .min = 1, .max = 1000000, .show_default = true,
+        .help = "starts from N seeds (the seed, the seed + 1 and so on); the one of least inertia is kept"},
     {.kind = OPT_CHOICE, .name = "empty", .offset = AT(empty), .metavar = "farthest|keep|error",
         .choices = "farthest|keep|error", .later = "split", .show_default = true,
         .help = "a cluster that loses all its rows takes the row farthest from its own centroid, keeps "
@@ -62,7 +66,6 @@ static const opt fit_rows[] = {
     {.kind = OPT_FLAG, .name = "no-labels", .offset = AT(fit.no_labels), .help = "do not write labels"},
     {.kind = OPT_FLAG, .letter = 'f', .name = "force", .offset = AT(force),
         .help = "replace existing outputs"},
-    {.kind = OPT_LATER, .name = "restarts"},
     {.kind = OPT_LATER, .name = "metric"},
     {.kind = OPT_LATER, .name = "weights"},
     {.kind = OPT_LATER, .name = "sample"},
@@ -95,6 +98,8 @@ static const struct {
 
 static_assert(FKM_EMPTY_FARTHEST == 0 && FKM_EMPTY_KEEP == 1 && FKM_EMPTY_ERROR == 2,
     "the order of --empty's choices");
+static_assert(FKM_INIT_RANDOM == 0 && FKM_INIT_PLUSPLUS == 1 && FKM_INIT_PARALLEL == 2,
+    "the order of init_names");
 
 /* One fit, from open files to published ones. */
 struct job {
@@ -114,6 +119,27 @@ struct job {
 
 /* ---- before the work ---- */
 
+/* Row m is fkm_init_method m. */
+static const char *const init_names[] = {"random", "k-means++", "k-means||"};
+enum { INITS = sizeof init_names / sizeof init_names[0] };
+
+static bool find_init(const char *name, fkm_init_method *out)
+{
+    for (int m = 0; m < INITS; m++)
+        if (!strcmp(name, init_names[m])) {
+            *out = (fkm_init_method)m;
+            return true;
+        }
+    return false;
+}
+
+/* A file that is not there may be a name that was mistyped. */
+static fkm_status hint_init(fkm_status st, const char *name, fkm_err *e)
+{
+    const char *nearest = opt_nearest(name, init_names, INITS);
+    return st == FKM_EFILE && nearest ? fkm_hint(e, "did you mean --init '%s'?", nearest) : st;
+}
+
 static fkm_status check_args(struct fit_args *a, int operands, char **paths, fkm_err *e)
 {
     if (a->fit.clusters == 0) {
@@ -130,10 +156,12 @@ static fkm_status check_args(struct fit_args *a, int operands, char **paths, fkm
                 e, FKM_EUSAGE, "fit reads its data many times, standard input can be read once");
             return fkm_hint(e, "save it to a file first; 'fkm predict' does read from a pipe");
         }
-    if (!strcmp(a->init, "k-means++") || !strcmp(a->init, "k-means||")) {
-        fkm_fail(e, FKM_EUSAGE, "--init %s is not in this version of fkm", a->init);
-        return fkm_hint(
-            e, "this version knows random, a file of centroids, and the PREFIX of a run");
+    a->named_init = find_init(a->init, &a->fit.method);
+    if (!a->named_init && a->fit.restarts > 1) {
+        fkm_fail(e, FKM_EUSAGE,
+            "--restarts %" PRId32 " with --init %s: all starts would be the same", a->fit.restarts,
+            a->init);
+        return fkm_hint(e, "leave one of them out, or use random, k-means++ or k-means||");
     }
     a->fit.empty = (fkm_empty_policy)a->empty;
     a->fit.skip_nan = a->nan == NAN_SKIP;
@@ -145,9 +173,11 @@ static fkm_status load_init(struct job *job, fkm_err *e)
     const char *name = job->args->init;
     const fkm_shape *shape = fkm_reader_shape(job->in);
     fkm_fit_options *fit = &job->args->fit;
-    if (!strcmp(name, "random"))
+    if (job->args->named_init)
         return FKM_OK;
-    FKM_TRY(centroids_load(&job->init, name, e));
+    fkm_status st = centroids_load(&job->init, name, e);
+    if (st != FKM_OK)
+        return hint_init(st, name, e);
     const centroids *c = &job->init;
     if (c->clusters != fit->clusters) {
         fkm_fail(e, FKM_EDATA, "%s holds %" PRId32 " centroids, expected %" PRId32, c->path,
@@ -319,7 +349,7 @@ static fkm_fit_report report_of(const struct job *job, const fkm_output_info *in
                 .peak_bytes = fkm_peak_memory(),
             },
         .options = &job->args->fit,
-        .init = job->init.path ? job->init.path : "random",
+        .init = job->init.path ? job->init.path : job->args->init,
         .result = &job->result,
     };
 }
@@ -350,6 +380,7 @@ static fkm_status fit_and_write(struct job *job, fkm_err *e)
     cmd_catch_signals();
     FKM_TRY(open_outputs(job, e));
     progress_begin(&job->progress, &job->args->common, job->in, job->args->fit.clusters);
+    job->progress.restarts = job->args->fit.restarts;
     fkm_observer observer = progress_observer(&job->progress);
     fkm_status st = fkm_fit(&job->result, job->in, &job->args->fit, &observer, e);
     progress_end(&job->progress);
@@ -401,6 +432,7 @@ const cmd cmd_fit = {
         "data.k1000.{centroids.npy,labels.npy,stats.json}\n"
         "  fkm fit -k 32k -o out/run *.npy      several files are one data set, in this order\n"
         "  fkm fit -k 1000 -i old.k1000 new.npy start from the centroids of an earlier run\n"
+        "  fkm fit -k 64 -i k-means++ --restarts 10 data.npy   the best of ten starts\n"
         "  fkm fit -k 256 -t 0 -m 8G big.u8bin  to the exact fixpoint, in 8 GiB of memory\n",
     .groups = fit_groups,
     .run = run_fit,

@@ -82,20 +82,32 @@ static void show_header(progress *p)
     p->header_shown = true;
 }
 
+/* "problem 2/3  start 1/10  ": which of several is running; empty for the only one. */
+static const char *describe_which(
+    char *out, size_t cap, const progress *p, int32_t problem, int32_t restart)
+{
+    int used = 0;
+    out[0] = '\0';
+    if (p->batch > 1)
+        used = snprintf(out, cap, "problem %" PRId32 "/%" PRId64 "  ", problem + 1, p->batch);
+    if (p->restarts > 1)
+        snprintf(out + used, cap - (size_t)used, "start %" PRId32 "/%" PRId32 "  ", restart + 1,
+            p->restarts);
+    return out;
+}
+
 /* "iter 12/100  inertia 1.2345e+09 (-0.31%)  moved 4.1%" */
 static int describe_iteration(char *out, size_t cap, const progress *p, const fkm_iteration *it,
     double previous, int32_t max_iter)
 {
-    char change[32] = "", problem[48] = "";
+    char change[32] = "", which[80];
     if (previous > 0)
         snprintf(change, sizeof change, " (%+.2f%%)", (it->inertia - previous) / previous * 100);
-    if (p->batch > 1)
-        snprintf(problem, sizeof problem, "problem %" PRId32 "/%" PRId64 "  ", it->problem + 1,
-            p->batch);
+    describe_which(which, sizeof which, p, it->problem, it->restart);
     char of[16] = "";
     if (max_iter > 0)
         snprintf(of, sizeof of, "/%" PRId32, max_iter);
-    return snprintf(out, cap, "%siter %" PRId32 "%s  inertia %.5g%s  moved %.1f%%", problem, it->i,
+    return snprintf(out, cap, "%siter %" PRId32 "%s  inertia %.5g%s  moved %.1f%%", which, it->i,
         of, it->inertia, change, p->rows > 0 ? 100.0 * (double)it->moved / (double)p->rows : 0.0);
 }
 
@@ -107,12 +119,15 @@ static double fraction(const fkm_progress *now)
 /* What is running, when no iteration has ended yet or none is meant to. */
 static int describe_stage(char *out, size_t cap, const progress *p, const fkm_progress *now)
 {
+    char which[80];
+    describe_which(which, sizeof which, p, now->problem, now->restart);
     if (p->clusters > 0 && now->iteration == 0)
-        return snprintf(out, cap, "choosing the first centroids");
+        return snprintf(out, cap, "%schoosing the first centroids", which);
     if (p->clusters > 0 && now->max_iter > 0 && now->iteration > now->max_iter)
-        return snprintf(out, cap, "final labels");
+        return snprintf(out, cap, "%sfinal labels", which);
     if (p->clusters > 0 && now->max_iter > 0)
-        return snprintf(out, cap, "iter %" PRId32 "/%" PRId32, now->iteration, now->max_iter);
+        return snprintf(
+            out, cap, "%siter %" PRId32 "/%" PRId32, which, now->iteration, now->max_iter);
     return snprintf(out, cap, "row %" PRId64 "/%" PRId64, now->rows_done, now->rows_total);
 }
 

@@ -11,6 +11,7 @@ typedef struct progress {
     double grace_s;          /* nothing is shown before */
     double start, last_line; /* fkm_now() */
     int32_t clusters;        /* 0: not a fit */
+    int32_t restarts;        /* told when above 1; the caller's to set */
     int64_t batch, rows;
     char data[400];   /* "data.fvecs  1000 x 128 float32  0.5 MiB" */
     char machine[80]; /* "cpu: avx512, 2 threads" */

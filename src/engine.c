@@ -33,6 +33,7 @@ typedef struct run {
     fkm_source *source;
     fkm_result *out;
     double *distances; /* [chunk_rows]: of the search for farthest rows */
+    float *best;       /* [clusters][dims]: of the best start so far; NULL for a single start */
     int64_t iteration_room;
     double begin_s;
 } run;
@@ -54,11 +55,13 @@ typedef struct far_rows {
 typedef struct problem {
     run *r;
     int32_t index;
-    float *centroids; /* [clusters][dims], in the result */
-    int32_t *labels;  /* [rows], in the result */
-    fkm_scan scan;    /* of all rows: complete after a resident load or the first streaming pass */
-    bool scanned;     /* or needs no scan: 8-bit types have no NaN, and one scale fits all */
-    fkm_scale scale;  /* in use; a guess until scanned */
+    int32_t restart;         /* from 0; its seed is the option's plus this */
+    int32_t first_iteration; /* of this start, in the result's list */
+    float *centroids;        /* [clusters][dims], in the result */
+    int32_t *labels;         /* [rows], in the result */
+    fkm_scan scan;   /* of all rows: complete after a resident load or the first streaming pass */
+    bool scanned;    /* or needs no scan: 8-bit types have no NaN, and one scale fits all */
+    fkm_scale scale; /* in use; a guess until scanned */
     bool squares_known; /* the backend has the constant of inertia for this scale */
     int32_t reseeded;   /* clusters that ran empty in the pass before */
     far_rows far;       /* farthest rows of the pass at hand, should a cluster run empty */
@@ -76,6 +79,11 @@ static bool is_eight_bit(const run *r)
     return r->shape.dtype == FKM_U8 || r->shape.dtype == FKM_I8;
 }
 
+static uint64_t seed_of(const problem *p)
+{
+    return p->r->o->seed + (uint64_t)p->restart;
+}
+
 static int64_t base_row(const problem *p)
 {
     return p->index * p->r->shape.rows;
@@ -86,17 +94,19 @@ static void report_progress(const problem *p, int64_t rows_done)
     const run *r = p->r;
     if (!r->w || !r->w->progress)
         return;
+    const fkm_iteration *its = r->out->iterations;
     int32_t n = r->out->iteration_count;
     fkm_progress progress = {
         .problem = p->index,
+        .restart = p->restart,
         .iteration = p->iteration,
         .max_iter = r->o->max_iter,
         .rows_done = rows_done,
         .rows_total = r->shape.rows,
         .bytes_read = fkm_source_bytes_read(r->source),
         .elapsed_s = fkm_now() - r->begin_s,
-        .last = n > 0 ? &r->out->iterations[n - 1] : NULL,
-        .before = n > 1 ? &r->out->iterations[n - 2] : NULL,
+        .last = n > p->first_iteration ? &its[n - 1] : NULL,
+        .before = n > p->first_iteration + 1 ? &its[n - 2] : NULL,
     };
     r->w->progress(r->w->arg, &progress);
 }
@@ -362,6 +372,7 @@ static fkm_status iterate(problem *p, fkm_pass *pass, bool *moved, fkm_err *e)
         FKM_TRY(check_empty(p, pass, e));
         fkm_iteration it = {
             .problem = p->index,
+            .restart = p->restart,
             .i = p->iteration,
             .inertia = pass->inertia,
             .moved = pass->moved,
@@ -425,10 +436,15 @@ static fkm_status too_many_clusters(int32_t k, int64_t rows, const char *what, f
     return fkm_hint(e, "use -k %lld or less", (long long)rows);
 }
 
-/* The first centroids: given, or random rows. */
+static void report_seeding(void *arg, int64_t rows_done)
+{
+    report_progress(arg, rows_done);
+}
+
+/* The first centroids: given, or drawn. Uses the labels as scratch. */
 static fkm_status choose_centroids(problem *p, fkm_err *e)
 {
-    const run *r = p->r;
+    run *r = p->r;
     const fkm_fit_options *o = r->o;
     int64_t cells = (int64_t)o->clusters * r->shape.dims;
     if (o->init) {
@@ -437,8 +453,25 @@ static fkm_status choose_centroids(problem *p, fkm_err *e)
         return FKM_OK;
     }
     bool not_finite = false;
-    fkm_status st = fkm_seed_random(p->centroids, r->source, r->shape.rows, r->shape.dims,
-        o->clusters, o->seed, o->skip_nan ? NULL : &not_finite, e);
+    fkm_cover_env env = {
+        .ops = r->ops,
+        .plan = &r->plan,
+        .w = r->w,
+        .progress = report_seeding,
+        .arg = p,
+        .run = &r->out->run,
+        .skip_nan = o->skip_nan,
+    };
+    fkm_seed_job job = {
+        .method = o->method,
+        .seed = seed_of(p),
+        .clusters = o->clusters,
+        .source = r->source,
+        .shape = &r->shape,
+        .labels = p->labels,
+        .env = &env,
+    };
+    fkm_status st = fkm_seed(p->centroids, &job, &not_finite, e);
     return not_finite ? fail_not_finite(p, e) : st;
 }
 
@@ -458,60 +491,134 @@ static fkm_status choose_scale(problem *p, fkm_err *e)
         return use_scale(p, scale, e);
     }
     fkm_scan sample;
-    FKM_TRY(fkm_seed_sample(&sample, r->source, rows, r->shape.dims, r->o->seed, e));
+    FKM_TRY(fkm_seed_sample(&sample, r->source, rows, r->shape.dims, seed_of(p), e));
     if (fkm_scale_choose(&scale, &sample, rows, r->in, base_row(p), e) != FKM_OK)
         scale = (fkm_scale){0, false};
     return use_scale(p, scale, e);
 }
 
-/* Loads the rows (resident) or starts to read them (stream), sets first centroids and scale. */
-static fkm_status start_problem(problem *p, fkm_err *e)
+/* Loads the rows (resident) or starts to read them (stream). */
+static fkm_status load_problem(problem *p, fkm_err *e)
 {
     run *r = p->r;
-    const fkm_fit_options *o = r->o;
-    int64_t rows = r->shape.rows;
-    p->iteration = 0;
+    int32_t k = r->o->clusters;
     report_progress(p, 0);
     fkm_scan_init(&p->scan);
     bool eight_bit = is_eight_bit(r);
     FKM_TRY(fkm_source_start(r->source, p->index, eight_bit ? NULL : &p->scan, r->w, e));
     p->scanned = r->out->run.plan.resident || eight_bit;
-    if (p->scan.rows_not_finite && !o->skip_nan)
+    if (p->scan.rows_not_finite && !r->o->skip_nan)
         return fkm_scan_not_finite(&p->scan, r->in, base_row(p), e);
-    if (o->clusters > rows - p->scan.rows_not_finite)
-        return too_many_clusters(
-            o->clusters, rows - p->scan.rows_not_finite, "rows without NaN or Inf", e);
-    FKM_TRY(choose_centroids(p, e));
+    int64_t usable = r->shape.rows - p->scan.rows_not_finite;
+    return k > usable ? too_many_clusters(k, usable, "rows without NaN or Inf", e) : FKM_OK;
+}
+
+/* Gives the backend the centroids and the scale, and takes all labels away. */
+static fkm_status hand_over(problem *p, fkm_err *e)
+{
+    run *r = p->r;
     r->ops->reset(r->backend);
     FKM_TRY(r->ops->set_centroids(r->backend, p->centroids, e));
-    memset(p->labels, -1, (size_t)rows * sizeof *p->labels);
+    memset(p->labels, -1, (size_t)r->shape.rows * sizeof *p->labels);
     return choose_scale(p, e);
+}
+
+/* One start, to its end: p->result, p->centroids and p->labels. */
+static fkm_status run_start(problem *p, fkm_err *e)
+{
+    run *r = p->r;
+    double begin = fkm_now();
+    fkm_pass pass = {0};
+    bool moved, failed;
+    p->iteration = p->reseeded = 0;
+    p->first_iteration = r->out->iteration_count;
+    report_progress(p, 0);
+    FKM_TRY(choose_centroids(p, e));
+    FKM_TRY(hand_over(p, e));
+    r->out->run.init_s += fkm_now() - begin;
+    FKM_TRY(iterate(p, &pass, &moved, e));
+    if (moved) { /* labels must belong to the centroids that are returned */
+        if (r->o->restarts == 1)
+            fkm_source_last_pass(r->source);
+        FKM_TRY(label_rows(p, true, &pass, &failed, e));
+        p->result->converged = pass.moved == 0;
+    }
+    p->result->inertia = pass.inertia;
+    p->result->rows_used = pass.rows;
+    p->result->rows_skipped = pass.skipped;
+    p->result->moved_last = pass.moved;
+    return r->ops->get_centroids(
+        r->backend, p->centroids, r->out->counts + (int64_t)p->index * r->o->clusters, e);
+}
+
+/* The start that just ended is the best: what it leaves takes the place of the one before. */
+static void keep_start(problem *p, fkm_problem_result *best, int32_t *best_iterations)
+{
+    run *r = p->r;
+    fkm_iteration *all = r->out->iterations;
+    int32_t first = p->first_iteration - *best_iterations;
+    int32_t count = r->out->iteration_count - p->first_iteration;
+    memmove(all + first, all + p->first_iteration, (size_t)count * sizeof *all);
+    r->out->iteration_count = first + count;
+    *best_iterations = count;
+    *best = *p->result;
+    if (r->best)
+        memcpy(r->best, p->centroids,
+            (size_t)r->o->clusters * (size_t)r->shape.dims * sizeof *r->best);
+}
+
+/* The best start was not the last: its labels and counts follow from its centroids, by one pass. */
+static fkm_status restore_best(problem *p, fkm_err *e)
+{
+    run *r = p->r;
+    fkm_pass pass;
+    bool failed;
+    memcpy(p->centroids, r->best, (size_t)r->o->clusters * (size_t)r->shape.dims * sizeof *r->best);
+    FKM_TRY(hand_over(p, e));
+    p->iteration = r->o->max_iter + 1;
+    fkm_source_last_pass(r->source);
+    FKM_TRY(label_rows(p, true, &pass, &failed, e));
+    if (pass.inertia != p->result->inertia)
+        return fkm_fail(e, FKM_EBUG, "the best start had inertia %.17g, now it is %.17g",
+            p->result->inertia, pass.inertia);
+    return r->ops->get_centroids(
+        r->backend, NULL, r->out->counts + (int64_t)p->index * r->o->clusters, e);
+}
+
+/* All starts, the best of which ends up in the result. */
+static fkm_status run_starts(problem *p, fkm_problem_result *best, fkm_err *e)
+{
+    run *r = p->r;
+    int32_t starts = r->o->restarts, best_start = 0, best_iterations = 0;
+    for (; p->restart < starts; p->restart++) {
+        fkm_problem_result start = {0};
+        p->result = &start;
+        FKM_TRY(run_start(p, e));
+        r->out->restarts[(int64_t)p->index * starts + p->restart] =
+            (fkm_restart){seed_of(p), start.inertia, start.iterations, start.converged};
+        if (p->restart == 0 || start.inertia < best->inertia) {
+            keep_start(p, best, &best_iterations);
+            best_start = p->restart;
+        } else {
+            r->out->iteration_count = p->first_iteration;
+        }
+    }
+    p->restart = best_start;
+    p->result = best;
+    return best_start == starts - 1 ? FKM_OK : restore_best(p, e);
 }
 
 static fkm_status run_problem(problem *p, fkm_err *e)
 {
     run *r = p->r;
     double begin = fkm_now();
-    fkm_pass pass = {0};
-    bool moved, failed;
     if (!r->out->run.plan.resident && r->o->empty == FKM_EMPTY_FARTHEST) {
         p->far.room = (int32_t)fkm_min_i64(FAR_ROOM, r->o->clusters);
         FKM_TRY(fkm_alloc(&p->far.rows, p->far.room, sizeof *p->far.rows, "farthest rows", e));
     }
-    FKM_TRY(start_problem(p, e));
+    FKM_TRY(load_problem(p, e));
     r->out->run.init_s += fkm_now() - begin;
-    FKM_TRY(iterate(p, &pass, &moved, e));
-    if (moved) { /* labels must belong to the centroids that are returned */
-        fkm_source_last_pass(r->source);
-        FKM_TRY(label_rows(p, true, &pass, &failed, e));
-        p->result->converged = pass.moved == 0;
-    }
-    FKM_TRY(r->ops->get_centroids(
-        r->backend, p->centroids, r->out->counts + (int64_t)p->index * r->o->clusters, e));
-    p->result->inertia = pass.inertia;
-    p->result->rows_used = pass.rows;
-    p->result->rows_skipped = pass.skipped;
-    p->result->moved_last = pass.moved;
+    FKM_TRY(run_starts(p, &r->out->problems[p->index], e));
     return describe_clusters(p, e);
 }
 
@@ -522,9 +629,9 @@ static fkm_status fit_problem(run *r, int32_t index, fkm_err *e)
     problem p = {
         .r = r,
         .index = index,
+        .first_iteration = out->iteration_count,
         .centroids = out->centroids + (int64_t)index * o->clusters * r->shape.dims,
         .labels = out->labels + index * r->shape.rows,
-        .result = &out->problems[index],
     };
     fkm_status st = run_problem(&p, e);
     fkm_free(p.far.rows);
@@ -548,6 +655,13 @@ static fkm_status allocate_result(run *r, fkm_err *e)
     FKM_TRY(fkm_alloc(&out->centroids, cells, sizeof(float), "the centroids", e));
     FKM_TRY(fkm_alloc(&out->labels, rows, sizeof(int32_t), "the labels", e));
     FKM_TRY(fkm_alloc(&out->counts, clusters, sizeof(int64_t), "cluster sizes", e));
+    if (!fkm_mul_i64(&rows, out->batch, r->o->restarts))
+        return fkm_fail(e, FKM_ENOMEM, "%lld problems with %d starts each are too many",
+            (long long)out->batch, r->o->restarts);
+    out->restart_count = r->o->restarts;
+    FKM_TRY(fkm_alloc(&out->restarts, rows, sizeof *out->restarts, "results", e));
+    if (r->o->restarts > 1)
+        FKM_TRY(fkm_alloc(&r->best, cells / out->batch, sizeof *r->best, "the best centroids", e));
     return fkm_calloc(&out->problems, out->batch, sizeof *out->problems, "results", e);
 }
 
@@ -557,23 +671,29 @@ static fkm_status make_plan(run *r, fkm_err *e)
     int64_t batch = r->shape.batch, k = o->clusters;
     int64_t result = fkm_mul_sat(batch, fkm_mul_sat(k, 4 * (int64_t)r->shape.dims + 8));
     result = fkm_add_sat(result, fkm_mul_sat(batch, sizeof(fkm_problem_result)));
+    result = fkm_add_sat(result, fkm_mul_sat(batch, fkm_mul_sat(o->restarts, sizeof(fkm_restart))));
+    if (o->restarts > 1)
+        result = fkm_add_sat(result, fkm_mul_sat(k, 4 * (int64_t)r->shape.dims));
     if (o->init) /* the caller's */
         result = fkm_add_sat(result, fkm_mul_sat(o->init_batch ? batch : 1, 4 * k * r->shape.dims));
     result = fkm_add_sat(result, k * 24); /* draws, farthest rows, sorted sizes: one at a time */
     result = fkm_add_sat(result,
         2 * (int64_t)sizeof(fkm_iteration) * fkm_mul_sat(fkm_min_i64(o->max_iter, 4096), batch));
+    fkm_init_method method = o->init ? FKM_INIT_RANDOM : o->method;
+    result = fkm_add_sat(result, fkm_seed_bytes(method, o->clusters, &r->shape));
     r->request = (fkm_plan_request){
         .machine = &o->machine,
         .shape = &r->shape,
         .row_read_bytes = fkm_reader_row_bytes(r->in),
         .clusters = o->clusters,
         .top = 1,
+        .seed_clusters = fkm_seed_clusters(method, o->clusters, r->shape.rows),
         .update = true,
         .wide = true, /* counted, allocated when the data asks for it */
         .may_stay = true,
         .labels_bytes = fkm_mul_sat(fkm_mul_sat(batch, r->shape.rows), sizeof(int32_t)),
         .result_bytes = fkm_add_sat(result, fkm_reader_heap_bytes(r->in)),
-        .bytes_per_row = sizeof(double),
+        .bytes_per_row = (int64_t)sizeof(double) + fkm_seed_bytes_per_row(method),
     };
     FKM_TRY(fkm_backend_choose(&r->ops, &r->request.devices, o->machine.device, e));
     r->request.ops = r->ops;
@@ -606,6 +726,8 @@ static fkm_status check_options(const fkm_fit_options *o, const fkm_shape *shape
         return too_many_clusters(o->clusters, shape->rows, "rows", e);
     if (o->max_iter < 1 || !(o->tol >= 0))
         return fkm_fail(e, FKM_EUSAGE, "max_iter must be at least 1, tol at least 0");
+    if (o->restarts < 1)
+        return fkm_fail(e, FKM_EUSAGE, "%d restarts: expected at least 1", o->restarts);
     return FKM_OK;
 }
 
@@ -639,6 +761,7 @@ fkm_status fkm_fit(
     finish_stats(&r);
 out:
     fkm_free(r.distances);
+    fkm_free(r.best);
     fkm_source_close(r.source);
     if (r.backend)
         r.ops->close(r.backend);

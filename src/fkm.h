@@ -33,12 +33,21 @@ typedef enum fkm_empty_policy {
     FKM_EMPTY_ERROR
 } fkm_empty_policy;
 
+/* How the first centroids are drawn: see seed.h. */
+typedef enum fkm_init_method {
+    FKM_INIT_RANDOM,
+    FKM_INIT_PLUSPLUS,
+    FKM_INIT_PARALLEL
+} fkm_init_method;
+
 typedef struct fkm_fit_options {
     int32_t clusters; /* k */
     int32_t max_iter; /* >= 1 */
     double tol;       /* stop when the relative decrease of inertia is below; 0: fixpoint only */
     uint64_t seed;
-    const float *init; /* [k][dims], or [batch][k][dims] when init_batch; NULL: random rows */
+    int32_t restarts; /* >= 1: solved with seed, seed + 1, ...; the best is kept */
+    fkm_init_method method;
+    const float *init; /* [k][dims], or [batch][k][dims] when init_batch; NULL: by the method */
     bool init_batch;
     fkm_empty_policy empty;
     bool skip_nan;  /* rows with NaN or Inf get label -1 and take no part; else FKM_EDATA */
@@ -46,12 +55,13 @@ typedef struct fkm_fit_options {
     fkm_machine machine;
 } fkm_fit_options;
 
-/* Defaults: k 0 (required), max_iter 100, tol 1e-4, seed 0, random, farthest. */
+/* Defaults: k 0 (required), max_iter 100, tol 1e-4, seed 0, one start, random, farthest. */
 void fkm_fit_options_default(fkm_fit_options *o);
 
 /* ---- what is told while it runs ---- */
 
 typedef struct fkm_iteration {
+    int32_t restart;  /* from 0 */
     int32_t problem;  /* which of a batch */
     int32_t i;        /* from 1 */
     double inertia;   /* of this assignment, against the centroids it was made with */
@@ -74,11 +84,12 @@ typedef struct fkm_run_plan {
 } fkm_run_plan;
 
 typedef struct fkm_progress {
+    int32_t restart;                      /* from 0 */
     int32_t problem, iteration, max_iter; /* iteration 0: seeding; max_iter + 1: final labels */
     int64_t rows_done, rows_total;        /* of this pass */
     int64_t bytes_read;                   /* from storage so far, all passes */
     double elapsed_s;
-    const fkm_iteration *last;   /* the last complete one, or NULL */
+    const fkm_iteration *last;   /* the last complete one of this start, or NULL */
     const fkm_iteration *before; /* the one before it, or NULL */
 } fkm_progress;
 
@@ -105,6 +116,14 @@ typedef struct fkm_problem_result {
     double imbalance;                        /* k * sum(n_j^2) / n^2 */
 } fkm_problem_result;
 
+/* One start of a problem. */
+typedef struct fkm_restart {
+    uint64_t seed;
+    double inertia; /* at its end */
+    int32_t iterations;
+    bool converged;
+} fkm_restart;
+
 typedef struct fkm_screening {
     int64_t rows_screened; /* row passes */
     int64_t rows_in_doubt; /* of these, with more than one candidate */
@@ -128,8 +147,10 @@ typedef struct fkm_result {
     float *centroids;             /* [batch][clusters][dims] */
     int32_t *labels;              /* [batch][rows]; -1: skipped */
     int64_t *counts;              /* [batch][clusters] */
-    fkm_problem_result *problems; /* [batch] */
-    fkm_iteration *iterations;    /* [iteration_count], all problems in order */
+    fkm_problem_result *problems; /* [batch]: of the best start: least inertia, then lowest seed */
+    fkm_restart *restarts;        /* [batch][restart_count] */
+    int32_t restart_count;
+    fkm_iteration *iterations; /* [iteration_count], all problems in order, best starts only */
     int32_t iteration_count;
     fkm_run_stats run;
 } fkm_result;

@@ -10,6 +10,7 @@ void fkm_fit_options_default(fkm_fit_options *o)
     memset(o, 0, sizeof *o);
     o->max_iter = 100;
     o->tol = 1e-4;
+    o->restarts = 1;
     o->empty = FKM_EMPTY_FARTHEST;
 }
 
@@ -19,6 +20,7 @@ void fkm_result_free(fkm_result *r)
     fkm_free(r->labels);
     fkm_free(r->counts);
     fkm_free(r->problems);
+    fkm_free(r->restarts);
     fkm_free(r->iterations);
     memset(r, 0, sizeof *r);
 }

@@ -12,6 +12,19 @@
 #define RING_CHUNK_MIN_BYTES ((int64_t)64 << 10)
 #define RESIDENT_CHUNK_ROWS (256 << 10) /* the stop flag is looked at between chunks */
 
+/* Of the backend that passes of seeding go through: over the rows, or over candidates in memory. */
+static int64_t seed_backend_bytes(const fkm_plan *backend, const fkm_plan_request *r)
+{
+    if (r->seed_clusters == 0)
+        return 0;
+    fkm_plan plan = *backend;
+    plan.clusters = r->seed_clusters;
+    plan.update = plan.wide = plan.keep = false;
+    int64_t of_rows = r->ops->bytes(&plan);
+    plan.dtype = FKM_F32;
+    return fkm_max_i64(of_rows, r->ops->bytes(&plan));
+}
+
 /* Bytes of the whole run with chunks of so many rows; fills the plans' parts. */
 static int64_t total_bytes(
     fkm_run_plan *run, fkm_plan *backend, const fkm_plan_request *r, bool resident, int64_t chunk)
@@ -22,7 +35,7 @@ static int64_t total_bytes(
     run->ring_chunks = resident ? 0 : RING_CHUNKS;
     run->chunk_rows = backend->chunk_rows = chunk;
     run->rows_bytes = fkm_mul_sat(row, resident ? shape->rows : chunk * RING_CHUNKS);
-    run->backend_bytes = r->ops->bytes(backend);
+    run->backend_bytes = fkm_add_sat(r->ops->bytes(backend), seed_backend_bytes(backend, r));
     run->result_bytes = fkm_add_sat(r->result_bytes, fkm_mul_sat(chunk, r->bytes_per_row));
     run->labels_bytes = r->labels_bytes;
     int64_t total = fkm_add_sat(run->rows_bytes, run->backend_bytes);

@@ -12,8 +12,9 @@ typedef struct fkm_plan_request {
     const fkm_shape *shape;
     int64_t row_read_bytes; /* fkm_reader_row_bytes */
     int32_t clusters, top;
-    bool update, wide;                  /* see fkm_plan in backend.h */
-    bool may_stay;                      /* rows are used more than once, so keeping them helps */
+    int32_t seed_clusters; /* of a second backend while first centroids are chosen; 0: none */
+    bool update, wide;     /* see fkm_plan in backend.h */
+    bool may_stay;         /* rows are used more than once, so keeping them helps */
     int64_t labels_bytes, result_bytes; /* of the whole run */
     int64_t bytes_per_row;              /* buffers beside the rows of a chunk */
 } fkm_plan_request;

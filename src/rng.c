@@ -34,3 +34,15 @@ int64_t fkm_permute(uint64_t seed, int64_t n, int64_t i)
     while (v >= (uint64_t)n);
     return (int64_t)v;
 }
+
+/* SplitMix64 with the key as its state, jumped ahead to `index`. */
+uint64_t fkm_random(uint64_t seed, unsigned purpose, uint64_t index)
+{
+    uint64_t key = mix(purpose + mix(seed));
+    return mix(key + index * 0x9e3779b97f4a7c15u);
+}
+
+double fkm_uniform(uint64_t seed, unsigned purpose, uint64_t index)
+{
+    return (double)(fkm_random(seed, purpose, index) >> 11) * 0x1p-53;
+}

@@ -1,102 +1,132 @@
-/* The first centroids: see seed.h. */
-#include "seed.h"
+/* The first centroids, by any method: see seed.h. */
+#include "seed_parts.h"
 
 #include "base/checked.h"
 #include "base/mem.h"
-#include "rng.h"
+#include "mass.h"
+#include "plusplus.h"
 
-#include <stdlib.h>
-#include <string.h>
+#define CHOSEN (-2) /* in cover.nearest, once distances are of no use any more */
 
-#define SAMPLE_RUN 32 /* rows that are read together: a seek costs more than they do */
-#define SAMPLE_RUNS 128
-
-/* Which row becomes which centroid; sorted by row, so that a file is read forwards. */
-typedef struct draw {
-    int64_t row;
-    int32_t centroid;
-} draw;
-
-static int by_row(const void *a, const void *b)
+fkm_status fkm_seed_first(
+    float *x, int64_t *row, const fkm_seed_job *job, bool *not_finite, fkm_err *e)
 {
-    int64_t x = ((const draw *)a)->row, y = ((const draw *)b)->row;
-    return (x > y) - (x < y);
-}
-
-static bool is_finite(const float *x, int32_t dims)
-{
-    fkm_scan s;
-    fkm_scan_init(&s);
-    fkm_scan_add(&s, x, FKM_F32, 0, 1, dims);
-    return s.rows_not_finite == 0;
-}
-
-/* Draws on from *next until a finite row is found. */
-static fkm_status redraw(float *out, int64_t *next, fkm_source *s, int64_t rows, int32_t dims,
-    int32_t k, uint64_t seed, fkm_err *e)
-{
-    while (*next < rows) {
-        FKM_TRY(fkm_source_rows(s, fkm_permute(seed, rows, (*next)++), 1, out, e));
-        if (is_finite(out, dims))
+    for (int64_t i = 0; i < job->shape->rows; i++) {
+        *row = fkm_permute(job->seed, job->shape->rows, i);
+        FKM_TRY(fkm_source_rows(job->source, *row, 1, x, e));
+        if (fkm_seed_finite(x, job->shape->dims))
             return FKM_OK;
-    }
-    return fkm_fail(
-        e, FKM_EDATA, "fewer than %d rows without NaN or Inf: not enough for %d clusters", k, k);
-}
-
-/* n distinct rows, sorted; fkm_free. */
-static fkm_status draw_rows(draw **out, int64_t rows, int32_t n, uint64_t seed, fkm_err *e)
-{
-    draw *draws = NULL;
-    FKM_TRY(fkm_alloc(&draws, n, sizeof *draws, "random rows", e));
-    for (int32_t j = 0; j < n; j++)
-        draws[j] = (draw){fkm_permute(seed, rows, j), j};
-    qsort(draws, (size_t)n, sizeof *draws, by_row);
-    *out = draws;
-    return FKM_OK;
-}
-
-fkm_status fkm_seed_random(float *centroids, fkm_source *s, int64_t rows, int32_t dims, int32_t k,
-    uint64_t seed, bool *not_finite, fkm_err *e)
-{
-    fkm_status st = FKM_OK;
-    draw *draws = NULL;
-    int64_t next = k;
-    FKM_TRY(draw_rows(&draws, rows, k, seed, e));
-    for (int32_t i = 0; i < k; i++) {
-        float *c = centroids + (int64_t)draws[i].centroid * dims;
-        FKM_GO(fkm_source_rows(s, draws[i].row, 1, c, e));
-        if (is_finite(c, dims))
-            continue;
-        if (not_finite) {
+        if (!job->env->skip_nan) {
             *not_finite = true;
-            st = fkm_fail(e, FKM_EDATA, "row %lld has NaN or Inf", (long long)draws[i].row);
-            goto out;
+            return fkm_fail(e, FKM_EDATA, "row %lld has NaN or Inf", (long long)*row);
         }
-        FKM_GO(redraw(c, &next, s, rows, dims, k, seed, e));
     }
+    return fkm_seed_too_few(job->clusters, e);
+}
+
+/* All rows coincide with centroids: any rows that are not among them will do. */
+static fkm_status add_duplicates(fkm_plusplus *p, const fkm_seed_job *job, fkm_err *e)
+{
+    int32_t *state = p->cover->nearest, dims = job->shape->dims;
+    int64_t rows = job->shape->rows;
+    for (int32_t j = 0; j < p->have; j++)
+        state[p->chosen[j]] = CHOSEN;
+    for (int64_t i = 0; i < rows && p->have < p->want; i++) {
+        int64_t row = fkm_permute(job->seed, rows, i);
+        if (state[row] < 0)
+            continue;
+        FKM_TRY(fkm_cover_row(p->cover, row, p->centroids + (int64_t)p->have * dims, e));
+        p->chosen[p->have++] = row;
+    }
+    return p->have == p->want ? FKM_OK : fkm_seed_too_few(p->want, e);
+}
+
+/* Chooses what begins the work of k-means++: one row, or what k-means|| finds. */
+static fkm_status begin_choice(
+    fkm_plusplus *p, const fkm_seed_job *job, bool *not_finite, fkm_err *e)
+{
+    if (job->method == FKM_INIT_PARALLEL)
+        return fkm_seed_parallel(p->centroids, p->chosen, &p->have, p->cover, job, not_finite, e);
+    FKM_TRY(fkm_seed_first(p->centroids, p->chosen, job, not_finite, e));
+    p->have = 1;
+    return p->want > 1 ? fkm_cover_add(p->cover, p->centroids, 1, e) : FKM_OK;
+}
+
+static fkm_status seed_by_distance(
+    float *centroids, const fkm_seed_job *job, bool *not_finite, fkm_err *e)
+{
+    fkm_status st = FKM_OK;
+    fkm_cover cover = {0};
+    fkm_plusplus p = {
+        .cover = &cover,
+        .seed = job->seed,
+        .proposal = FKM_DRAW_PROPOSAL,
+        .verdict = FKM_DRAW_VERDICT,
+        .centroids = centroids,
+        .want = job->clusters,
+    };
+    fkm_cover_rows of = {
+        .source = job->source,
+        .rows = job->shape->rows,
+        .chunk_rows = job->env->plan->chunk_rows,
+        .dims = job->shape->dims,
+        .dtype = job->shape->dtype,
+    };
+    FKM_GO(fkm_cover_open(&cover, &of, job->labels, job->env, e));
+    FKM_GO(fkm_alloc(&p.chosen, p.want, sizeof *p.chosen, "chosen rows", e));
+    FKM_GO(begin_choice(&p, job, not_finite, e));
+    FKM_GO(fkm_plusplus_run(&p, e));
+    if (p.have < p.want)
+        FKM_GO(add_duplicates(&p, job, e));
 out:
-    fkm_free(draws);
+    *not_finite = *not_finite || (st == FKM_EDATA && cover.not_finite && !job->env->skip_nan);
+    fkm_free(p.chosen);
+    fkm_cover_close(&cover);
     return st;
 }
 
-fkm_status fkm_seed_sample(
-    fkm_scan *out, fkm_source *s, int64_t rows, int32_t dims, uint64_t seed, fkm_err *e)
+fkm_status fkm_seed(float *centroids, const fkm_seed_job *job, bool *not_finite, fkm_err *e)
 {
-    fkm_status st = FKM_OK;
-    draw *draws = NULL;
-    float *run = NULL;
-    int64_t length = fkm_min_i64(SAMPLE_RUN, rows), runs = rows / length;
-    int32_t n = (int32_t)fkm_min_i64(SAMPLE_RUNS, runs);
-    fkm_scan_init(out);
-    FKM_GO(draw_rows(&draws, runs, n, ~seed, e));
-    FKM_GO(fkm_alloc(&run, length, (size_t)dims * sizeof *run, "a sample", e));
-    for (int32_t i = 0; i < n; i++) {
-        FKM_GO(fkm_source_rows(s, draws[i].row * length, length, run, e));
-        fkm_scan_add(out, run, FKM_F32, draws[i].row * length, length, dims);
+    *not_finite = false;
+    if (job->method == FKM_INIT_RANDOM)
+        return fkm_seed_random(centroids, job->source, job->shape->rows, job->shape->dims,
+            job->clusters, job->seed, job->env->skip_nan ? NULL : not_finite, e);
+    return seed_by_distance(centroids, job, not_finite, e);
+}
+
+int32_t fkm_seed_clusters(fkm_init_method method, int32_t k, int64_t rows)
+{
+    switch (method) {
+    case FKM_INIT_RANDOM:
+        return 0;
+    case FKM_INIT_PLUSPLUS:
+        return fkm_plusplus_batch_limit(k, rows);
+    case FKM_INIT_PARALLEL:
+        return fkm_seed_round_limit(k, rows);
     }
-out:
-    fkm_free(draws);
-    fkm_free(run);
-    return st;
+    return 0;
+}
+
+int64_t fkm_seed_bytes_per_row(fkm_init_method method)
+{
+    switch (method) {
+    case FKM_INIT_RANDOM:
+        return 0;
+    case FKM_INIT_PLUSPLUS:
+        return FKM_COVER_BYTES_PER_ROW;
+    case FKM_INIT_PARALLEL: /* of the rows, and of the candidates */
+        return 2 * FKM_COVER_BYTES_PER_ROW;
+    }
+    return 0;
+}
+
+int64_t fkm_seed_bytes(fkm_init_method method, int32_t k, const fkm_shape *shape)
+{
+    if (method == FKM_INIT_RANDOM)
+        return 0;
+    int64_t total = fkm_add_sat(fkm_cover_bytes(shape->rows), fkm_mass_bytes(shape->rows));
+    total = fkm_add_sat(total, fkm_mul_sat(k, sizeof(int64_t)));
+    if (method == FKM_INIT_PARALLEL)
+        total = fkm_add_sat(total, fkm_seed_candidate_bytes(k, shape));
+    return total;
 }

@@ -143,6 +143,7 @@ static void put_params(fkm_json *j, const fkm_fit_report *r)
     cJSON *o = cJSON_CreateObject();
     add_i64(j, o, "k", p->clusters);
     fkm_json_add(j, o, "seed", fkm_json_u64(p->seed));
+    add_i64(j, o, "restarts", p->restarts);
     add_text(j, o, "init", r->init);
     add_text(j, o, "metric", "l2");
     add_real(j, o, "tol", p->tol);
@@ -196,12 +197,32 @@ static cJSON *result_object(fkm_json *j, const fkm_problem_result *p)
     return o;
 }
 
+/* The starts of one problem, in the order of their seeds. */
+static cJSON *restarts_array(const fkm_result *r, int64_t problem, fkm_json *j)
+{
+    cJSON *list = cJSON_CreateArray();
+    for (int32_t i = 0; i < r->restart_count; i++) {
+        const fkm_restart *s = &r->restarts[problem * r->restart_count + i];
+        cJSON *o = cJSON_CreateObject();
+        fkm_json_add(j, o, "seed", fkm_json_u64(s->seed));
+        add_real(j, o, "inertia", s->inertia);
+        add_i64(j, o, "iterations", s->iterations);
+        if (!list || !o || !cJSON_AddItemToArray(list, o)) {
+            cJSON_Delete(o);
+            cJSON_Delete(list);
+            return NULL;
+        }
+    }
+    return list;
+}
+
 static void put_problems(fkm_json *j, const fkm_result *r)
 {
     fkm_json_list_begin(j, "problems");
     for (int64_t b = 0; b < r->batch; b++) {
         cJSON *o = result_object(j, &r->problems[b]);
         add_text(j, o, "status", r->problems[b].converged ? "converged" : "max_iter");
+        fkm_json_add(j, o, "restarts", restarts_array(r, b, j));
         fkm_json_list_item(j, o);
     }
     fkm_json_list_end(j);
@@ -246,7 +267,10 @@ fkm_status fkm_fit_json(const fkm_fit_report *r, fkm_text_sink sink, void *arg, 
     put_head(&j, "fkm-stats/1", all.converged ? "converged" : "max_iter", &r->common);
     put_params(&j, r);
     put_machine(&j, &r->common.run->plan);
-    fkm_json_field(&j, "result", result_object(&j, &all));
+    cJSON *result = result_object(&j, &all);
+    if (r->result->batch == 1)
+        fkm_json_add(&j, result, "restarts", restarts_array(r->result, 0, &j));
+    fkm_json_field(&j, "result", result);
     put_outputs(&j, &r->common);
     put_time(&j, &r->common);
     put_screening(&j, &r->common.run->screening);
@@ -351,6 +375,20 @@ static void put_written(struct lines *l, const fkm_report *r, const char *marker
         put_line(l, label, "%.500s", marker);
 }
 
+/* Which of several starts was the best. */
+static void put_starts(struct lines *l, const fkm_result *r)
+{
+    int32_t best = 0;
+    for (int32_t i = 1; i < r->restart_count; i++)
+        if (r->restarts[i].inertia < r->restarts[best].inertia)
+            best = i;
+    if (r->batch > 1)
+        put_line(l, "starts", "best of %" PRId32 " for each problem", r->restart_count);
+    else
+        put_line(l, "starts", "best of %" PRId32 ": seed %" PRIu64, r->restart_count,
+            r->restarts[best].seed);
+}
+
 static void put_clusters(struct lines *l, const fkm_fit_report *r, const fkm_problem_result *all)
 {
     char median[48] = "", reseeded[48] = "";
@@ -383,6 +421,8 @@ fkm_status fkm_fit_summary(
     if (all.rows_skipped > 0)
         put_line(
             &l, "skipped", "%" PRId64 " rows with NaN or infinity (label -1)", all.rows_skipped);
+    if (r->result->restart_count > 1)
+        put_starts(&l, r->result);
     put_clusters(&l, r, &all);
     put_line(&l, "iterations", "%" PRId32 ", %s", all.iterations,
         all.converged ? "converged" : "stopped by --max-iter before it converged");

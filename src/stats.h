@@ -29,7 +29,7 @@ typedef struct fkm_report {
 typedef struct fkm_fit_report {
     fkm_report common;
     const fkm_fit_options *options;
-    const char *init; /* "random", or the file of initial centroids */
+    const char *init; /* name of the method, or the file of initial centroids */
     const fkm_result *result;
 } fkm_fit_report;
 

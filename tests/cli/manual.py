@@ -92,6 +92,7 @@ def check_defaults():
     cli.save(d, "x.npy", cli.npy(cli.blobs(9, 2)))
     params = json.loads(cli.fkm("fit", "-k", 2, "--json", "x.npy", cwd=d).stdout)["params"]
     for option, field in (("max-iter", "max_iter"), ("tol", "tol"), ("seed", "seed"), ("init", "init"),
+                          ("restarts", "restarts"),
                           ("empty", "empty"), ("nan", "nan")):
         expected = params[field]
         cli.check(str(expected) == default[option] or float(default[option]) == expected,

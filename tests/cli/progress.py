@@ -45,6 +45,12 @@ def check_log(d):
     cli.check(count >= 4, "the run is too short to show it", count)
     for line in lines[2:]:
         cli.check(re.match(r"iter \d+  inertia [\d.e+]+ \(-[\d.]+%\)  moved [\d.]+%  [\d.e-]+ s$", line), line)
+    run = cli.fkm("fit", "-k", 50, "-t", 0, "-o", "g", "--restarts", 3, "--progress", "always", "x.npy", cwd=d)
+    shown = [re.match(r"start (\d+)/3  iter (\d+)  inertia [\d.e+]+ +(\(-|moved)", line)
+             for line in run.stderr.splitlines()[1:]]
+    cli.check(all(shown), "lines of several starts", run.stderr)
+    cli.check_equal([m[1] for m in shown if m[2] == "1"], ["1", "2", "3"], "each start begins with iteration 1")
+    cli.check(all(m[3] == "moved" for m in shown if m[2] == "1"), "the first iteration has none to compare with")
     run = cli.fkm("fit", "-k", 50, "-o", "d", "--progress", "never", "x.npy", cwd=d)
     cli.check_equal((run.returncode, run.stderr), (0, ""), "never")
 

@@ -103,12 +103,28 @@ def check_batch(validate):
     stats = strict(run.stdout)
     validate(stats)
     problems = stats["problems"]
+    cli.check("restarts" not in stats["result"] and all(len(p["restarts"]) == 1 for p in problems), "restarts")
     cli.check_equal(len(problems), 3)
     cli.check(abs(sum(p["inertia"] for p in problems) - stats["result"]["inertia"]) < 1e-9, "sum of inertia")
     cli.check_equal({s["problem"] for s in stats["iterations"]}, {0, 1, 2})
     for b in range(3):
         steps = [s for s in stats["iterations"] if s["problem"] == b]
         cli.check_equal(len(steps), problems[b]["iterations"])
+    check_outputs(d, stats)
+
+
+def check_restarts(validate):
+    d = cli.new_directory()
+    cli.save(d, "x.npy", cli.npy(cli.noise(200, 3)))
+    run = cli.fkm("fit", "-k", 9, "-i", "k-means||", "--restarts", 4, "-s", 2, "-t", 0, "--json", "x.npy", cwd=d)
+    stats = strict(run.stdout)
+    validate(stats)
+    cli.check_equal((stats["params"]["restarts"], stats["params"]["seed"], stats["params"]["init"]), (4, 2, "k-means||"))
+    starts = stats["result"]["restarts"]
+    cli.check_equal([s["seed"] for s in starts], [2, 3, 4, 5])
+    best = min(starts, key=lambda s: s["inertia"])
+    cli.check_equal((best["inertia"], best["iterations"]), (stats["result"]["inertia"], stats["result"]["iterations"]))
+    cli.check_equal(len(stats["iterations"]), best["iterations"], "iterations of the best start only")
     check_outputs(d, stats)
 
 
@@ -170,6 +186,7 @@ def main():
     check_fit(validate)
     check_warnings_and_names(validate)
     check_batch(validate)
+    check_restarts(validate)
     check_others(validate)
     cli.finish()
 
