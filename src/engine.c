@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "farthest.h"
 #include "plan.h"
 #include "scan.h"
 #include "seed.h"
@@ -38,19 +39,6 @@ typedef struct run {
     double begin_s;
 } run;
 
-/* The rows farthest from their own centroids, for clusters that run empty. */
-typedef struct far_row {
-    double distance;
-    int64_t row;
-} far_row;
-
-/* A heap with the least far row on top. */
-typedef struct far_rows {
-    far_row *rows; /* [room] */
-    int32_t size, room;
-    bool complete; /* of all rows of the last pass */
-} far_rows;
-
 /* One problem of the batch within it. */
 typedef struct problem {
     run *r;
@@ -64,7 +52,7 @@ typedef struct problem {
     fkm_scale scale; /* in use; a guess until scanned */
     bool squares_known; /* the backend has the constant of inertia for this scale */
     int32_t reseeded;   /* clusters that ran empty in the pass before */
-    far_rows far;       /* farthest rows of the pass at hand, should a cluster run empty */
+    fkm_farthest far;   /* farthest rows of the pass at hand, should a cluster run empty */
     int32_t iteration;
     fkm_problem_result *result;
 } problem;
@@ -139,56 +127,6 @@ static void count_screening(run *r, const fkm_pass *pass)
     r->out->run.distances += pass->rows * r->o->clusters;
 }
 
-/* ---- the farthest rows ---- */
-
-/* a is a worse donor than b: nearer, or as far but a higher row. */
-static bool nearer(far_row a, far_row b)
-{
-    return a.distance < b.distance || (a.distance == b.distance && a.row > b.row);
-}
-
-static void sift_down(far_row *heap, int32_t size, int32_t i)
-{
-    far_row v = heap[i];
-    for (;;) {
-        int32_t child = 2 * i + 1;
-        if (child >= size)
-            break;
-        if (child + 1 < size && nearer(heap[child + 1], heap[child]))
-            child++;
-        if (!nearer(heap[child], v))
-            break;
-        heap[i] = heap[child];
-        i = child;
-    }
-    heap[i] = v;
-}
-
-static void offer(far_rows *far, far_row v)
-{
-    if (far->size < far->room) {
-        far->rows[far->size++] = v;
-        if (far->size == far->room)
-            for (int32_t i = far->room / 2; i-- > 0;)
-                sift_down(far->rows, far->room, i);
-    } else if (nearer(far->rows[0], v)) {
-        far->rows[0] = v;
-        sift_down(far->rows, far->room, 0);
-    }
-}
-
-static void offer_chunk(far_rows *far, const fkm_rows *rows, const int32_t *labels, const double *d)
-{
-    for (int64_t i = 0; i < rows->count; i++)
-        if (labels[i] >= 0)
-            offer(far, (far_row){d[i], rows->row0 + i});
-}
-
-static int farthest_first(const void *a, const void *b)
-{
-    return nearer(*(const far_row *)a, *(const far_row *)b) ? 1 : -1;
-}
-
 /* ---- one pass over the rows ---- */
 
 /* NaN or Inf turned up while streaming: reads on, only to count, and says where and how many. */
@@ -242,7 +180,7 @@ static fkm_status label_rows(
         if (!*scale_failed)
             FKM_TRY(r->ops->feed(r->backend, &rows, labels, distances, e));
         if (!*scale_failed && collecting)
-            offer_chunk(&p->far, &rows, labels, distances);
+            fkm_farthest_offer(&p->far, &rows, labels, distances);
         done += rows.count;
         report_progress(p, done);
     }
@@ -275,7 +213,7 @@ static fkm_status use_scale(problem *p, fkm_scale scale, fkm_err *e)
 /* ---- empty clusters ---- */
 
 /* far: the `room` rows farthest from their own centroids, by a pass of its own. */
-static fkm_status find_farthest(problem *p, far_rows *far, fkm_err *e)
+static fkm_status find_farthest(problem *p, fkm_farthest *far, fkm_err *e)
 {
     run *r = p->r;
     fkm_rows rows;
@@ -287,18 +225,18 @@ static fkm_status find_farthest(problem *p, far_rows *far, fkm_err *e)
             return FKM_OK;
         const int32_t *labels = p->labels + rows.row0;
         FKM_TRY(r->ops->distances(r->backend, &rows, labels, r->distances, e));
-        offer_chunk(far, &rows, labels, r->distances);
+        fkm_farthest_offer(far, &rows, labels, r->distances);
     }
 }
 
 /* Gives the farthest rows, farthest first, to the empty clusters in increasing order of their
  * index. reference.py: farthest. */
-static fkm_status hand_out(problem *p, const far_rows *far, fkm_iteration *it, fkm_err *e)
+static fkm_status hand_out(problem *p, fkm_farthest *far, fkm_iteration *it, fkm_err *e)
 {
     run *r = p->r;
     int32_t k = r->o->clusters;
     int64_t *counts = r->out->counts + (int64_t)p->index * k;
-    qsort(far->rows, (size_t)far->size, sizeof *far->rows, farthest_first);
+    fkm_farthest_sort(far);
     FKM_TRY(r->ops->get_centroids(r->backend, p->centroids, counts, e));
     for (int32_t j = 0; j < k && it->reseeded < far->size; j++) {
         if (counts[j] > 0)
@@ -315,7 +253,7 @@ static fkm_status move_centroids(problem *p, const fkm_pass *pass, fkm_iteration
 {
     run *r = p->r;
     fkm_status st = FKM_OK;
-    far_rows found = {NULL, 0, pass->empty, true};
+    fkm_farthest found = {NULL, 0, pass->empty, true};
     if (pass->empty == 0 || r->o->empty != FKM_EMPTY_FARTHEST)
         return r->ops->move(r->backend, &it->max_shift, e);
     if (p->far.complete && pass->empty <= p->far.room) {

@@ -1,0 +1,27 @@
+/* The rows farthest from their own centroids: donors for clusters that run empty. */
+#ifndef FKM_FARTHEST_H
+#define FKM_FARTHEST_H
+
+#include "backend.h"
+
+typedef struct fkm_far_row {
+    double distance;
+    int64_t row;
+} fkm_far_row;
+
+/* The farthest `room` of the rows offered so far, ties to the lowest row. Begins with size 0 and an
+ * array that the owner allocates. */
+typedef struct fkm_farthest {
+    fkm_far_row *rows; /* [room]: a heap with the least far on top, once it is full */
+    int32_t size, room;
+    bool complete; /* all rows of the last pass were offered */
+} fkm_farthest;
+
+/* Offers the rows of a chunk that have a label; distances: [rows->count], to their own centroid. */
+void fkm_farthest_offer(
+    fkm_farthest *f, const fkm_rows *rows, const int32_t *labels, const double *distances);
+
+/* Sorts f->rows, farthest first: the last thing that is done with it. */
+void fkm_farthest_sort(fkm_farthest *f);
+
+#endif
