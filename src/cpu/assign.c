@@ -217,7 +217,7 @@ static float tail_bound(const fkm_tiles *t, float bound, float square)
     return (float)(sqrt(fmax(0, rest)) * (1 + 0x1p-20)) + FKM_NORM_TINY;
 }
 
-/* A panel's rows, of which `at` says where they go. */
+/* Where a packed panel and the figures of its rows go. */
 typedef struct panel_rows {
     char *panel;
     float *norm, *residual, *tail; /* residual is negative where the row cannot be screened */

@@ -19,12 +19,13 @@
 
 /* A chunk is laid out anew when more than 1 / STRAY_SHARE of its rows have moved, and its rows are
  * packed one by one when bounds leave fewer than 1 / LIST_SHARE of them. */
-#define LEAST_RESCANS                                                                              \
-    50 /* a head that sends more than 1 / this of the rows to a rescan is given up */
 #define STRAY_SHARE 8
 #define STRAY_SHARE_TURNED 2
 #define LIST_SHARE 2
 #define LIST_SHARE_TURNED 16 /* with a head, packing is dearer and screening cheaper */
+
+/* A head that sends more than 1 / LEAST_RESCANS of the rows to a rescan is given up. */
+#define LEAST_RESCANS 50
 
 /* One worker's scratch, on cache lines of its own. */
 typedef struct worker {
@@ -48,12 +49,12 @@ struct fkm_backend {
     int32_t *list;     /* [chunk_rows]: rows that bounds do not spare */
     double *shift;     /* [clusters] */
     fkm_pass_options pass;
-    bool sums_hold; /* sums are those of the labels that the next pass is handed */
-    bool change;    /* this pass changes the sums instead of rebuilding them */
-    int64_t spared; /* rows of this pass that bounds settled */
-    int64_t moved;  /* rows that the last pass with update moved */
-    int32_t *old;   /* [chunk_rows]: labels handed in, while sums change */
-    double assign_s;
+    bool sums_hold;  /* sums are those of the labels that the next pass is handed */
+    bool change;     /* this pass changes the sums instead of rebuilding them */
+    int64_t spared;  /* rows of this pass that bounds settled */
+    int64_t moved;   /* rows that the last pass with update moved */
+    int32_t *old;    /* [chunk_rows]: labels handed in, while sums change */
+    double assign_s; /* of this pass: spent on labels, not on sums */
 };
 
 const char *fkm_backend_cpu_isa(int i, bool *usable)

@@ -3,9 +3,14 @@
  * Rows lie along the columns of a tile, so that the maximum over centroids is a vertical max. Per
  * step of 32 dims two tiles of centroids and two of rows are loaded for four products (16 cycles
  * each); the sums start at -h~ and are stored to the first-level cache, where the max is taken
- * while the next products run. Layouts, dims padded with zeros to 32: panel  [steps][2][16 pairs of
- * dims][16 rows][2] bf16      tile  [steps][2][16 centroids][32 dims] bf16 All else that the table
- * asks for is that of AVX-512. */
+ * while the next products run.
+ *
+ * Layouts, dims padded with zeros to 32:
+ *
+ *   panel   [steps][2][16 pairs of dims][16 rows][2]   bf16
+ *   tile    [steps][2][16 centroids][32 dims]          bf16
+ *
+ * All else that the table asks for is that of AVX-512. */
 #if defined(__x86_64__)
 
 #include "kernels.h"
