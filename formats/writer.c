@@ -333,11 +333,6 @@ fkm_status fkm_writer_publish(fkm_writer *w, fkm_err *e)
     return fkm_outfile_publish(w->file, e);
 }
 
-const char *fkm_writer_path(const fkm_writer *w)
-{
-    return fkm_outfile_path(w->file);
-}
-
 int64_t fkm_writer_bytes(const fkm_writer *w)
 {
     return fkm_outfile_bytes(w->file);

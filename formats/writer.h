@@ -38,7 +38,6 @@ fkm_status fkm_writer_finish(fkm_writer *w, fkm_err *e) FKM_MUST_USE;
 /* Renames to the final name. Needs finish. */
 fkm_status fkm_writer_publish(fkm_writer *w, fkm_err *e) FKM_MUST_USE;
 
-const char *fkm_writer_path(const fkm_writer *w);
 int64_t fkm_writer_bytes(const fkm_writer *w);   /* after finish */
 uint32_t fkm_writer_crc32c(const fkm_writer *w); /* after finish */
 

@@ -148,17 +148,16 @@ static bool collect_farthest(problem *p)
            p->iteration <= r->o->max_iter;
 }
 
-/* Labels all rows. With `update`, sums and inertia too. The first pass of a stream also scans the
+/* Labels all rows, with sums and inertia. The first pass of a stream also scans the
  * rows: should they disprove the scale that was guessed, the sums are given up (*scale_failed). */
-static fkm_status label_rows(
-    problem *p, bool update, fkm_pass *pass, bool *scale_failed, fkm_err *e)
+static fkm_status label_rows(problem *p, fkm_pass *pass, bool *scale_failed, fkm_err *e)
 {
     run *r = p->r;
     fkm_rows rows;
     int64_t done = 0;
     bool scanning = !p->scanned, collecting = collect_farthest(p);
     double *distances = collecting ? r->distances : NULL;
-    fkm_pass_options options = {.update = update, .squares = update && !p->squares_known};
+    fkm_pass_options options = {.update = true, .squares = !p->squares_known};
     *scale_failed = false;
     FKM_TRY(r->ops->begin(r->backend, &options, e));
     for (;;) {
@@ -275,7 +274,7 @@ out:
 static fkm_status assign_rows(problem *p, fkm_pass *pass, fkm_err *e)
 {
     bool first = !p->scanned, failed = false;
-    FKM_TRY(label_rows(p, true, pass, &failed, e));
+    FKM_TRY(label_rows(p, pass, &failed, e));
     if (!first)
         return FKM_OK;
     fkm_scale scale;
@@ -285,7 +284,7 @@ static fkm_status assign_rows(problem *p, fkm_pass *pass, fkm_err *e)
         return FKM_OK;
     FKM_TRY(use_scale(p, scale, e));
     memset(p->labels, -1, (size_t)p->r->shape.rows * sizeof *p->labels);
-    return label_rows(p, true, pass, &failed, e);
+    return label_rows(p, pass, &failed, e);
 }
 
 static fkm_status check_empty(const problem *p, const fkm_pass *pass, fkm_err *e)
@@ -478,7 +477,7 @@ static fkm_status run_start(problem *p, fkm_err *e)
     if (moved) { /* labels must belong to the centroids that are returned */
         if (r->o->restarts == 1)
             fkm_source_last_pass(r->source);
-        FKM_TRY(label_rows(p, true, &pass, &failed, e));
+        FKM_TRY(label_rows(p, &pass, &failed, e));
         p->result->converged = pass.moved == 0;
     }
     p->result->inertia = pass.inertia;
@@ -515,7 +514,7 @@ static fkm_status restore_best(problem *p, fkm_err *e)
     FKM_TRY(hand_over(p, e));
     p->iteration = r->o->max_iter + 1;
     fkm_source_last_pass(r->source);
-    FKM_TRY(label_rows(p, true, &pass, &failed, e));
+    FKM_TRY(label_rows(p, &pass, &failed, e));
     if (pass.inertia != p->result->inertia)
         return fkm_fail(e, FKM_EBUG, "the best start had inertia %.17g, now it is %.17g",
             p->result->inertia, pass.inertia);

@@ -3,21 +3,11 @@
 
 #include <time.h>
 
-static double read_clock(clockid_t id)
-{
-    struct timespec t = {0, 0};
-    clock_gettime(id, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 double fkm_now(void)
 {
-    return read_clock(CLOCK_MONOTONIC);
-}
-
-double fkm_cpu_seconds(void)
-{
-    return read_clock(CLOCK_PROCESS_CPUTIME_ID);
+    struct timespec t = {0, 0};
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 const char *fkm_utc_text(char *out, size_t cap)

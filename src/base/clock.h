@@ -5,7 +5,6 @@
 #include <stddef.h>
 
 double fkm_now(void);                            /* monotonic seconds, arbitrary origin */
-double fkm_cpu_seconds(void);                    /* user + system time of this process so far */
 const char *fkm_utc_text(char *out, size_t cap); /* "2026-11-21T03:14:15Z"; returns out */
 
 #endif

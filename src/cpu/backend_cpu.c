@@ -306,14 +306,6 @@ static void order_rows(fkm_backend *b, fkm_row_store *store, const int32_t *labe
         store->order[i] = (int32_t)i;
 }
 
-static void run_pack(void *arg, int64_t block, int index)
-{
-    const chunk *c = arg;
-    int64_t first = block * c->b->block_rows;
-    int32_t rows = (int32_t)fkm_min_i64(c->b->block_rows, c->job.count - first);
-    fkm_assign_pack(&c->job, &c->b->workers[index].scratch, first, rows);
-}
-
 /* The kept copy of this chunk, fit for use: packed in the frame of the centroids, and in label
  * order unless too few rows have moved to be worth the packing. NULL: rows are not kept. */
 static fkm_row_store *ready_store(fkm_backend *b, const fkm_rows *r, const int32_t *labels)
@@ -327,16 +319,8 @@ static fkm_row_store *ready_store(fkm_backend *b, const fkm_rows *r, const int32
         return store;
     order_rows(b, store, labels, r->count);
     store->frame = b->tiles.frame;
-    chunk c = {.b = b};
-    c.job = (fkm_assign_job){
-        .kernels = b->kernels,
-        .tiles = &b->tiles,
-        .dtype = b->plan.dtype,
-        .x = r->x,
-        .store = store,
-        .count = r->count,
-    };
-    fkm_pool_for(b->pool, (r->count + b->block_rows - 1) / b->block_rows, run_pack, &c);
+    chunk c = {.run = fkm_assign_pack, .job.store = store};
+    run_chunk(&c, b, r, NULL, NULL);
     return store;
 }
 
@@ -443,7 +427,7 @@ static fkm_status move(fkm_backend *b, double *max_shift, fkm_err *e)
     (void)e;
     *max_shift = fkm_update_move(&b->update, b->centroids, b->shift);
     if (b->bounds.valid)
-        fkm_bounds_move(&b->bounds, b->shift, b->plan.clusters, b->tiles.scale);
+        fkm_bounds_move(&b->bounds, b->shift, b->tiles.scale);
     fkm_tiles_set(&b->tiles, b->centroids, 1, b->pool);
     return FKM_OK;
 }

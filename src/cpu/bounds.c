@@ -26,7 +26,8 @@ fkm_status fkm_bounds_open(fkm_bounds *b, int64_t rows, int32_t clusters, fkm_er
     b->patience = 1;
     FKM_GO(fkm_alloc(&b->upper, rows, sizeof(float), what, e));
     FKM_GO(fkm_alloc(&b->lower, rows, sizeof(float), what, e));
-    FKM_GO(fkm_alloc(&b->shift, clusters, sizeof(float), what, e));
+    FKM_GO(fkm_calloc(&b->shift, clusters, sizeof(float), what, e));
+    b->clusters = clusters;
     return FKM_OK;
 out:
     fkm_bounds_close(b);
@@ -56,6 +57,8 @@ void fkm_bounds_begin(fkm_bounds *b, uint32_t frame, bool known)
 
 void fkm_bounds_end(fkm_bounds *b)
 {
+    if (!b->upper)
+        return; /* never opened: rows are not kept */
     if (b->valid && (double)b->settled < LEAST_SHARE * (double)b->seen) {
         b->pause = b->patience;
         b->patience = b->patience < LONGEST_PAUSE ? 2 * b->patience : LONGEST_PAUSE;
@@ -63,14 +66,16 @@ void fkm_bounds_end(fkm_bounds *b)
         b->patience = 1;
     }
     b->valid = b->collect;
+    memset(b->shift, 0, (size_t)b->clusters * sizeof *b->shift); /* taken in, or of no use */
+    b->shift_most = b->shift_next = 0;
 }
 
-void fkm_bounds_move(fkm_bounds *b, const double *shift, int32_t clusters, float scale)
+void fkm_bounds_move(fkm_bounds *b, const double *shift, float scale)
 {
     b->shift_most = b->shift_next = 0;
     b->shift_most_at = -1;
-    for (int32_t j = 0; j < clusters; j++) {
-        float moved = (float)(shift[j] * scale * (1 + 0x1p-20)) * UP;
+    for (int32_t j = 0; j < b->clusters; j++) {
+        float moved = (b->shift[j] + (float)(shift[j] * scale * (1 + 0x1p-20))) * UP;
         b->shift[j] = moved;
         if (moved > b->shift_most) {
             b->shift_next = b->shift_most;

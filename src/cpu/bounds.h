@@ -17,10 +17,11 @@
 #include "screen.h"
 
 typedef struct fkm_bounds {
-    float *upper, *lower;         /* [rows] of the problem */
-    bool valid;                   /* hold for the centroids before they moved by `shift` */
-    bool collect;                 /* the pass at hand fills them */
-    uint32_t frame;               /* whose units they are in */
+    float *upper, *lower; /* [rows] of the problem */
+    bool valid;           /* hold for the centroids before they moved by `shift` */
+    bool collect;         /* the pass at hand fills them */
+    uint32_t frame;       /* whose units they are in */
+    int32_t clusters;
     float *shift;                 /* [clusters]: how far centroids have moved since; rounded up */
     float shift_most, shift_next; /* the largest, and the largest but for that one's */
     int32_t shift_most_at;
@@ -39,8 +40,9 @@ void fkm_bounds_begin(fkm_bounds *b, uint32_t frame, bool known);
 /* After a pass: what it filled is valid. Bounds that spare few rows are left alone for a while. */
 void fkm_bounds_end(fkm_bounds *b);
 
-/* After centroids moved by shift[j] (in data units, float64): [clusters]. scale: of the frame. */
-void fkm_bounds_move(fkm_bounds *b, const double *shift, int32_t clusters, float scale);
+/* After centroids moved by shift[j] (in data units, float64): [clusters], as often as they do
+ * before the next pass; none is no movement. scale: of the frame. */
+void fkm_bounds_move(fkm_bounds *b, const double *shift, float scale);
 
 /* Brings the bounds of rows [row0, row0 + count) up to date and lists those that are not settled:
  * list: [count], indices from 0. Returns how many; count when bounds are not in use. */

@@ -118,7 +118,7 @@ static void move_centroids(setting *s, float step, uint64_t *random)
         }
         shift[j] = sqrt(square);
     }
-    fkm_bounds_move(&s->bounds, shift, CLUSTERS, s->tiles.scale);
+    fkm_bounds_move(&s->bounds, shift, s->tiles.scale);
     fkm_tiles_set(&s->tiles, s->c, 1, NULL);
 }
 
@@ -144,7 +144,8 @@ static void bounds_hold(void **state)
                 fkm_bounds_end(&s.bounds);
                 check_bounds(&s);
                 for (int round = 0; round < 4; round++) {
-                    move_centroids(&s, round == 3 ? 1 : 0.02f, &random);
+                    for (int moves = 0; moves < round; moves++) /* none, one, several */
+                        move_centroids(&s, round == 3 ? 1 : 0.02f, &random);
                     fkm_bounds_begin(&s.bounds, s.tiles.frame, true);
                     if (!s.bounds.collect || !s.bounds.valid)
                         break;
