@@ -21,7 +21,7 @@ BASE_SRC := $(addprefix src/base/,clock.c crc32c.c distance.c dtype.c exact.c fi
 	log.c mem.c pool.c status.c sysinfo.c thread.c)
 CPU_SRC := $(addprefix src/cpu/,assign.c backend_cpu.c bounds.c ceilings.c ceilings_amx.c \
 	ceilings_avx2.c ceilings_avx512.c cpuid.c head.c kernels.c kernels_amx.c kernels_avx2.c \
-	kernels_avx512.c kernels_scalar.c screen.c update.c)
+	kernels_avx512.c kernels_scalar.c screen.c store.c update.c)
 FORMAT_SRC := $(addprefix formats/,bin.c formats.c npy.c reader.c safetensors.c vecs.c writer.c)
 CORE_SRC := $(addprefix src/,backend.c cover.c engine.c farthest.c json.c label.c mass.c measure.c \
 	options.c output.c plan.c plusplus.c rng.c scan.c seed.c seed_parallel.c seed_random.c source.c stats.c)
@@ -95,7 +95,7 @@ $(B)/src/cpu/ceilings_avx2.o: ISA_FLAGS := -mavx2 -mfma -O3
 $(B)/src/cpu/ceilings_avx512.o: ISA_FLAGS := -mavx512f -O3
 $(B)/src/cpu/ceilings_amx.o: ISA_FLAGS := -mamx-tile -mamx-bf16 -O3
 endif
-$(B)/src/cpu/kernels_scalar.o $(B)/src/cpu/ceilings.o: ISA_FLAGS := $(if $(filter release,$(CONFIG)),-O3)
+$(B)/src/cpu/kernels_scalar.o $(B)/src/cpu/ceilings.o $(B)/src/cpu/screen.o: ISA_FLAGS := $(if $(filter release,$(CONFIG)),-O3)
 
 LIB_SRC := $(BASE_SRC) $(FORMAT_SRC) $(CPU_SRC) $(CORE_SRC)
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)

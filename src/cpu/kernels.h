@@ -24,9 +24,9 @@ typedef struct fkm_kernels {
 
     /* Shifts, scales and lays out the rows of one panel: v = x[r][t] * scale - shift[t], missing
      * rows (rows < panel) zero. square[r] = sum over t of v^2; residual[r] = sum over t of (v -
-     * rounded v)^2, low precision only. x: [rows][dims]; out: 64-byte aligned. The float32 layout
-     * is [dims][panel]. */
-    void (*pack)(void *out, float *square, float *residual, const float *x, int32_t rows,
+     * rounded v)^2, low precision only. x: [rows] pointers to [dims]; out: 64-byte aligned. The
+     * float32 layout is [dims][panel]. */
+    void (*pack)(void *out, float *square, float *residual, const float *const *x, int32_t rows,
         int32_t dims, const float *shift, float scale);
 
     /* Lays out one tile of centroids, c: [tile][dims] as they are; residual as above, [tile]. */
@@ -52,6 +52,13 @@ typedef struct fkm_kernels {
 
     /* sum[t] += rint(x[t] * scale), scale a power of two, |x * scale| < 2^62. */
     void (*add_row)(int64_t *sum, const float *x, int32_t dims, double scale);
+
+    /* mean[t] = (float)((double)sum[t] / count * scale), scale a power of two. */
+    void (*mean_row)(float *mean, const int64_t *sum, int32_t dims, double count, double scale);
+
+    /* With q = rint(x[t] * scale): sum[0] += q^2 div split, sum[1] += q^2 mod split, over all t.
+     * split is a power of two at least |q|; the caller sees to it that no sum overflows. */
+    void (*add_squares)(int64_t sum[2], const float *x, int32_t dims, double scale, double split);
 } fkm_kernels;
 
 /* The i-th table entry, best first; NULL at the end. *usable: this CPU can run it. */

@@ -81,7 +81,7 @@ static inline void transpose(__m512i m[16])
     }
 }
 
-static void pack(void *panel, float *square, float *residual, const float *x, int32_t rows,
+static void pack(void *panel, float *square, float *residual, const float *const *x, int32_t rows,
     int32_t dims, const float *shift, float scale)
 {
     const __m512 s = _mm512_set1_ps(scale);
@@ -95,8 +95,8 @@ static void pack(void *panel, float *square, float *residual, const float *x, in
                 int32_t row = 16 * half + r;
                 m[r] = _mm512_setzero_si512();
                 if (row < rows)
-                    m[r] = round_step(x + (int64_t)row * dims + t, dims - t, shift + t, s,
-                        &squares[r], &residuals[r]);
+                    m[r] =
+                        round_step(x[row] + t, dims - t, shift + t, s, &squares[r], &residuals[r]);
             }
             transpose(m);
             char *out = (char *)panel + (size_t)(t / STEP * 2 + half) * PART;
@@ -346,6 +346,16 @@ static void add_row(int64_t *sum, const float *x, int32_t dims, double scale)
     fkm_kernels_avx512.add_row(sum, x, dims, scale);
 }
 
+static void mean_row(float *mean, const int64_t *sum, int32_t dims, double count, double scale)
+{
+    fkm_kernels_avx512.mean_row(mean, sum, dims, count, scale);
+}
+
+static void add_squares(int64_t sum[2], const float *x, int32_t dims, double scale, double split)
+{
+    fkm_kernels_avx512.add_squares(sum, x, dims, scale, split);
+}
+
 const fkm_kernels fkm_kernels_amx_bf16 = {
     .isa = "amx",
     .panel = PANEL,
@@ -361,6 +371,8 @@ const fkm_kernels fkm_kernels_amx_bf16 = {
     .dot = dot,
     .canonical = canonical,
     .add_row = add_row,
+    .mean_row = mean_row,
+    .add_squares = add_squares,
 };
 
 #else

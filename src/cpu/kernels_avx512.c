@@ -73,7 +73,7 @@ static inline void transpose(__m512 m[16])
     }
 }
 
-static void pack(void *panel, float *square, float *residual, const float *x, int32_t rows,
+static void pack(void *panel, float *square, float *residual, const float *const *x, int32_t rows,
     int32_t dims, const float *shift, float scale)
 {
     float *out = panel;
@@ -89,7 +89,7 @@ static void pack(void *panel, float *square, float *residual, const float *x, in
             for (int r = 0; r < 16; r++) {
                 m[r] = _mm512_setzero_ps();
                 if (row0 + r < rows) {
-                    __m512 v = _mm512_maskz_loadu_ps(live, x + (int64_t)(row0 + r) * dims + t);
+                    __m512 v = _mm512_maskz_loadu_ps(live, x[row0 + r] + t);
                     m[r] = _mm512_sub_ps(_mm512_mul_ps(v, s), mu);
                 }
             }
@@ -144,6 +144,36 @@ static void add_row(int64_t *sum, const float *x, int32_t dims, double scale)
     }
 }
 
+static void mean_row(float *mean, const int64_t *sum, int32_t dims, double count, double scale)
+{
+    const __m512d n = _mm512_set1_pd(count), s = _mm512_set1_pd(scale);
+    for (int32_t t = 0; t < dims; t += 8) {
+        const __mmask8 live = (__mmask8)first_lanes(dims - t);
+        __m512d v = _mm512_cvtepi64_pd(_mm512_maskz_loadu_epi64(live, sum + t));
+        __m256 m = _mm512_cvtpd_ps(_mm512_mul_pd(_mm512_div_pd(v, n), s));
+        _mm256_mask_storeu_ps(mean + t, live, m);
+    }
+}
+
+static void add_squares(int64_t sum[2], const float *x, int32_t dims, double scale, double split)
+{
+    const __m512d s = _mm512_set1_pd(scale), b = _mm512_set1_pd(split);
+    const __m512d share = _mm512_set1_pd(1 / split);
+    __m512i high = _mm512_setzero_si512(), low = high;
+    for (int32_t t = 0; t < dims; t += 8) {
+        const __mmask8 live = (__mmask8)first_lanes(dims - t);
+        __m512d q = _mm512_mul_pd(_mm512_cvtps_pd(_mm256_maskz_loadu_ps(live, x + t)), s);
+        q = _mm512_roundscale_pd(q, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+        __m512d square = _mm512_mul_pd(q, q); /* exact: q has the 24 bits of a float32 */
+        __m512i h = _mm512_cvttpd_epi64(_mm512_mul_pd(square, share));
+        __m512d l = _mm512_fnmadd_pd(_mm512_cvtepi64_pd(h), b, square);
+        high = _mm512_add_epi64(high, h);
+        low = _mm512_add_epi64(low, _mm512_cvtpd_epi64(l));
+    }
+    sum[0] += _mm512_reduce_add_epi64(high);
+    sum[1] += _mm512_reduce_add_epi64(low);
+}
+
 const fkm_kernels fkm_kernels_avx512 = {
     .isa = "avx512",
     .panel = PANEL,
@@ -157,6 +187,8 @@ const fkm_kernels fkm_kernels_avx512 = {
     .dot = dot,
     .canonical = canonical,
     .add_row = add_row,
+    .mean_row = mean_row,
+    .add_squares = add_squares,
 };
 
 #else

@@ -102,12 +102,25 @@ void fkm_tiles_close(fkm_tiles *t)
     memset(t, 0, sizeof *t);
 }
 
+/* The largest magnitude: of floats that are not negative, the bits have the order of the values. */
+static float largest_magnitude(const float *c, int64_t count)
+{
+    int32_t top = 0;
+    for (int64_t i = 0; i < count; i++) {
+        int32_t bits;
+        memcpy(&bits, c + i, sizeof bits);
+        bits &= 0x7fffffff;
+        top = bits > top ? bits : top;
+    }
+    float out;
+    memcpy(&out, &top, sizeof out);
+    return out;
+}
+
 /* A power of two that brings the largest coordinate below 1 (4 at the end of the float range). */
 static float choose_scale(const float *c, int64_t count)
 {
-    float top = 0;
-    for (int64_t i = 0; i < count; i++)
-        top = fmaxf(top, fabsf(c[i]));
+    float top = largest_magnitude(c, count);
     int exponent = 0;
     if (top > 0)
         (void)frexpf(top, &exponent);
@@ -163,6 +176,26 @@ static void run(fkm_pool *pool, int64_t count, fkm_pool_fn fn, fkm_tiles *t, con
 }
 
 #define NORMS_AT_ONCE 64
+#define NORM_LANES 8
+
+/* |C|^2, in several sums that do not wait for each other. */
+static double norm2(const float *c, const fkm_tiles *t)
+{
+    double part[NORM_LANES] = {0}, sum = 0;
+    int32_t d = 0;
+    for (; d + NORM_LANES <= t->dims; d += NORM_LANES)
+        for (int32_t i = 0; i < NORM_LANES; i++) {
+            double v = (double)c[d + i] * (double)t->scale - (double)t->shift[d + i];
+            part[i] += v * v;
+        }
+    for (; d < t->dims; d++) {
+        double v = (double)c[d] * (double)t->scale - (double)t->shift[d];
+        part[0] += v * v;
+    }
+    for (int32_t i = 0; i < NORM_LANES; i++)
+        sum += part[i];
+    return sum;
+}
 
 static void measure_norms(void *arg, int64_t block, int worker)
 {
@@ -171,12 +204,7 @@ static void measure_norms(void *arg, int64_t block, int worker)
     fkm_tiles *t = job->t;
     int64_t end = fkm_min_i64(t->clusters, (block + 1) * NORMS_AT_ONCE);
     for (int64_t j = block * NORMS_AT_ONCE; j < end; j++) {
-        double sum = 0;
-        for (int32_t d = 0; d < t->dims; d++) {
-            double v = (double)job->c[j * t->dims + d] * t->scale - t->shift[d];
-            sum += v * v;
-        }
-        t->norm2[j] = sum;
+        t->norm2[j] = norm2(job->c + j * t->dims, t);
     }
 }
 
@@ -279,7 +307,7 @@ static float largest(const float *v, int32_t n)
 {
     float top = 0;
     for (int32_t i = 0; i < n; i++)
-        top = fmaxf(top, v[i]);
+        top = v[i] > top ? v[i] : top;
     return top;
 }
 
@@ -322,8 +350,9 @@ static void fill_tile(fkm_tiles *t, const float *c, int32_t i)
         float *row = t->rows + p * t->dims;
         bool real = p < t->clusters;
         const float *from = real ? c + (int64_t)t->index[p] * t->dims : NULL;
-        for (int32_t d = 0; d < t->dims; d++)
-            row[d] = real ? from[d] * t->scale - t->shift[d] : 0;
+        memset(row, 0, (size_t)t->dims * sizeof *row);
+        for (int32_t d = 0; real && d < t->dims; d++)
+            row[d] = from[d] * t->scale - t->shift[d];
         t->half[p] = real ? (float)(t->norm2[t->index[p]] / 2) : FKM_HALF_PAD;
         for (int w = 0; t->start && w < START_WIDTH; w++)
             t->start[p * START_WIDTH + w] = -t->half[p];
