@@ -36,6 +36,7 @@ typedef struct worker {
 struct fkm_backend {
     fkm_plan plan;
     const fkm_kernels *kernels;
+    const char *isa; /* the path they belong to, as --isa names it */
     fkm_pool *pool;
     int32_t block_rows;
     float *centroids; /* [clusters][dims]: the master copy */
@@ -57,32 +58,57 @@ struct fkm_backend {
     double assign_s; /* of this pass: spent on labels, not on sums */
 };
 
-const char *fkm_backend_cpu_isa(int i, bool *usable)
+/* Several kernels share a name: those for 8-bit rows, and those for all. */
+static bool named_before(int i)
 {
-    const fkm_kernels *k = fkm_kernels_at(i, usable);
-    return k ? k->isa : NULL;
+    bool usable;
+    const char *isa = fkm_kernels_at(i, &usable)->isa;
+    for (int before = 0; before < i; before++)
+        if (!strcmp(isa, fkm_kernels_at(before, &usable)->isa))
+            return true;
+    return false;
 }
 
-/* The kernels of that name, or the best usable ones. */
-static fkm_status choose_kernels(const fkm_kernels **out, const char *isa, fkm_err *e)
+const char *fkm_backend_cpu_isa(int i, bool *usable)
+{
+    for (int at = 0, seen = 0;; at++) {
+        const fkm_kernels *k = fkm_kernels_at(at, usable);
+        if (!k)
+            return NULL;
+        if (!named_before(at) && seen++ == i)
+            return k->isa;
+    }
+}
+
+/* The best kernels that take such rows, from those of the name given on: the path avx512vnni, say,
+ * has its own for 8-bit rows, and screens others as avx512 does. *isa: the path's name. */
+static fkm_status choose_kernels(
+    const fkm_kernels **out, const char **isa, const fkm_plan *p, fkm_err *e)
 {
     char known[160] = "";
-    bool usable;
+    bool usable, named = false, runs = !p->isa;
     for (int i = 0;; i++) {
         const fkm_kernels *k = fkm_kernels_at(i, &usable);
         if (!k)
             break;
-        if (usable && (!isa || !strcmp(isa, k->isa))) {
+        if (p->isa && !strcmp(p->isa, k->isa)) {
+            named = true;
+            runs = runs || usable;
+            *isa = k->isa;
+        }
+        if (runs && usable && fkm_kernels_take(k, p->dtype, p->dims)) {
             *out = k;
+            if (!p->isa)
+                *isa = k->isa;
             return FKM_OK;
         }
-        if (isa && !strcmp(isa, k->isa))
-            return fkm_fail(e, FKM_EUSAGE, "--isa %s: this CPU cannot run it", isa);
         size_t used = strlen(known);
-        if (usable)
+        if (usable && !named_before(i))
             (void)snprintf(known + used, sizeof known - used, " %s", k->isa);
     }
-    fkm_fail(e, FKM_EUSAGE, "--isa %s: no such CPU path", isa);
+    if (named)
+        return fkm_fail(e, FKM_EUSAGE, "--isa %s: this CPU cannot run it", p->isa);
+    fkm_fail(e, FKM_EUSAGE, "--isa %s: no such CPU path", p->isa);
     return fkm_hint(e, "this CPU can run:%s", known);
 }
 
@@ -110,7 +136,8 @@ static int64_t bytes(const fkm_plan *p)
 {
     fkm_err ignored = {0};
     const fkm_kernels *k = NULL;
-    if (choose_kernels(&k, p->isa, &ignored) != FKM_OK)
+    const char *isa;
+    if (choose_kernels(&k, &isa, p, &ignored) != FKM_OK)
         k = &fkm_kernels_scalar;
     int64_t total = fkm_mul_sat(fkm_mul_sat(p->clusters, p->dims), sizeof(float));
     total = fkm_add_sat(total, fkm_tiles_bytes(k, p->clusters, p->dims));
@@ -178,7 +205,7 @@ static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
     FKM_TRY(fkm_calloc(&b, 1, sizeof *b, "the CPU backend", e));
     b->plan = *p;
     int64_t cells;
-    FKM_GO(choose_kernels(&b->kernels, p->isa, e));
+    FKM_GO(choose_kernels(&b->kernels, &b->isa, p, e));
     if (!fkm_mul_i64(&cells, p->clusters, p->dims)) {
         st = fkm_fail(e, FKM_ENOMEM, "%d clusters of %d dims are too large", p->clusters, p->dims);
         goto out;
@@ -469,7 +496,7 @@ static fkm_status get_centroids(fkm_backend *b, float *c, int64_t *counts, fkm_e
 
 static const char *isa(const fkm_backend *b)
 {
-    return b->kernels->isa;
+    return b->isa;
 }
 
 const fkm_backend_ops fkm_backend_cpu = {

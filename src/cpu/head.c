@@ -32,7 +32,7 @@ static const int32_t lengths[] = {192, 128, 96, 64};
 
 bool fkm_head_suits(const fkm_kernels *k, int32_t dims)
 {
-    return k->low && dims >= LEAST_DIMS && dims <= MOST_DIMS;
+    return k->low && !k->bytes && dims >= LEAST_DIMS && dims <= MOST_DIMS;
 }
 
 static int32_t most_head(int32_t dims)

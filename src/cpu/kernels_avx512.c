@@ -19,6 +19,8 @@
 #define V_GE(a, b) _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ)
 #include "screen_tmpl.h"
 
+#include "transpose_tmpl.h"
+
 static __mmask16 first_lanes(int64_t n)
 {
     unsigned mask = n >= 16 ? 0xffff : n <= 0 ? 0 : (1u << n) - 1;
@@ -45,34 +47,6 @@ static void widen(float *out, const void *x, fkm_dtype t, int64_t n)
     }
 }
 
-/* 16 x 16 transpose: m[r] holds row r on entry, column r on return. */
-static inline void transpose(__m512 m[16])
-{
-    __m512 t[16];
-    for (int i = 0; i < 8; i++) {
-        t[2 * i] = _mm512_unpacklo_ps(m[2 * i], m[2 * i + 1]);
-        t[2 * i + 1] = _mm512_unpackhi_ps(m[2 * i], m[2 * i + 1]);
-    }
-    for (int i = 0; i < 4; i++) {
-        __m512d a = _mm512_castps_pd(t[4 * i]), b = _mm512_castps_pd(t[4 * i + 2]);
-        __m512d c = _mm512_castps_pd(t[4 * i + 1]), d = _mm512_castps_pd(t[4 * i + 3]);
-        m[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
-        m[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
-        m[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(c, d));
-        m[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(c, d));
-    }
-    for (int i = 0; i < 4; i++) {
-        t[i] = _mm512_shuffle_f32x4(m[i], m[i + 4], 0x88);
-        t[i + 4] = _mm512_shuffle_f32x4(m[i], m[i + 4], 0xdd);
-        t[i + 8] = _mm512_shuffle_f32x4(m[i + 8], m[i + 12], 0x88);
-        t[i + 12] = _mm512_shuffle_f32x4(m[i + 8], m[i + 12], 0xdd);
-    }
-    for (int i = 0; i < 8; i++) {
-        m[i] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0x88);
-        m[i + 8] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0xdd);
-    }
-}
-
 static void pack(void *panel, float *square, float *residual, const float *const *x, int32_t rows,
     int32_t dims, const float *shift, float scale)
 {
@@ -85,19 +59,20 @@ static void pack(void *panel, float *square, float *residual, const float *const
         for (int32_t t = 0; t < dims; t += 16) {
             const __mmask16 live = first_lanes(dims - t);
             const __m512 mu = _mm512_maskz_loadu_ps(live, shift + t);
-            __m512 m[16];
+            __m512i m[16];
             for (int r = 0; r < 16; r++) {
-                m[r] = _mm512_setzero_ps();
+                m[r] = _mm512_setzero_si512();
                 if (row0 + r < rows) {
                     __m512 v = _mm512_maskz_loadu_ps(live, x[row0 + r] + t);
-                    m[r] = _mm512_sub_ps(_mm512_mul_ps(v, s), mu);
+                    m[r] = _mm512_castps_si512(_mm512_sub_ps(_mm512_mul_ps(v, s), mu));
                 }
             }
             transpose(m);
             int32_t columns = dims - t < 16 ? dims - t : 16;
             for (int c = 0; c < columns; c++) {
-                sum = _mm512_fmadd_ps(m[c], m[c], sum);
-                _mm512_store_ps(out + (int64_t)(t + c) * PANEL + row0, m[c]);
+                const __m512 column = _mm512_castsi512_ps(m[c]);
+                sum = _mm512_fmadd_ps(column, column, sum);
+                _mm512_store_ps(out + (int64_t)(t + c) * PANEL + row0, column);
             }
         }
         _mm512_storeu_ps(square + row0, sum);
