@@ -195,14 +195,14 @@ static void xfer_i64(struct archive *a, int64_t *v, int64_t min, int64_t max, co
 
 static void xfer_i32(struct archive *a, int32_t *v, int32_t min, int32_t max, const char *what)
 {
-    int64_t wide = *v;
+    int64_t wide = a->out ? *v : 0;
     xfer_i64(a, &wide, min, max, what);
     *v = (int32_t)wide;
 }
 
 static void xfer_bool(struct archive *a, bool *v)
 {
-    int64_t wide = *v;
+    int64_t wide = a->out ? *v : 0;
     xfer_i64(a, &wide, 0, 1, "a yes or no is neither");
     *v = wide == 1;
 }
@@ -513,6 +513,23 @@ fkm_status fkm_state_load(fkm_state *s, int64_t *iteration_room, const char *pat
     xfer_state(&a, s, iteration_room, o, fkm_reader_shape(in));
     if (a.st == FKM_OK && a.at != a.end)
         damaged(&a, "it has more bytes than it should");
+    st = a.st;
+out:
+    fkm_file_close(f);
+    return st;
+}
+
+fkm_status fkm_state_peek(fkm_state *s, const char *path, const char *key, const fkm_fit_options *o,
+    const fkm_reader *in, fkm_err *e)
+{
+    fkm_file *f;
+    FKM_TRY(fkm_file_open(&f, path, e));
+    struct archive a = {.in = f, .end = fkm_file_bytes(f) - 4, .path = path, .e = e};
+    fkm_status st = FKM_OK;
+    FKM_GO(check_head(&a));
+    FKM_GO(check_crc(&a));
+    FKM_GO(check_key(&a, key, in));
+    xfer_position(&a, s, o, fkm_reader_shape(in));
     st = a.st;
 out:
     fkm_file_close(f);
