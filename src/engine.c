@@ -552,7 +552,7 @@ static fkm_status choose_scale(problem *p, fkm_err *e)
 {
     run *r = p->r;
     int64_t rows = r->shape.rows;
-    fkm_scale scale = {0, false};
+    fkm_scale scale = {.exponent = 0, .bits = 8};
     if (p->scale_known)
         return use_scale(p, p->scale, e);
     if (is_eight_bit(r))
@@ -568,7 +568,7 @@ static fkm_status choose_scale(problem *p, fkm_err *e)
     fkm_scan sample;
     FKM_TRY(fkm_seed_sample(&sample, r->source, rows, r->shape.dims, seed_of(p), e));
     if (fkm_scale_choose(&scale, &sample, rows, r->in, base_row(p), e) != FKM_OK)
-        scale = (fkm_scale){0, false};
+        scale = (fkm_scale){0, false, 0};
     return use_scale(p, scale, e);
 }
 

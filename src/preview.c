@@ -138,7 +138,7 @@ static fkm_status pass(trial *t, int64_t n, bool move, double *feed_s, double *r
  * any other does. */
 static fkm_status measure_passes(trial *t, int64_t *sampled, fkm_err *e)
 {
-    const fkm_scale scale = {0, false};
+    const fkm_scale scale = {0, false, 0};
     int64_t n = fkm_min_i64(t->rows, FEW_ROWS);
     double feed, rest;
     FKM_TRY(read_spread(t, t->x, t->rows, 0.5, e));
