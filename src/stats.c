@@ -506,8 +506,11 @@ static void put_resumed(struct lines *l, const fkm_saving *s)
 {
     char earlier[32];
     fkm_seconds_text(earlier, sizeof earlier, s->earlier_s);
-    put_line(l, "resumed", "at iteration %" PRId32 ", after %s%s", s->iteration, earlier,
-        s->resumes > 1 ? " in several runs" : "");
+    if (s->iteration == 0 && s->advanced == 0) /* its outputs could not be written */
+        put_line(l, "resumed", "with the complete result, after %s", earlier);
+    else
+        put_line(l, "resumed", "at iteration %" PRId32 ", after %s%s", s->iteration, earlier,
+            s->resumes > 1 ? " in several runs" : "");
 }
 
 static void put_clusters(struct lines *l, const fkm_fit_report *r, const fkm_problem_result *all)
