@@ -223,6 +223,7 @@ static void check_case(const plan_case *c)
             fkm_result_free(&parts);
             continue;
         }
+        fkm_result_free(&parts);
         resumed +=
             run_in_parts(&parts, "x.npy", c->o, total / 3 > 40 ? total / 3 : 40, calls, small);
         same_result(&parts, &whole);
