@@ -114,6 +114,25 @@ static void put_peak(fkm_json *j, const fkm_report *r)
     fkm_json_field(j, "peak", o);
 }
 
+/* null: the state was not kept. */
+static void put_checkpoint(fkm_json *j, const fkm_saving *s)
+{
+    if (!s) {
+        fkm_json_field(j, "checkpoint", cJSON_CreateNull());
+        return;
+    }
+    cJSON *o = cJSON_CreateObject();
+    add_i64(j, o, "saves", s->saves);
+    add_real(j, o, "save_s", s->save_s);
+    add_i64(j, o, "resumes", s->resumes);
+    if (s->resumes > 0)
+        add_i64(j, o, "resumed_at", s->iteration);
+    else
+        fkm_json_add(j, o, "resumed_at", cJSON_CreateNull());
+    add_real(j, o, "earlier_s", s->earlier_s);
+    fkm_json_field(j, "checkpoint", o);
+}
+
 static void put_warnings(fkm_json *j)
 {
     const char *const *list;
@@ -137,20 +156,25 @@ static const char *empty_name(fkm_empty_policy policy)
     return "unknown";
 }
 
-static void put_params(fkm_json *j, const fkm_fit_report *r)
+static void put_params(fkm_json *j, const fkm_fit_options *p, const char *init)
 {
-    const fkm_fit_options *p = r->options;
     cJSON *o = cJSON_CreateObject();
     add_i64(j, o, "k", p->clusters);
     fkm_json_add(j, o, "seed", fkm_json_u64(p->seed));
     add_i64(j, o, "restarts", p->restarts);
-    add_text(j, o, "init", r->init);
+    add_text(j, o, "init", init);
     add_text(j, o, "metric", "l2");
     add_real(j, o, "tol", p->tol);
     add_i64(j, o, "max_iter", p->max_iter);
     add_text(j, o, "empty", empty_name(p->empty));
     add_text(j, o, "nan", p->skip_nan ? "skip" : "error");
     fkm_json_field(j, "params", o);
+}
+
+/* Adds what is known of both. */
+static int64_t sum_known(int64_t a, int64_t b)
+{
+    return a < 0 || b < 0 ? -1 : a + b;
 }
 
 /* All problems of a batch as one: sums and extremes; what has no meaning for several is NaN or -1.
@@ -163,9 +187,9 @@ static fkm_problem_result combine(const fkm_result *r)
         all.iterations = p->iterations > all.iterations ? p->iterations : all.iterations;
         all.converged = all.converged && p->converged;
         all.inertia += p->inertia;
-        all.rows_used += p->rows_used;
-        all.rows_skipped += p->rows_skipped;
-        all.moved_last += p->moved_last;
+        all.rows_used = sum_known(all.rows_used, p->rows_used);
+        all.rows_skipped = sum_known(all.rows_skipped, p->rows_skipped);
+        all.moved_last = sum_known(all.moved_last, p->moved_last);
         all.empty += p->empty;
         all.reseeded += p->reseeded;
         all.size_min = p->size_min < all.size_min ? p->size_min : all.size_min;
@@ -176,21 +200,27 @@ static fkm_problem_result combine(const fkm_result *r)
     return all;
 }
 
+/* null when it is not known. */
+static void add_known(fkm_json *j, cJSON *object, const char *name, int64_t value)
+{
+    if (value >= 0)
+        add_i64(j, object, name, value);
+    else
+        fkm_json_add(j, object, name, cJSON_CreateNull());
+}
+
 static cJSON *result_object(fkm_json *j, const fkm_problem_result *p)
 {
     cJSON *o = cJSON_CreateObject(), *clusters = cJSON_CreateObject();
     add_i64(j, o, "iterations", p->iterations);
     add_real(j, o, "inertia", p->inertia);
-    add_i64(j, o, "rows_used", p->rows_used);
-    add_i64(j, o, "rows_skipped", p->rows_skipped);
-    add_i64(j, o, "moved_last", p->moved_last);
+    add_known(j, o, "rows_used", p->rows_used);
+    add_known(j, o, "rows_skipped", p->rows_skipped);
+    add_known(j, o, "moved_last", p->moved_last);
     add_i64(j, clusters, "empty", p->empty);
-    add_i64(j, clusters, "min", p->size_min);
-    if (p->size_median >= 0)
-        add_i64(j, clusters, "median", p->size_median);
-    else
-        fkm_json_add(j, clusters, "median", cJSON_CreateNull());
-    add_i64(j, clusters, "max", p->size_max);
+    add_known(j, clusters, "min", p->size_min);
+    add_known(j, clusters, "median", p->size_median);
+    add_known(j, clusters, "max", p->size_max);
     add_real(j, clusters, "imbalance", p->imbalance);
     add_i64(j, clusters, "reseeded", p->reseeded);
     fkm_json_add(j, o, "clusters", clusters);
@@ -203,6 +233,8 @@ static cJSON *restarts_array(const fkm_result *r, int64_t problem, fkm_json *j)
     cJSON *list = cJSON_CreateArray();
     for (int32_t i = 0; i < r->restart_count; i++) {
         const fkm_restart *s = &r->restarts[problem * r->restart_count + i];
+        if (s->iterations == 0) /* has not ended */
+            continue;
         cJSON *o = cJSON_CreateObject();
         fkm_json_add(j, o, "seed", fkm_json_u64(s->seed));
         add_real(j, o, "inertia", s->inertia);
@@ -221,7 +253,10 @@ static void put_problems(fkm_json *j, const fkm_result *r)
     fkm_json_list_begin(j, "problems");
     for (int64_t b = 0; b < r->batch; b++) {
         cJSON *o = result_object(j, &r->problems[b]);
-        add_text(j, o, "status", r->problems[b].converged ? "converged" : "max_iter");
+        if (r->problems[b].rows_used < 0)
+            add_text(j, o, "status", "time_limit");
+        else
+            add_text(j, o, "status", r->problems[b].converged ? "converged" : "max_iter");
         fkm_json_add(j, o, "restarts", restarts_array(r, b, j));
         fkm_json_list_item(j, o);
     }
@@ -264,8 +299,9 @@ fkm_status fkm_fit_json(const fkm_fit_report *r, fkm_text_sink sink, void *arg, 
     fkm_json j;
     fkm_problem_result all = combine(r->result);
     fkm_json_begin(&j, sink, arg, e);
-    put_head(&j, "fkm-stats/1", all.converged ? "converged" : "max_iter", &r->common);
-    put_params(&j, r);
+    const char *status = r->stopped ? "time_limit" : all.converged ? "converged" : "max_iter";
+    put_head(&j, "fkm-stats/1", status, &r->common);
+    put_params(&j, r->options, r->init);
     put_machine(&j, &r->common.run->plan);
     cJSON *result = result_object(&j, &all);
     if (r->result->batch == 1)
@@ -275,9 +311,86 @@ fkm_status fkm_fit_json(const fkm_fit_report *r, fkm_text_sink sink, void *arg, 
     put_time(&j, &r->common);
     put_screening(&j, &r->common.run->screening);
     put_peak(&j, &r->common);
+    put_checkpoint(&j, r->options->saving);
     if (r->result->batch > 1)
         put_problems(&j, r->result);
     put_iterations(&j, r->result);
+    put_warnings(&j);
+    return fkm_json_end(&j);
+}
+
+static void put_memory(fkm_json *j, const fkm_run_plan *plan)
+{
+    cJSON *o = cJSON_CreateObject();
+    add_i64(j, o, "limit_bytes", plan->memory_limit_bytes);
+    add_i64(j, o, "planned_bytes", plan->planned_bytes);
+    add_i64(j, o, "rows_bytes", plan->rows_bytes);
+    add_i64(j, o, "labels_bytes", plan->labels_bytes);
+    add_i64(j, o, "backend_bytes", plan->backend_bytes);
+    add_i64(j, o, "result_bytes", plan->result_bytes);
+    fkm_json_field(j, "memory", o);
+}
+
+static void put_predicted(fkm_json *j, const fkm_preview *p)
+{
+    cJSON *o = cJSON_CreateObject();
+    add_i64(j, o, "sampled_rows", p->sampled_rows);
+    add_real(j, o, "read_bytes_per_s", p->read_bytes_per_s);
+    add_real(j, o, "before_s", p->before_s);
+    add_real(j, o, "first_s", p->first_s);
+    add_real(j, o, "iteration_s", p->iteration_s);
+    add_real(j, o, "most_s", p->most_s);
+    fkm_json_field(j, "predicted", o);
+}
+
+static void put_planned_outputs(fkm_json *j, const fkm_report *r)
+{
+    fkm_json_list_begin(j, "outputs");
+    for (int i = 0; i < r->output_count; i++) {
+        cJSON *o = cJSON_CreateObject();
+        add_text(j, o, "path", r->outputs[i].path);
+        add_i64(j, o, "bytes", r->outputs[i].bytes);
+        fkm_json_list_item(j, o);
+    }
+    fkm_json_list_end(j);
+}
+
+static void put_planned_checkpoint(fkm_json *j, const fkm_preview *p, const fkm_saving *s)
+{
+    if (!s) {
+        fkm_json_field(j, "checkpoint", cJSON_CreateNull());
+        return;
+    }
+    cJSON *o = cJSON_CreateObject();
+    add_text(j, o, "path", s->path);
+    add_i64(j, o, "bytes", p->state_bytes);
+    add_real(j, o, "every_s", s->every_s);
+    if (p->resumes > 0)
+        add_i64(j, o, "resumes_at", p->iteration);
+    else
+        fkm_json_add(j, o, "resumes_at", cJSON_CreateNull());
+    add_real(j, o, "earlier_s", p->earlier_s);
+    fkm_json_field(j, "checkpoint", o);
+}
+
+fkm_status fkm_preview_json(const fkm_preview_report *r, fkm_text_sink sink, void *arg, fkm_err *e)
+{
+    fkm_json j;
+    const fkm_preview *p = r->preview;
+    fkm_json_begin(&j, sink, arg, e);
+    put_head(&j, "fkm-plan/1", "planned", &r->common);
+    put_params(&j, r->options, r->init);
+    put_machine(&j, &p->plan);
+    cJSON *o = cJSON_CreateObject();
+    fkm_json_add(&j, o, "kept", cJSON_CreateBool(p->plan.resident));
+    add_i64(&j, o, "chunk_rows", p->plan.chunk_rows);
+    add_i64(&j, o, "bytes_a_pass", p->plan.read_bytes_per_pass);
+    add_i64(&j, o, "passes_most", p->passes_most);
+    fkm_json_field(&j, "reading", o);
+    put_memory(&j, &p->plan);
+    put_predicted(&j, p);
+    put_planned_outputs(&j, &r->common);
+    put_planned_checkpoint(&j, p, r->options->saving);
     put_warnings(&j);
     return fkm_json_end(&j);
 }
@@ -389,6 +502,17 @@ static void put_starts(struct lines *l, const fkm_result *r)
             r->restarts[best].seed);
 }
 
+static void put_resumed(struct lines *l, const fkm_saving *s)
+{
+    char earlier[32];
+    fkm_seconds_text(earlier, sizeof earlier, s->earlier_s);
+    if (s->iteration == 0 && s->advanced == 0) /* its outputs could not be written */
+        put_line(l, "resumed", "with the complete result, after %s", earlier);
+    else
+        put_line(l, "resumed", "at iteration %" PRId32 ", after %s%s", s->iteration, earlier,
+            s->resumes > 1 ? " in several runs" : "");
+}
+
 static void put_clusters(struct lines *l, const fkm_fit_report *r, const fkm_problem_result *all)
 {
     char median[48] = "", reseeded[48] = "";
@@ -421,6 +545,8 @@ fkm_status fkm_fit_summary(
     if (all.rows_skipped > 0)
         put_line(
             &l, "skipped", "%" PRId64 " rows with NaN or infinity (label -1)", all.rows_skipped);
+    if (r->options->saving && r->options->saving->resumes > 0)
+        put_resumed(&l, r->options->saving);
     if (r->result->restart_count > 1)
         put_starts(&l, r->result);
     put_clusters(&l, r, &all);
@@ -440,5 +566,74 @@ fkm_status fkm_predict_summary(
     put_line(&l, "centroids", "%.300s: %" PRId32, r->centroids, r->clusters);
     put_time_line(&l, &r->common);
     put_written(&l, &r->common, NULL);
+    return l.st;
+}
+
+static void put_reading(struct lines *l, const fkm_preview *p)
+{
+    char bytes[32];
+    fkm_bytes_text(bytes, sizeof bytes, p->plan.read_bytes_per_pass);
+    double rate = p->read_bytes_per_s * 1e-9;
+    if (p->plan.resident)
+        put_line(l, "reading", "%s once, at %.2f GB/s: rows are kept in memory", bytes, rate);
+    else
+        put_line(l, "reading",
+            "%s a pass, at %.2f GB/s, at most %" PRId64 " passes, in chunks of %" PRId64 " rows",
+            bytes, rate, p->passes_most, p->plan.chunk_rows);
+}
+
+static void put_memory_line(struct lines *l, const fkm_run_plan *plan)
+{
+    char text[6][32];
+    put_line(l, "memory", "%s of %s: rows %s, labels %s, centroids and sums %s, results %s",
+        fkm_bytes_text(text[0], 32, plan->planned_bytes),
+        fkm_bytes_text(text[1], 32, plan->memory_limit_bytes),
+        fkm_bytes_text(text[2], 32, plan->rows_bytes),
+        fkm_bytes_text(text[3], 32, plan->labels_bytes),
+        fkm_bytes_text(text[4], 32, plan->backend_bytes),
+        fkm_bytes_text(text[5], 32, plan->result_bytes));
+}
+
+static void put_predicted_line(struct lines *l, const fkm_preview *p, const fkm_fit_options *o)
+{
+    char before[32], iteration[32], most[32];
+    put_line(l, "time", "about %s an iteration after %s, at most %s for %" PRId32 " iterations",
+        fkm_seconds_text(iteration, sizeof iteration, p->iteration_s),
+        fkm_seconds_text(before, sizeof before, p->before_s),
+        fkm_seconds_text(most, sizeof most, p->most_s), o->max_iter);
+}
+
+static void put_state_line(struct lines *l, const fkm_preview *p, const fkm_saving *s)
+{
+    char size[32], text[32];
+    if (!s) {
+        put_line(l, "checkpoint", "off");
+        return;
+    }
+    put_line(l, "checkpoint", "%.480s  %s, every %s", s->path,
+        fkm_bytes_text(size, sizeof size, p->state_bytes),
+        fkm_seconds_text(text, sizeof text, s->every_s));
+    if (p->resumes > 0)
+        put_line(l, "resumes", "at iteration %" PRId32 ", after %s", p->iteration,
+            fkm_seconds_text(text, sizeof text, p->earlier_s));
+}
+
+fkm_status fkm_preview_summary(
+    const fkm_preview_report *r, const char *marker, fkm_text_sink sink, void *arg, fkm_err *e)
+{
+    struct lines l = {sink, arg, FKM_OK, e};
+    const fkm_preview *p = r->preview;
+    char size[32];
+    put_data(&l, r->common.in);
+    put_line(&l, "plan", "%" PRId32 " clusters, %s %s, %" PRId32 " thread%s", r->options->clusters,
+        p->plan.backend, p->plan.isa, p->plan.threads, p->plan.threads == 1 ? "" : "s");
+    put_reading(&l, p);
+    put_memory_line(&l, &p->plan);
+    put_predicted_line(&l, p, r->options);
+    put_state_line(&l, p, r->options->saving);
+    for (int i = 0; i < r->common.output_count; i++)
+        put_line(&l, i ? "" : "to write", "%.480s  %s", r->common.outputs[i].path,
+            fkm_bytes_text(size, sizeof size, r->common.outputs[i].bytes));
+    put_line(&l, "", "%.500s", marker);
     return l.st;
 }
