@@ -72,7 +72,7 @@ static void types_agree(void **state)
 static fkm_scale scale_of(const float *x, int64_t rows, int32_t dims)
 {
     fkm_scan s;
-    fkm_scale scale = {-1000, false};
+    fkm_scale scale = {-1000, false, 0};
     fkm_err e = {0};
     fkm_scan_init(&s);
     fkm_scan_add(&s, x, FKM_F32, 0, rows, dims);
