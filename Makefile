@@ -41,9 +41,15 @@ ifeq ($(HAVE_HDF5),1)
   ifeq ($(HDF5_PKG),)
     $(error HDF5=1, but pkg-config knows neither hdf5-serial nor hdf5: install libhdf5-dev)
   endif
-  FORMAT_SRC += formats/hdf5.c
+  FORMAT_SRC += formats/h5lib.c formats/hdf5.c
   HDF5_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(HDF5_PKG))
-  HDF5_LIBS := $(shell $(PKG_CONFIG) --libs $(HDF5_PKG))
+  # Loaded when an .h5 is opened (formats/h5lib.h), by the name that linking would have recorded.
+  HDF5_SONAME := $(shell lib=$$(mktemp) && $(CC) -shared -nostdlib -Wl,--no-as-needed -o $$lib \
+	$$($(PKG_CONFIG) --libs $(HDF5_PKG)) && readelf -d $$lib | \
+	sed -n 's/.*NEEDED.*\[\(libhdf5[^]]*\)\]/\1/p' | head -1; rm -f $$lib)
+  ifeq ($(HDF5_SONAME),)
+    $(error HDF5=1, but linking with $(shell $(PKG_CONFIG) --libs $(HDF5_PKG)) names no libhdf5)
+  endif
 endif
 CJSON_CFLAGS := $(shell $(PKG_CONFIG) --cflags libcjson 2>/dev/null)
 CJSON_LIBS := $(or $(shell $(PKG_CONFIG) --libs libcjson 2>/dev/null),-lcjson)
@@ -83,8 +89,9 @@ ALL_CFLAGS := -std=c11 $(WARN) $(OPT) $(HARDEN) -ffp-contract=off -pthread $(CFL
 ALL_CPPFLAGS := -D_GNU_SOURCE -DFKM_HAVE_HDF5=$(HAVE_HDF5) -DFKM_HAVE_CUDA=$(HAVE_CUDA) \
 	$(CJSON_CFLAGS) $(HDF5_CFLAGS) $(CPPFLAGS)
 ALL_LDFLAGS := $(filter -fsanitize%,$(OPT)) -pie -pthread -Wl,-z,relro,-z,now $(LDFLAGS)
-ALL_LDLIBS := $(HDF5_LIBS) $(CJSON_LIBS) -lm $(LDLIBS)
+ALL_LDLIBS := $(CJSON_LIBS) -lm -ldl $(LDLIBS)
 
+$(B)/formats/h5lib.o: ISA_FLAGS := -DFKM_HDF5_SONAME='"$(HDF5_SONAME)"'
 # Instruction sets: for these objects only, chosen at run time. No -mfma for the canonical code:
 # -ffp-contract=off covers it.
 ifneq ($(filter x86_64% amd64%,$(shell $(CC) -dumpmachine)),)
@@ -126,7 +133,7 @@ $(B)/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)
 	$(call say,CC,$<)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(ISA_FLAGS) -MMD -MP -c -o $@ $<
 
--include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d)
+-include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(FAULT_OBJ:.o=.d)
 
 include tests/tests.mk
 
