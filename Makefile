@@ -18,7 +18,7 @@ B := build/$(CONFIG)
 # ---- sources, by folder (calls go down only: see CONTRIBUTING.md) ----
 
 BASE_SRC := $(addprefix src/base/,clock.c crc32c.c distance.c dtype.c exact.c file.c inertia.c \
-	log.c mem.c pool.c status.c sysinfo.c thread.c)
+	log.c mem.c parse_json.c pool.c status.c sysinfo.c thread.c)
 CPU_SRC := $(addprefix src/cpu/,assign.c backend_cpu.c bounds.c ceilings.c ceilings_amx.c \
 	ceilings_avx2.c ceilings_avx512.c cpuid.c head.c kernels.c kernels_amx.c kernels_avx2.c \
 	kernels_avx512.c kernels_scalar.c screen.c update.c)
