@@ -77,10 +77,11 @@ OPT_debug := -O0 -g3
 OPT_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 OPT_ubsan := -O1 -g -fsanitize=undefined -fno-sanitize-recover=all
 OPT_tsan := -O1 -g -fsanitize=thread
+OPT_faults := $(OPT_asan) -DFKM_FAULTS
 OPT_fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
 OPT := $(OPT_$(CONFIG))
 ifeq ($(OPT),)
-  $(error CONFIG=$(CONFIG): expected release, debug, asan, ubsan, tsan or fuzz)
+  $(error CONFIG=$(CONFIG): expected release, debug, asan, ubsan, tsan, fuzz or faults)
 endif
 HARDEN := -fPIE -fstack-protector-strong $(if $(filter release,$(CONFIG)),-D_FORTIFY_SOURCE=2)
 
@@ -107,6 +108,13 @@ $(B)/src/cpu/kernels_scalar.o $(B)/src/cpu/ceilings.o: ISA_FLAGS := $(if $(filte
 LIB_SRC := $(BASE_SRC) $(FORMAT_SRC) $(CPU_SRC) $(CORE_SRC)
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
 CMD_OBJ := $(CMD_SRC:%.c=$(B)/%.o)
+# The fault layer stands in front of libc: its names must be seen by the libraries, too.
+ifeq ($(CONFIG),faults)
+  FAULT_OBJ := $(B)/src/base/faults.o
+  ALL_LDFLAGS += -rdynamic
+# It is called before AddressSanitizer has begun.
+$(FAULT_OBJ): ISA_FLAGS := -fno-sanitize=all
+endif
 
 Q := $(if $(filter 1,$(V)),,@)
 say = $(if $(filter 1,$(V)),,@printf '  %-5s %s\n' $(1) $(2);)
@@ -115,14 +123,14 @@ say = $(if $(filter 1,$(V)),,@printf '  %-5s %s\n' $(1) $(2);)
 all: $(B)/fkm
 	@echo 'fkm: $(B)/fkm  $(CUDA_NOTE)  HDF5=$(HAVE_HDF5)  CC=$(CC)'
 
-$(B)/fkm: $(CMD_OBJ) $(B)/libfkm.a
-	$(call say,LD,$@)$(CC) $(ALL_LDFLAGS) -o $@ $(CMD_OBJ) $(B)/libfkm.a $(ALL_LDLIBS)
+$(B)/fkm: $(CMD_OBJ) $(FAULT_OBJ) $(B)/libfkm.a
+	$(call say,LD,$@)$(CC) $(ALL_LDFLAGS) -o $@ $(CMD_OBJ) $(FAULT_OBJ) $(B)/libfkm.a $(ALL_LDLIBS)
 
 $(B)/libfkm.a: $(LIB_OBJ)
 	$(call say,AR,$@)rm -f $@ && ar rcs $@ $^
 
 # Objects depend on the flags: the stamp changes when they do.
-FLAGS := $(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(ALL_LDLIBS)
+FLAGS := $(CC) $(HDF5_SONAME) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(ALL_LDLIBS)
 $(B)/flags: FORCE
 	@mkdir -p $(@D)
 	@printf '%s\n' '$(FLAGS)' | cmp -s - $@ || printf '%s\n' '$(FLAGS)' > $@
@@ -175,6 +183,6 @@ help:
 	@echo 'make install         to DESTDIR, PREFIX=$(PREFIX); also uninstall'
 	@echo 'make lint format dist clean'
 	@echo
-	@echo 'CONFIG=release|debug|asan|ubsan|tsan|fuzz   now: $(CONFIG)'
+	@echo 'CONFIG=release|debug|asan|ubsan|tsan|fuzz|faults   now: $(CONFIG)'
 	@echo 'CUDA=auto|0|1  HDF5=auto|0|1  MPI=0|1        now: $(CUDA) $(HDF5) $(MPI)'
 	@echo 'CC, CFLAGS, CPPFLAGS, LDFLAGS, LDLIBS are honoured; V=1 shows commands'

@@ -63,13 +63,17 @@ fkm_status fkm_h5_load(fkm_err *e)
     if (!handle)
         return not_loaded(e, dlerror());
     fkm_status st = find_symbols(&library, handle, e);
-    if (st == FKM_OK)
+    if (st == FKM_OK) {
+        /* The first call of all, or it has no effect. No cleaning up at exit: all files are closed
+         * by then, and after a write that failed 1.10.8 ends the process by a bad access. */
+        (void)library.H5dont_atexit();
         st = check_version(&library, e);
+    }
     if (st != FKM_OK) {
         dlclose(handle);
         return st;
     }
-    fkm_h5 = library; /* it stays until the process ends: it has handlers for that */
+    fkm_h5 = library;
     loaded = true;
     return FKM_OK;
 }

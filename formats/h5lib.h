@@ -21,7 +21,7 @@ fkm_status fkm_h5_load(fkm_err *e) FKM_MUST_USE;
 
 // clang-format off
 #define FKM_H5_FUNCTIONS(X) \
-    X(H5open) X(H5get_libversion) X(H5Dclose) X(H5Dcreate2) X(H5Dget_create_plist) \
+    X(H5dont_atexit) X(H5open) X(H5get_libversion) X(H5Dclose) X(H5Dcreate2) X(H5Dget_create_plist) \
     X(H5Dget_num_chunks) X(H5Dget_offset) X(H5Dget_space) X(H5Dget_storage_size) X(H5Dget_type) \
     X(H5Dopen2) X(H5Dread) X(H5Eset_auto2) X(H5Ewalk2) X(H5Fclose) X(H5Fcreate) X(H5Fflush) \
     X(H5Fopen) X(H5Gclose) X(H5Gopen2) X(H5Lget_val) X(H5Oget_info_by_name2) \
@@ -110,6 +110,7 @@ extern fkm_h5_library fkm_h5;
 #define H5Tset_fields (fkm_h5.H5Tset_fields)
 #define H5Tset_order (fkm_h5.H5Tset_order)
 #define H5Tset_size (fkm_h5.H5Tset_size)
+#define H5dont_atexit (fkm_h5.H5dont_atexit)
 #define H5get_libversion (fkm_h5.H5get_libversion)
 #define H5open (fkm_h5.H5open)
 #if H5_VERSION_GE(1, 12, 0)

@@ -59,7 +59,13 @@ $(B)/CTestTestfile.cmake: FORCE
 	@tests/list-tests $(B) $(CONFIG) $(PYTHON) $(UNIT_SRC) $(FUZZ_SRC) $(SCRIPT_TESTS) $(LINT_TESTS) > $@
 
 .PHONY: tests check fuzz
-tests: $(B)/fkm $(UNIT_BIN) $(if $(filter fuzz,$(CONFIG)),,$(FUZZ_BIN)) $(B)/tests/gen $(HEADERS_OK)
+tests: $(B)/fkm $(UNIT_BIN) $(if $(filter fuzz,$(CONFIG)),,$(FUZZ_BIN)) $(B)/tests/gen $(HEADERS_OK) \
+	$(if $(filter build/release,$(B)),faults)
+
+# The fault layer is in a build of its own: tests/cli/torture.sh.
+.PHONY: faults
+faults:
+	$(Q)$(MAKE) --no-print-directory -s CONFIG=faults B=build/faults CC='$(CC)' build/faults/fkm
 
 check: tests $(B)/CTestTestfile.cmake
 	@rm -rf $(B)/tests/tmp
