@@ -83,13 +83,17 @@ OPT := $(OPT_$(CONFIG))
 ifeq ($(OPT),)
   $(error CONFIG=$(CONFIG): expected release, debug, asan, ubsan, tsan, fuzz or faults)
 endif
-HARDEN := -fPIE -fstack-protector-strong $(if $(filter release,$(CONFIG)),-D_FORTIFY_SOURCE=2)
+# No cost that could be measured (81.4 and 82.3 ms, 326 and 324 ms, before and after);
+# tests/cli/hardening.sh looks at the result.
+HARDEN := -fPIE -fstack-protector-strong -fstack-clash-protection \
+	$(if $(filter x86_64% amd64%,$(shell $(CC) -dumpmachine)),-fcf-protection=full) \
+	$(if $(filter release,$(CONFIG)),-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3)
 
 # -ffp-contract=off: a contracted multiply-add would change the bits of the canonical distance.
 ALL_CFLAGS := -std=c11 $(WARN) $(OPT) $(HARDEN) -ffp-contract=off -pthread $(CFLAGS)
 ALL_CPPFLAGS := -D_GNU_SOURCE -DFKM_HAVE_HDF5=$(HAVE_HDF5) -DFKM_HAVE_CUDA=$(HAVE_CUDA) \
 	$(CJSON_CFLAGS) $(HDF5_CFLAGS) $(CPPFLAGS)
-ALL_LDFLAGS := $(filter -fsanitize%,$(OPT)) -pie -pthread -Wl,-z,relro,-z,now $(LDFLAGS)
+ALL_LDFLAGS := $(filter -fsanitize%,$(OPT)) -pie -pthread -Wl,-z,relro,-z,now,-z,noexecstack $(LDFLAGS)
 ALL_LDLIBS := $(CJSON_LIBS) -lm -ldl $(LDLIBS)
 
 $(B)/formats/h5lib.o: ISA_FLAGS := -DFKM_HDF5_SONAME='"$(HDF5_SONAME)"'
