@@ -23,7 +23,7 @@ CPU_SRC := $(addprefix src/cpu/,assign.c backend_cpu.c bounds.c ceilings.c ceili
 	ceilings_avx2.c ceilings_avx512.c cpuid.c head.c kernels.c kernels_amx.c kernels_avx2.c \
 	kernels_avx512.c kernels_scalar.c screen.c update.c)
 FORMAT_SRC := $(addprefix formats/,bin.c formats.c npy.c reader.c safetensors.c vecs.c writer.c)
-CORE_SRC := $(addprefix src/,backend.c cover.c engine.c farthest.c json.c label.c mass.c measure.c \
+CORE_SRC := $(addprefix src/,backend.c checkpoint.c checksums.c cover.c engine.c farthest.c json.c label.c mass.c measure.c \
 	options.c output.c plan.c plusplus.c rng.c scan.c seed.c seed_parallel.c seed_random.c source.c stats.c)
 CMD_SRC := $(addprefix cmd/,bench.c centroids.c common_opts.c fit.c info.c main.c opt.c predict.c \
 	progress.c signals.c verify.c)

@@ -58,6 +58,10 @@ fkm_status cmd_stdout_sink(void *arg, const char *text, size_t len, fkm_err *e);
 void cmd_catch_signals(void);
 const volatile sig_atomic_t *cmd_stop_flag(void); /* number of the signal, or 0 */
 
+/* Sets the stop flag to SIGALRM after so many seconds, unless a signal did before. A signal that
+ * comes later takes its place. */
+void cmd_limit_time(double seconds);
+
 /* ---- centroids from a file or a previous run ---- */
 
 typedef struct centroids {

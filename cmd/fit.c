@@ -22,7 +22,8 @@ struct fit_args {
     fkm_fit_options fit;
     const char *output, *init;
     int format, empty, nan;
-    bool force;
+    double checkpoint_s, time_limit_s; /* 0: off, none */
+    bool force, fresh;
     bool named_init; /* --init is not a file */
     common_args common;
 };
@@ -69,15 +70,25 @@ static const opt fit_rows[] = {
     {.kind = OPT_LATER, .name = "metric"},
     {.kind = OPT_LATER, .name = "weights"},
     {.kind = OPT_LATER, .name = "sample"},
-    {.kind = OPT_LATER, .name = "checkpoint"},
-    {.kind = OPT_LATER, .name = "fresh"},
-    {.kind = OPT_LATER, .name = "time-limit"},
     {.kind = OPT_LATER, .name = "dry-run"},
+    {.kind = OPT_END},
+};
+
+static const opt state_rows[] = {
+    {.kind = OPT_TIME, .name = "checkpoint", .offset = AT(checkpoint_s), .metavar = "TIME|off",
+        .choices = "off", .show_default = true,
+        .help = "save the state in PREFIX.checkpoint every so often, and when a signal or the time limit "
+            "ends the run; the same command resumes from it"},
+    {.kind = OPT_FLAG, .name = "fresh", .offset = AT(fresh),
+        .help = "start anew; a checkpoint that is there is removed"},
+    {.kind = OPT_TIME, .name = "time-limit", .offset = AT(time_limit_s), .metavar = "TIME",
+        .help = "save the state and exit with status 75 after so long: 90s, 10m, 3h (default: none)"},
     {.kind = OPT_END},
 };
 
 static const opt_group fit_groups[] = {
     {"Clustering", fit_rows},
+    {"Interruption", state_rows},
     {"Input", common_input_rows},
     {"Machine", common_machine_rows},
     {"Talk", common_talk_rows},
@@ -107,7 +118,8 @@ struct job {
     const char *line; /* command line, quoted */
     fkm_reader *in;
     centroids init;
-    char *prefix;
+    char *prefix, *state_path;
+    fkm_saving saving;
     char *paths[3]; /* labels (unless in one file, or not wanted), centroids, stats */
     int count;      /* of paths; the last two are always centroids and stats */
     fkm_outputs *outputs;
@@ -162,6 +174,11 @@ static fkm_status check_args(struct fit_args *a, int operands, char **paths, fkm
             "--restarts %" PRId32 " with --init %s: all starts would be the same", a->fit.restarts,
             a->init);
         return fkm_hint(e, "leave one of them out, or use random, k-means++ or k-means||");
+    }
+    if (a->checkpoint_s == 0 && (a->time_limit_s > 0 || a->fresh)) {
+        fkm_fail(e, FKM_EUSAGE, "%s and --checkpoint off exclude each other",
+            a->fresh ? "--fresh" : "--time-limit");
+        return fkm_hint(e, "leave out --checkpoint off");
     }
     a->fit.empty = (fkm_empty_policy)a->empty;
     a->fit.skip_nan = a->nan == NAN_SKIP;
@@ -250,6 +267,24 @@ static void warn_of_old_labels(const struct job *job)
     fkm_free(path);
 }
 
+/* The checkpoint, unless it is off. */
+static fkm_status set_up_saving(struct job *job, fkm_outputs_spec *spec, fkm_err *e)
+{
+    struct fit_args *a = job->args;
+    FKM_TRY(fkm_asprintf(&job->state_path, e, "%s.checkpoint", job->prefix));
+    if (a->checkpoint_s == 0) {
+        if (fkm_path_exists(job->state_path))
+            fkm_warn("%s is left alone (--checkpoint off)", job->state_path);
+        return FKM_OK;
+    }
+    job->saving =
+        (fkm_saving){.path = job->state_path, .every_s = a->checkpoint_s, .fresh = a->fresh};
+    a->fit.saving = &job->saving;
+    spec->state = job->state_path;
+    spec->state_bytes = fkm_fit_state_bytes(&a->fit, fkm_reader_shape(job->in));
+    return FKM_OK;
+}
+
 static fkm_status open_outputs(struct job *job, fkm_err *e)
 {
     int format = job->args->format, inputs = fkm_reader_input_count(job->in);
@@ -280,7 +315,9 @@ static fkm_status open_outputs(struct job *job, fkm_err *e)
     spec.bytes[c + 1] = STATS_BYTES;
     if (c > 0)
         spec.bytes[0] = fkm_writer_predict_bytes(kinds[format].labels, &labels, 1);
-    fkm_status st = fkm_outputs_open(&job->outputs, &spec, e);
+    fkm_status st = set_up_saving(job, &spec, e);
+    if (st == FKM_OK)
+        st = fkm_outputs_open(&job->outputs, &spec, e);
     fkm_free(guards);
     FKM_TRY(st);
     warn_of_old_labels(job);
@@ -300,7 +337,7 @@ static fkm_status write_array(
         total *= spec->dim[i]; /* the array is in memory: it fits */
     FKM_TRY(fkm_writer_array(w, spec, e));
     for (int64_t at = 0, now; at < total; at += now) {
-        if (*cmd_stop_flag())
+        if (*cmd_stop_flag() && *cmd_stop_flag() != SIGALRM) /* for that it is too late */
             return fkm_fail(e, FKM_ESTOPPED, "stopped while writing");
         now = fkm_min_i64(WRITE_ELEMENTS, total - at);
         FKM_TRY(fkm_writer_write(w, (const char *)data + at * size, now, e));
@@ -375,17 +412,87 @@ static fkm_status write_outputs(struct job *job, fkm_err *e)
 
 /* ---- */
 
+/* The end of the time limit. Without a state, the same command would end in the same place. */
+static fkm_status time_is_over(const struct job *job, fkm_err *e)
+{
+    const fkm_saving *s = &job->saving;
+    char limit[40];
+    opt_time_text(limit, sizeof limit, job->args->time_limit_s);
+    if (!s->kept && s->failed)
+        return fkm_fail(
+            e, FKM_EFILE, "--time-limit %s is over, and the state was not saved", limit);
+    if (!s->kept) {
+        fkm_fail(e, FKM_EUSAGE,
+            "--time-limit %s is over before the first centroids were chosen: nothing was saved",
+            limit);
+        return fkm_hint(e, "give it more time");
+    }
+    if (s->resumes > 0 && s->advanced == 0)
+        fkm_warn("no iteration was completed since the run was resumed: give it more time than "
+                 "--time-limit %s",
+            limit);
+    fkm_fail(e, FKM_ESTOPPED, "--time-limit %s is over; the state is in %s", limit, s->path);
+    return fkm_hint(e, "the same command goes on from there");
+}
+
+/* Says where the state is, after an end that it survives. */
+static fkm_status explain_end(const struct job *job, fkm_status st, fkm_err *e)
+{
+    const fkm_saving *s = &job->saving;
+    int number = *cmd_stop_flag();
+    if (st == FKM_ESTOPPED && number == SIGALRM)
+        return time_is_over(job, e);
+    if (!s->kept)
+        return st;
+    if (st == FKM_ESTOPPED) {
+        fkm_fail(e, st, "stopped by signal %d (%s); the state is in %s", number, strsignal(number),
+            s->path);
+        return fkm_hint(e, "the same command goes on from there; --fresh starts anew");
+    }
+    if (st == FKM_EFILE && !s->refused) {
+        char advice[sizeof e->hint];
+        snprintf(advice, sizeof advice, "%s", e->hint);
+        return fkm_hint(e, "%.150s%sthe same command goes on from %.120s", advice,
+            advice[0] ? "; " : "", s->path);
+    }
+    return st;
+}
+
+static fkm_status compute(struct job *job, fkm_err *e)
+{
+    struct fit_args *a = job->args;
+    progress_begin(&job->progress, &a->common, job->in, a->fit.clusters);
+    job->progress.restarts = a->fit.restarts;
+    fkm_observer observer = progress_observer(&job->progress);
+    fkm_status st = fkm_fit(&job->result, job->in, &a->fit, &observer, e);
+    progress_end(&job->progress);
+    return st;
+}
+
+/* The result is there, and its files are not: keeps it for the next run. */
+static void keep_result(struct job *job, fkm_status st)
+{
+    fkm_err e = {0};
+    if (!job->args->fit.saving || (st != FKM_ESTOPPED && st != FKM_EFILE))
+        return;
+    if (fkm_fit_keep(&job->result, job->in, &job->args->fit, &e) != FKM_OK)
+        fkm_warn("the result was not saved either: %s", e.msg);
+}
+
 static fkm_status fit_and_write(struct job *job, fkm_err *e)
 {
+    const struct fit_args *a = job->args;
     cmd_catch_signals();
+    if (a->time_limit_s > 0)
+        cmd_limit_time(a->time_limit_s - (fkm_now() - job->start));
     FKM_TRY(open_outputs(job, e));
-    progress_begin(&job->progress, &job->args->common, job->in, job->args->fit.clusters);
-    job->progress.restarts = job->args->fit.restarts;
-    fkm_observer observer = progress_observer(&job->progress);
-    fkm_status st = fkm_fit(&job->result, job->in, &job->args->fit, &observer, e);
-    progress_end(&job->progress);
-    FKM_TRY(st);
-    return write_outputs(job, e);
+    fkm_status st = compute(job, e);
+    if (st == FKM_OK) {
+        st = write_outputs(job, e);
+        if (st != FKM_OK)
+            keep_result(job, st);
+    }
+    return explain_end(job, st, e);
 }
 
 static void close_job(struct job *job)
@@ -397,18 +504,19 @@ static void close_job(struct job *job)
     for (int i = 0; i < job->count; i++)
         fkm_free(job->paths[i]);
     fkm_free(job->prefix);
+    fkm_free(job->state_path);
 }
 
 static fkm_status run_fit(const cmd *self, int argc, char **argv, const char *line, fkm_err *e)
 {
-    struct fit_args a = {.init = "random"};
+    struct fit_args a = {.init = "random", .checkpoint_s = 600};
     struct job job = {.args = &a, .line = line, .start = fkm_now()};
     int first;
     bool done;
     fkm_utc_text(job.started_utc, sizeof job.started_utc);
     fkm_fit_options_default(&a.fit);
     common_args_default(&a.common);
-    void *const bases[] = {&a, &a.common, &a.common, &a.common};
+    void *const bases[] = {&a, &a, &a.common, &a.common, &a.common};
     FKM_TRY(cmd_parse(self, bases, &a.common, argc, argv, &first, &done, e));
     if (done)
         return FKM_OK;

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 static const cmd *const commands[] = {&cmd_fit, &cmd_predict, &cmd_info, &cmd_bench};
+#define EXIT_RESUMABLE 75 /* the time limit is over; EX_TEMPFAIL of sysexits.h */
 #define COMMANDS ((int)(sizeof commands / sizeof commands[0]))
 
 /* Names of the manual that this version does not have. */
@@ -207,7 +208,7 @@ int main(int argc, char **argv)
     signal(SIGXFSZ, SIG_IGN); /* a file size limit shows as EFBIG */
     fkm_status st = run(argc, argv, &e);
     int stopped_by = st == FKM_ESTOPPED ? (int)*cmd_stop_flag() : 0;
-    if (stopped_by)
+    if (stopped_by && !e.hint[0]) /* a command that has more to say leaves a hint */
         fkm_fail(&e, FKM_ESTOPPED, "stopped by signal %d (%s); nothing was written", stopped_by,
             strsignal(stopped_by));
     if (st != FKM_OK)
@@ -217,5 +218,7 @@ int main(int argc, char **argv)
         print_error(&out_e);
         st = out_st;
     }
-    return stopped_by ? 128 + stopped_by : fkm_exit_code(st);
+    if (stopped_by)
+        return stopped_by == SIGALRM ? EXIT_RESUMABLE : 128 + stopped_by;
+    return fkm_exit_code(st);
 }

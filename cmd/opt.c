@@ -136,6 +136,39 @@ bool opt_to_size(const char *text, int64_t whole, int64_t *out)
     return true;
 }
 
+static const struct {
+    const char *name;
+    double seconds;
+} time_units[] = {{"d", 86400}, {"h", 3600}, {"m", 60}, {"s", 1}, {"ms", 1e-3}};
+#define TIME_UNITS (sizeof time_units / sizeof time_units[0])
+
+bool opt_to_time(const char *text, double *out)
+{
+    const char *end;
+    double value;
+    if (!leading_real(text, &value, &end))
+        return false;
+    for (size_t i = 0; i < TIME_UNITS; i++)
+        if (!strcmp(end, time_units[i].name)) {
+            value *= time_units[i].seconds;
+            if (!(value > 0 && value < 0x1p31))
+                return false;
+            *out = value;
+            return true;
+        }
+    return false;
+}
+
+const char *opt_time_text(char *out, size_t cap, double seconds)
+{
+    size_t i = 0;
+    while (i < TIME_UNITS - 1 &&
+           (seconds < time_units[i].seconds || fmod(seconds, time_units[i].seconds) != 0))
+        i++;
+    snprintf(out, cap, "%.12g%s", seconds / time_units[i].seconds, time_units[i].name);
+    return out;
+}
+
 /* ---- did you mean ---- */
 
 /* Edits (insert, delete, replace, swap neighbours) that turn a into b; large when a text is long.
@@ -255,6 +288,20 @@ static fkm_status set_size(int64_t *out, const char *text, const char *source, f
     return FKM_OK;
 }
 
+static fkm_status set_time(
+    const opt *o, double *out, const char *text, const char *source, fkm_err *e)
+{
+    if (o->choices && !strcmp(text, o->choices)) {
+        *out = 0;
+        return FKM_OK;
+    }
+    if (!opt_to_time(text, out)) {
+        bad_value(source, o->choices ? "a time or off" : "a time", text, e);
+        return fkm_hint(e, "examples: 90s, 10m, 1.5h, 2d");
+    }
+    return FKM_OK;
+}
+
 static fkm_status set_dtype(fkm_dtype *out, const char *text, const char *source, fkm_err *e)
 {
     fkm_dtype type = fkm_dtype_parse(text);
@@ -323,6 +370,8 @@ static fkm_status set_value(
         return set_real(o, dst, text, source, e);
     case OPT_SIZE:
         return set_size(dst, text, source, e);
+    case OPT_TIME:
+        return set_time(o, dst, text, source, e);
     case OPT_ROWS:
         if (!opt_to_rows(text, dst)) {
             bad_value(source, "a range of rows A:B with A < B", text, e);
@@ -492,6 +541,9 @@ static void default_text(char *out, size_t cap, const opt *o, const void *base)
         break;
     case OPT_REAL:
         snprintf(out, cap, "%g", *(const double *)src);
+        break;
+    case OPT_TIME:
+        opt_time_text(out, cap, *(const double *)src);
         break;
     case OPT_TEXT:
     case OPT_DEVICE:

@@ -21,6 +21,7 @@ typedef enum opt_kind {
     OPT_SEED,   /* uint64_t */
     OPT_REAL,   /* double; min..max */
     OPT_SIZE,   /* int64_t bytes; see opt_to_size */
+    OPT_TIME,   /* double seconds > 0; see opt_to_time. With choices "off", which is 0 */
     OPT_ROWS,   /* opt_rows */
     OPT_TEXT,   /* const char *, borrowed from argv or the environment */
     OPT_CHOICE, /* int; index into the choices */
@@ -75,6 +76,12 @@ bool opt_to_rows(const char *text, opt_rows *out); /* A:B, A:, :B with A < B */
 /* Bytes: 1500, 64K 512M 8G 1T (powers of 1024, also KiB...), 500KB 8GB (powers of 1000), fractions
  * such as 1.5G; "50%" is of `whole` (which must be > 0 then). */
 bool opt_to_size(const char *text, int64_t whole, int64_t *out);
+
+/* Seconds: 90s, 10m, 3h, 2d, 250ms, fractions such as 1.5h; > 0, and below 2^31. */
+bool opt_to_time(const char *text, double *out);
+
+/* "10m": as opt_to_time reads it; writes at most cap bytes into out and returns out. */
+const char *opt_time_text(char *out, size_t cap, double seconds);
 
 /* The name in names[0..count) that `text` probably meant, or NULL when none is near. */
 const char *opt_nearest(const char *text, const char *const *names, int count);

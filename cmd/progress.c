@@ -249,7 +249,23 @@ static void on_planned(void *arg, const fkm_run_plan *plan)
         plan->isa, plan->threads, plan->threads == 1 ? "" : "s");
 }
 
+static void on_resumed(void *arg, const fkm_saving *s)
+{
+    progress *p = arg;
+    char which[80];
+    if (p->mode == PROGRESS_SILENT)
+        return;
+    clear_live_line();
+    show_header(p);
+    if (s->problem >= p->batch) {
+        fprintf(stderr, "resumed from %s: the result is complete\n", s->path);
+        return;
+    }
+    describe_which(which, sizeof which, p, s->problem, s->restart);
+    fprintf(stderr, "resumed from %s: %siter %" PRId32 "\n", s->path, which, s->iteration);
+}
+
 fkm_observer progress_observer(progress *p)
 {
-    return (fkm_observer){p, on_planned, on_progress, on_iterated, cmd_stop_flag()};
+    return (fkm_observer){p, on_planned, on_progress, on_iterated, on_resumed, cmd_stop_flag()};
 }

@@ -181,6 +181,11 @@ const fkm_shape *fkm_reader_shape(const fkm_reader *r)
     return &r->shape;
 }
 
+int64_t fkm_reader_first_row(const fkm_reader *r)
+{
+    return r->skip;
+}
+
 int fkm_reader_input_count(const fkm_reader *r)
 {
     return r->count;

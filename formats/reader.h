@@ -31,6 +31,9 @@ void fkm_reader_close(fkm_reader *r); /* NULL is fine */
 /* The data set after --rows. shape->dtype is the *in-memory* type of the rows that read() gives. */
 const fkm_shape *fkm_reader_shape(const fkm_reader *r);
 
+/* Where that range begins in the whole data set. */
+int64_t fkm_reader_first_row(const fkm_reader *r);
+
 int fkm_reader_input_count(const fkm_reader *r);
 const fkm_input *fkm_reader_input(const fkm_reader *r, int i);
 

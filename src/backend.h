@@ -125,15 +125,16 @@ typedef struct fkm_backend_ops {
 
     fkm_status (*begin)(fkm_backend *b, const fkm_pass_options *o, fkm_err *e);
 
-    /* Labels rows. labels: [count], in: exactly the labels of the previous pass, or -1 in the first
-     * pass after set_scale (they warm-start the search, are compared for `moved`, and tell a
-     * backend that keeps its sums what to change); out: the nearest centroid, -1 for rows that are
-     * not finite. distances: [count] canonical squared distances to it, or NULL; NaN for rows that
-     * are not finite. Both may complete as late as end(). */
+    /* Labels rows. labels: [count], in: exactly the labels of the previous pass, or, in the first
+     * pass after set_scale, any labels of clusters, or -1 (they warm-start the search, are compared
+     * for `moved`, and tell a backend that keeps its sums what to change); out: the nearest
+     * centroid, -1 for rows that are not finite. distances: [count] canonical squared distances to
+     * it, or NULL; NaN for rows that are not finite. Both may complete as late as end(). */
     fkm_status (*feed)(
         fkm_backend *b, const fkm_rows *r, int32_t *labels, double *distances, fkm_err *e);
 
-    /* Waits for the pass and fills *out. */
+    /* Waits for the pass and fills *out. Before all rows were fed it breaks the pass off: labels of
+     * the rows that were, and out->moved, are right; what follows is get_centroids or close. */
     fkm_status (*end)(fkm_backend *b, fkm_pass *out, fkm_err *e);
 
     /* After a pass with update: replaces each centroid that has rows by their mean, rounded once;

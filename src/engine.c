@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "checkpoint.h"
 #include "farthest.h"
 #include "plan.h"
 #include "scan.h"
@@ -37,6 +38,11 @@ typedef struct run {
     float *best;       /* [clusters][dims]: of the best start so far; NULL for a single start */
     int64_t iteration_room;
     double begin_s;
+    fkm_checksums checksums; /* of the rows; open when they may be read again */
+    char *key;               /* of the state on disk; NULL: none is kept */
+    fkm_state state;         /* as it was loaded, in use while */
+    bool resuming;
+    double next_save_s; /* on the clock */
 } run;
 
 /* One problem of the batch within it. */
@@ -49,11 +55,16 @@ typedef struct problem {
     int32_t *labels;         /* [rows], in the result */
     fkm_scan scan;   /* of all rows: complete after a resident load or the first streaming pass */
     bool scanned;    /* or needs no scan: 8-bit types have no NaN, and one scale fits all */
-    fkm_scale scale; /* in use; a guess until scanned */
+    fkm_scale scale; /* in use; a guess until */
+    bool scale_known;
+    bool guessed;       /* by the state that was loaded */
     bool squares_known; /* the backend has the constant of inertia for this scale */
     int32_t reseeded;   /* clusters that ran empty in the pass before */
     fkm_farthest far;   /* farthest rows of the pass at hand, should a cluster run empty */
     int32_t iteration;
+    int64_t moved; /* rows that this iteration has moved, should it be broken off */
+    int32_t best_start, best_iterations; /* so far */
+    bool restoring;                      /* all starts have ended, the best one is set up again */
     fkm_problem_result *result;
 } problem;
 
@@ -113,6 +124,8 @@ static fkm_status record_iteration(run *r, const fkm_iteration *it, fkm_err *e)
         r->iteration_room = room;
     }
     out->iterations[out->iteration_count++] = *it;
+    if (r->o->saving)
+        r->o->saving->advanced++;
     return FKM_OK;
 }
 
@@ -125,6 +138,107 @@ static void count_screening(run *r, const fkm_pass *pass)
     s->rescans += pass->rescans;
     s->rows_skipped_by_bounds += pass->skipped_by_bounds;
     r->out->run.distances += pass->rows * r->o->clusters;
+}
+
+/* ---- the state on disk ---- */
+
+static fkm_status write_state(problem *p, fkm_err *e)
+{
+    run *r = p->r;
+    const fkm_fit_options *o = r->o;
+    bool started = p->iteration > 0 && !p->restoring;
+    if (started)
+        FKM_TRY(r->ops->get_centroids(r->backend, p->centroids, NULL, e));
+    fkm_state state = {
+        .problem = p->index,
+        .restart = p->restoring ? o->restarts : p->restart,
+        .iteration = started ? p->iteration : 0,
+        .best_start = p->best_start,
+        .best_iterations = p->best_iterations,
+        .moved = started ? p->moved : 0,
+        .scanned = p->scanned,
+        .scale = p->scale,
+        .resumes = o->saving->resumes,
+        .elapsed_s = o->saving->earlier_s + fkm_now() - r->begin_s,
+        .result = r->out,
+        .best = r->best,
+        .checksums = &r->checksums,
+    };
+    return fkm_state_save(&state, o, &r->shape, o->saving->path, r->key, e);
+}
+
+/* Saves the state between two passes, or of a pass that was broken off. What is on disk from before
+ * stays when that fails, and as long as there is nothing new. */
+static void save_state(problem *p)
+{
+    run *r = p->r;
+    fkm_saving *s = r->o->saving;
+    bool nothing = p->index == 0 && p->restart == 0 && p->iteration == 0;
+    fkm_err e = {0};
+    if (!s || r->resuming || nothing)
+        return;
+    double begin = fkm_now();
+    if (write_state(p, &e) == FKM_OK) {
+        s->kept = true;
+        s->saves++;
+        fkm_verbose("saved %s in %.0f ms", s->path, (fkm_now() - begin) * 1e3);
+    } else if (!s->failed) {
+        s->failed = true;
+        fkm_warn("the state was not saved: %s%s", e.msg, s->kept ? "; the one before is kept" : "");
+    }
+    s->save_s += fkm_now() - begin;
+    r->next_save_s = fkm_now() + s->every_s;
+}
+
+static void save_if_due(problem *p)
+{
+    if (p->r->o->saving && fkm_now() >= p->r->next_save_s)
+        save_state(p);
+}
+
+/* Whether a run that ends so can go on from the state that it leaves. */
+static bool is_resumable(fkm_status st)
+{
+    return st == FKM_ESTOPPED || st == FKM_EFILE;
+}
+
+static void count_rows(run *r)
+{
+    const fkm_result *out = r->out;
+    memset(out->counts, 0, (size_t)out->batch * (size_t)out->clusters * sizeof *out->counts);
+    for (int32_t b = 0; b < r->state.problem; b++)
+        for (int64_t i = b * out->rows; i < (b + 1) * out->rows; i++)
+            if (out->labels[i] >= 0)
+                out->counts[(int64_t)b * out->clusters + out->labels[i]]++;
+}
+
+/* Goes on from the state on disk, if there is one. */
+static fkm_status load_state(run *r, fkm_err *e)
+{
+    fkm_saving *s = r->o->saving;
+    if (!s)
+        return FKM_OK;
+    FKM_TRY(fkm_state_key(&r->key, r->o, r->in, e));
+    r->next_save_s = r->begin_s + s->every_s;
+    if (s->fresh)
+        return fkm_state_remove(s->path, e);
+    if (!fkm_path_exists(s->path))
+        return FKM_OK;
+    r->state = (fkm_state){.result = r->out, .best = r->best, .checksums = &r->checksums};
+    s->refused = true;
+    FKM_TRY(fkm_state_load(&r->state, &r->iteration_room, s->path, r->key, r->o, r->in, e));
+    s->refused = false;
+    count_rows(r);
+    r->resuming = r->state.problem < r->out->batch;
+    s->kept = true;
+    s->resumes = r->state.resumes + 1;
+    s->problem = r->state.problem;
+    s->restart = r->state.restart;
+    s->iteration = r->state.iteration;
+    s->earlier_s = r->state.elapsed_s;
+    if (r->w && r->w->resumed)
+        r->w->resumed(r->w->arg, s);
+    return FKM_OK;
 }
 
 /* ---- one pass over the rows ---- */
@@ -148,25 +262,20 @@ static bool collect_farthest(problem *p)
            p->iteration <= r->o->max_iter;
 }
 
-/* Labels all rows, with sums and inertia. The first pass of a stream also scans the
- * rows: should they disprove the scale that was guessed, the sums are given up (*scale_failed). */
-static fkm_status label_rows(problem *p, fkm_pass *pass, bool *scale_failed, fkm_err *e)
+/* Hands all rows to the backend. The first pass of a stream also scans them: should they disprove
+ * the scale that was guessed, the sums are given up (*scale_failed). */
+static fkm_status feed_rows(problem *p, double *distances, bool *scale_failed, fkm_err *e)
 {
     run *r = p->r;
     fkm_rows rows;
     int64_t done = 0;
-    bool scanning = !p->scanned, collecting = collect_farthest(p);
-    double *distances = collecting ? r->distances : NULL;
-    fkm_pass_options options = {.update = true, .squares = !p->squares_known};
-    *scale_failed = false;
-    FKM_TRY(r->ops->begin(r->backend, &options, e));
     for (;;) {
         if (stopped(r))
             return fkm_fail(e, FKM_ESTOPPED, "stopped by a signal");
         FKM_TRY(fkm_source_next(r->source, &rows, e));
         if (rows.count == 0)
-            break;
-        if (scanning) {
+            return FKM_OK;
+        if (!p->scanned) {
             fkm_scan_add(&p->scan, rows.x, r->shape.dtype, rows.row0, rows.count, r->shape.dims);
             if (p->scan.rows_not_finite && !r->o->skip_nan)
                 return fail_not_finite(p, e);
@@ -178,16 +287,36 @@ static fkm_status label_rows(problem *p, fkm_pass *pass, bool *scale_failed, fkm
         int32_t *labels = p->labels + rows.row0;
         if (!*scale_failed)
             FKM_TRY(r->ops->feed(r->backend, &rows, labels, distances, e));
-        if (!*scale_failed && collecting)
+        if (!*scale_failed && distances)
             fkm_farthest_offer(&p->far, &rows, labels, distances);
         done += rows.count;
         report_progress(p, done);
+    }
+}
+
+/* Labels all rows, with sums and inertia. pass->moved is of the iteration: what of it was moved
+ * before the run was resumed is in p->moved. */
+static fkm_status label_rows(problem *p, fkm_pass *pass, bool *scale_failed, fkm_err *e)
+{
+    run *r = p->r;
+    bool collecting = collect_farthest(p);
+    fkm_pass_options options = {.update = true, .squares = !p->squares_known};
+    *scale_failed = false;
+    FKM_TRY(r->ops->begin(r->backend, &options, e));
+    fkm_status st = feed_rows(p, collecting ? r->distances : NULL, scale_failed, e);
+    if (st != FKM_OK) {
+        fkm_err ignored = {0};
+        if (is_resumable(st) && r->ops->end(r->backend, pass, &ignored) == FKM_OK)
+            p->moved += pass->moved;
+        return st;
     }
     FKM_TRY(r->ops->end(r->backend, pass, e));
     p->scanned = true;
     p->far.complete = collecting && !*scale_failed;
     p->squares_known = p->squares_known || options.squares;
     count_screening(r, pass);
+    pass->moved += p->moved;
+    p->moved = pass->moved;
     return FKM_OK;
 }
 
@@ -280,10 +409,12 @@ static fkm_status assign_rows(problem *p, fkm_pass *pass, fkm_err *e)
     fkm_scale scale;
     int64_t used = p->r->shape.rows - p->scan.rows_not_finite;
     FKM_TRY(fkm_scale_choose(&scale, &p->scan, used, p->r->in, base_row(p), e));
+    p->scale_known = true;
     if (!failed && scale.exponent == p->scale.exponent && scale.wide == p->scale.wide)
         return FKM_OK;
     FKM_TRY(use_scale(p, scale, e));
     memset(p->labels, -1, (size_t)p->r->shape.rows * sizeof *p->labels);
+    p->moved = 0;
     return label_rows(p, pass, &failed, e);
 }
 
@@ -296,14 +427,15 @@ static fkm_status check_empty(const problem *p, const fkm_pass *pass, fkm_err *e
     return fkm_hint(e, "use fewer clusters, another --seed, or --empty farthest");
 }
 
-/* Iterates until the labels repeat, the inertia settles, or max_iter; *pass is the last pass, whose
- * labels belong to the backend's centroids unless *moved. */
-static fkm_status iterate(problem *p, fkm_pass *pass, bool *moved, fkm_err *e)
+/* Iterates from p->iteration on, until the labels repeat, the inertia settles, or max_iter; *pass
+ * is the last pass, whose labels belong to the backend's centroids unless *moved. before: the
+ * inertia of the last iteration. */
+static fkm_status iterate(problem *p, double before, fkm_pass *pass, bool *moved, fkm_err *e)
 {
     run *r = p->r;
-    double before = INFINITY;
-    *moved = false;
-    for (p->iteration = 1; p->iteration <= r->o->max_iter; p->iteration++) {
+    *moved = true;
+    for (; p->iteration <= r->o->max_iter; p->iteration++) {
+        save_if_due(p);
         double begin = fkm_now(), wait = fkm_source_wait(r->source);
         FKM_TRY(assign_rows(p, pass, e));
         FKM_TRY(check_empty(p, pass, e));
@@ -333,6 +465,7 @@ static fkm_status iterate(problem *p, fkm_pass *pass, bool *moved, fkm_err *e)
             return FKM_OK;
         before = pass->inertia;
         p->reseeded = it.reseeded;
+        p->moved = 0;
     }
     return FKM_OK;
 }
@@ -412,21 +545,27 @@ static fkm_status choose_centroids(problem *p, fkm_err *e)
     return not_finite ? fail_not_finite(p, e) : st;
 }
 
-/* The scale of the sums: known after a resident load; in a stream guessed from a sample of rows,
- * and checked by the first pass. 8-bit values are summed exactly at any scale that cannot overflow.
+/* The scale of the sums: known after a resident load; in a stream guessed from a sample of rows, or
+ * what a run that was resumed had found, and checked by the first pass. 8-bit values are summed
+ * exactly at any scale that cannot overflow.
  */
 static fkm_status choose_scale(problem *p, fkm_err *e)
 {
     run *r = p->r;
     int64_t rows = r->shape.rows;
     fkm_scale scale = {0, false};
+    if (p->scale_known)
+        return use_scale(p, p->scale, e);
     if (is_eight_bit(r))
         return use_scale(p, scale, e);
     if (p->scanned) {
         FKM_TRY(fkm_scale_choose(
             &scale, &p->scan, rows - p->scan.rows_not_finite, r->in, base_row(p), e));
+        p->scale_known = true;
         return use_scale(p, scale, e);
     }
+    if (p->guessed)
+        return use_scale(p, p->scale, e);
     fkm_scan sample;
     FKM_TRY(fkm_seed_sample(&sample, r->source, rows, r->shape.dims, seed_of(p), e));
     if (fkm_scale_choose(&scale, &sample, rows, r->in, base_row(p), e) != FKM_OK)
@@ -460,21 +599,57 @@ static fkm_status hand_over(problem *p, fkm_err *e)
     return choose_scale(p, e);
 }
 
+static fkm_status begin_start(problem *p, fkm_err *e)
+{
+    p->iteration = p->reseeded = 0;
+    p->moved = 0;
+    p->first_iteration = p->r->out->iteration_count;
+    p->r->resuming = false;
+    report_progress(p, 0);
+    FKM_TRY(choose_centroids(p, e));
+    FKM_TRY(hand_over(p, e));
+    p->iteration = 1;
+    return FKM_OK;
+}
+
+/* The same from the state that was loaded: centroids and labels are in place. */
+static fkm_status resume_start(problem *p, double *before, fkm_err *e)
+{
+    run *r = p->r;
+    const fkm_state *s = &r->state;
+    p->first_iteration = r->out->iteration_count - (s->iteration - 1);
+    const fkm_iteration *its = r->out->iterations + p->first_iteration;
+    r->ops->reset(r->backend);
+    FKM_TRY(r->ops->set_centroids(r->backend, p->centroids, e));
+    FKM_TRY(choose_scale(p, e));
+    p->result->iterations = s->iteration - 1;
+    for (int32_t i = 0; i < s->iteration - 1; i++)
+        p->result->reseeded += its[i].reseeded;
+    if (s->iteration > 1) {
+        p->reseeded = its[s->iteration - 2].reseeded;
+        *before = its[s->iteration - 2].inertia;
+    }
+    p->moved = s->moved;
+    p->iteration = s->iteration;
+    r->resuming = false;
+    return FKM_OK;
+}
+
 /* One start, to its end: p->result, p->centroids and p->labels. */
 static fkm_status run_start(problem *p, fkm_err *e)
 {
     run *r = p->r;
-    double begin = fkm_now();
+    double begin = fkm_now(), before = INFINITY;
     fkm_pass pass = {0};
     bool moved, failed;
-    p->iteration = p->reseeded = 0;
-    p->first_iteration = r->out->iteration_count;
-    report_progress(p, 0);
-    FKM_TRY(choose_centroids(p, e));
-    FKM_TRY(hand_over(p, e));
+    if (r->resuming && r->state.iteration > 0)
+        FKM_TRY(resume_start(p, &before, e));
+    else
+        FKM_TRY(begin_start(p, e));
     r->out->run.init_s += fkm_now() - begin;
-    FKM_TRY(iterate(p, &pass, &moved, e));
+    FKM_TRY(iterate(p, before, &pass, &moved, e));
     if (moved) { /* labels must belong to the centroids that are returned */
+        save_if_due(p);
         if (r->o->restarts == 1)
             fkm_source_last_pass(r->source);
         FKM_TRY(label_rows(p, &pass, &failed, e));
@@ -489,15 +664,16 @@ static fkm_status run_start(problem *p, fkm_err *e)
 }
 
 /* The start that just ended is the best: what it leaves takes the place of the one before. */
-static void keep_start(problem *p, fkm_problem_result *best, int32_t *best_iterations)
+static void keep_start(problem *p, fkm_problem_result *best)
 {
     run *r = p->r;
     fkm_iteration *all = r->out->iterations;
-    int32_t first = p->first_iteration - *best_iterations;
+    int32_t first = p->first_iteration - p->best_iterations;
     int32_t count = r->out->iteration_count - p->first_iteration;
     memmove(all + first, all + p->first_iteration, (size_t)count * sizeof *all);
     r->out->iteration_count = first + count;
-    *best_iterations = count;
+    p->best_iterations = count;
+    p->best_start = p->restart;
     *best = *p->result;
     if (r->best)
         memcpy(r->best, p->centroids,
@@ -510,14 +686,17 @@ static fkm_status restore_best(problem *p, fkm_err *e)
     run *r = p->r;
     fkm_pass pass;
     bool failed;
+    p->restoring = true;
+    p->moved = 0;
+    r->resuming = false;
     memcpy(p->centroids, r->best, (size_t)r->o->clusters * (size_t)r->shape.dims * sizeof *r->best);
     FKM_TRY(hand_over(p, e));
     p->iteration = r->o->max_iter + 1;
     fkm_source_last_pass(r->source);
     FKM_TRY(label_rows(p, &pass, &failed, e));
     if (pass.inertia != p->result->inertia)
-        return fkm_fail(e, FKM_EBUG, "the best start had inertia %.17g, now it is %.17g",
-            p->result->inertia, pass.inertia);
+        return fkm_fail(e, r->o->saving && r->o->saving->resumes ? FKM_EDATA : FKM_EBUG,
+            "the best start had inertia %.17g, now it is %.17g", p->result->inertia, pass.inertia);
     return r->ops->get_centroids(
         r->backend, NULL, r->out->counts + (int64_t)p->index * r->o->clusters, e);
 }
@@ -526,23 +705,26 @@ static fkm_status restore_best(problem *p, fkm_err *e)
 static fkm_status run_starts(problem *p, fkm_problem_result *best, fkm_err *e)
 {
     run *r = p->r;
-    int32_t starts = r->o->restarts, best_start = 0, best_iterations = 0;
+    int32_t starts = r->o->restarts;
+    if (r->resuming) {
+        p->restart = r->state.restart;
+        p->best_start = r->state.best_start;
+        p->best_iterations = r->state.best_iterations;
+    }
     for (; p->restart < starts; p->restart++) {
         fkm_problem_result start = {0};
         p->result = &start;
         FKM_TRY(run_start(p, e));
         r->out->restarts[(int64_t)p->index * starts + p->restart] =
             (fkm_restart){seed_of(p), start.inertia, start.iterations, start.converged};
-        if (p->restart == 0 || start.inertia < best->inertia) {
-            keep_start(p, best, &best_iterations);
-            best_start = p->restart;
-        } else {
+        if (p->restart == 0 || start.inertia < best->inertia)
+            keep_start(p, best);
+        else
             r->out->iteration_count = p->first_iteration;
-        }
     }
-    p->restart = best_start;
+    p->restart = p->best_start;
     p->result = best;
-    return best_start == starts - 1 ? FKM_OK : restore_best(p, e);
+    return p->best_start == starts - 1 ? FKM_OK : restore_best(p, e);
 }
 
 static fkm_status run_problem(problem *p, fkm_err *e)
@@ -554,6 +736,11 @@ static fkm_status run_problem(problem *p, fkm_err *e)
         FKM_TRY(fkm_alloc(&p->far.rows, p->far.room, sizeof *p->far.rows, "farthest rows", e));
     }
     FKM_TRY(load_problem(p, e));
+    if (r->resuming && r->state.scanned &&
+        !p->scanned) { /* checked by the first pass, as any guess */
+        p->scale = r->state.scale;
+        p->guessed = true;
+    }
     r->out->run.init_s += fkm_now() - begin;
     FKM_TRY(run_starts(p, &r->out->problems[p->index], e));
     return describe_clusters(p, e);
@@ -571,6 +758,8 @@ static fkm_status fit_problem(run *r, int32_t index, fkm_err *e)
         .labels = out->labels + index * r->shape.rows,
     };
     fkm_status st = run_problem(&p, e);
+    if (is_resumable(st))
+        save_state(&p);
     fkm_free(p.far.rows);
     return st;
 }
@@ -616,6 +805,7 @@ static fkm_status make_plan(run *r, fkm_err *e)
     result = fkm_add_sat(result, k * 24); /* draws, farthest rows, sorted sizes: one at a time */
     result = fkm_add_sat(result,
         2 * (int64_t)sizeof(fkm_iteration) * fkm_mul_sat(fkm_min_i64(o->max_iter, 4096), batch));
+    result = fkm_add_sat(result, fkm_checksums_bytes(&r->shape));
     fkm_init_method method = o->init ? FKM_INIT_RANDOM : o->method;
     result = fkm_add_sat(result, fkm_seed_bytes(method, o->clusters, &r->shape));
     r->request = (fkm_plan_request){
@@ -641,13 +831,17 @@ static fkm_status make_plan(run *r, fkm_err *e)
 
 static fkm_status open_run(run *r, fkm_err *e)
 {
+    const fkm_fit_options *o = r->o;
     fkm_run_plan *plan = &r->out->run.plan;
     FKM_TRY(make_plan(r, e));
     FKM_TRY(r->ops->open(&r->backend, &r->plan, e));
     plan->isa = r->ops->isa(r->backend);
     if (r->w && r->w->planned)
         r->w->planned(r->w->arg, plan);
-    FKM_TRY(fkm_source_open(&r->source, r->in, plan, e));
+    bool checked = o->saving || !plan->resident; /* rows that are read once need no checksums */
+    if (checked)
+        FKM_TRY(fkm_checksums_open(&r->checksums, r->in, e));
+    FKM_TRY(fkm_source_open(&r->source, r->in, plan, checked ? &r->checksums : NULL, e));
     FKM_TRY(fkm_alloc(&r->distances, plan->chunk_rows, sizeof(double), "distances", e));
     return allocate_result(r, e);
 }
@@ -693,16 +887,40 @@ fkm_status fkm_fit(
     r.begin_s = fkm_now();
     FKM_TRY(check_options(o, &r.shape, e));
     FKM_GO(open_run(&r, e));
-    for (int32_t i = 0; i < out->batch; i++)
+    FKM_GO(load_state(&r, e));
+    for (int32_t i = r.state.problem; i < out->batch; i++)
         FKM_GO(fit_problem(&r, i, e));
     finish_stats(&r);
 out:
     fkm_free(r.distances);
     fkm_free(r.best);
+    fkm_free(r.key);
     fkm_source_close(r.source);
+    fkm_checksums_close(&r.checksums);
     if (r.backend)
         r.ops->close(r.backend);
     if (st != FKM_OK)
         fkm_result_free(out);
+    return st;
+}
+
+int64_t fkm_fit_state_bytes(const fkm_fit_options *o, const fkm_shape *shape)
+{
+    return fkm_state_bytes(o, shape);
+}
+
+fkm_status fkm_fit_keep(fkm_result *r, fkm_reader *in, const fkm_fit_options *o, fkm_err *e)
+{
+    char *key;
+    fkm_state state = {
+        .problem = (int32_t)r->batch,
+        .resumes = o->saving->resumes,
+        .elapsed_s = o->saving->earlier_s + r->run.total_s,
+        .result = r,
+    };
+    FKM_TRY(fkm_state_key(&key, o, in, e));
+    fkm_status st = fkm_state_save(&state, o, fkm_reader_shape(in), o->saving->path, key, e);
+    o->saving->kept = o->saving->kept || st == FKM_OK;
+    fkm_free(key);
     return st;
 }

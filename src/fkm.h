@@ -40,6 +40,25 @@ typedef enum fkm_init_method {
     FKM_INIT_PARALLEL
 } fkm_init_method;
 
+/* Keeping the state of a run on disk, so that a later run with the same options goes on from it and
+ * gives the same bits. */
+typedef struct fkm_saving {
+    const char *path; /* of the checkpoint; the run resumes when it is there */
+    double every_s;   /* saved between two iterations, as soon as so much time has passed */
+    bool fresh;       /* a checkpoint that is there is removed instead */
+
+    /* What came of it; filled by fkm_fit, also when it fails. */
+    bool kept;       /* a later run can go on from what is at path */
+    bool refused;    /* it could not be gone on from: of another run, or damaged */
+    int32_t resumes; /* how often the run has been resumed, this time included */
+    int32_t problem, restart, iteration; /* where it was resumed */
+    int32_t advanced;                    /* iterations that were completed since */
+    int32_t saves;                       /* states written */
+    bool failed;                         /* one was not written; said in a warning */
+    double save_s;                       /* spent on it */
+    double earlier_s;                    /* what the run had taken before it was resumed */
+} fkm_saving;
+
 typedef struct fkm_fit_options {
     int32_t clusters; /* k */
     int32_t max_iter; /* >= 1 */
@@ -50,8 +69,9 @@ typedef struct fkm_fit_options {
     const float *init; /* [k][dims], or [batch][k][dims] when init_batch; NULL: by the method */
     bool init_batch;
     fkm_empty_policy empty;
-    bool skip_nan;  /* rows with NaN or Inf get label -1 and take no part; else FKM_EDATA */
-    bool no_labels; /* the caller does not want labels (memory is needed all the same) */
+    bool skip_nan;      /* rows with NaN or Inf get label -1 and take no part; else FKM_EDATA */
+    bool no_labels;     /* the caller does not want labels (memory is needed all the same) */
+    fkm_saving *saving; /* NULL: the state is not kept */
     fkm_machine machine;
 } fkm_fit_options;
 
@@ -100,6 +120,7 @@ typedef struct fkm_observer {
     void (*planned)(void *arg, const fkm_run_plan *plan);
     void (*progress)(void *arg, const fkm_progress *p);
     void (*iterated)(void *arg, const fkm_iteration *it);
+    void (*resumed)(void *arg, const fkm_saving *s);
     const volatile sig_atomic_t *stop;
 } fkm_observer;
 
@@ -161,9 +182,18 @@ void fkm_result_free(fkm_result *r);
 /* Clusters all rows of `in`. The same input and options give the same bits of centroids, labels and
  * inertia for every machine setting. FKM_EDATA (k > rows, NaN, an outlier beyond 128-bit sums),
  * FKM_ENOMEM (the plan does not fit: sizes are named, nothing was computed), FKM_EFILE,
- * FKM_EDEVICE, FKM_ESTOPPED. */
+ * FKM_EDEVICE, FKM_ESTOPPED. With o->saving the state is kept on disk: from time to time, and when
+ * the run ends by FKM_ESTOPPED or FKM_EFILE. Removing it after success is the caller's affair. */
 fkm_status fkm_fit(fkm_result *out, fkm_reader *in, const fkm_fit_options *o, const fkm_observer *w,
     fkm_err *e) FKM_MUST_USE;
+
+/* Bytes of the file at o->saving->path, at most, for checks of space. */
+int64_t fkm_fit_state_bytes(const fkm_fit_options *o, const fkm_shape *shape);
+
+/* Keeps the result of fkm_fit at o->saving->path, when it could not be written: the same fkm_fit
+ * then returns it at once. FKM_EFILE. */
+fkm_status fkm_fit_keep(
+    fkm_result *r, fkm_reader *in, const fkm_fit_options *o, fkm_err *e) FKM_MUST_USE;
 
 /* ---- predict ---- */
 

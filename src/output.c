@@ -34,8 +34,9 @@ struct item {
 };
 
 struct fkm_outputs {
-    struct item items[FKM_OUTPUTS_MAX];
-    int count;
+    struct item items[FKM_OUTPUTS_MAX + 1];
+    int count; /* outputs */
+    int all;   /* and the state after them, if there is one */
     bool force;
     char *lock_path;
     int lock_fd;
@@ -256,6 +257,43 @@ static void handle_stale(const struct item *it, const char *entry, bool restore)
     fkm_free(path);
 }
 
+/* Whether dir/.NAME.KIND.PID is there. */
+static bool has_leftover(const struct item *it, const char *kind, const char *pid)
+{
+    char *path;
+    fkm_err e = {0};
+    struct stat s;
+    if (fkm_asprintf(&path, &e, "%s/.%s.%s.%s", it->dir, it->name, kind, pid) != FKM_OK)
+        return true; /* when in doubt, nothing is removed */
+    bool there = lstat(path, &s) == 0 || !fkm_is_absent(errno);
+    fkm_free(path);
+    return there;
+}
+
+/* Process pid was killed with a marker ready and not in place. An output whose temporary is gone by
+ * then was renamed to its final name; without an .old there was none before. */
+static void remove_uncommitted(fkm_outputs *o, const char *pid)
+{
+    for (int i = 0; i < o->count - 1; i++) {
+        const struct item *it = &o->items[i];
+        if (!has_leftover(it, "tmp", pid) && !has_leftover(it, "old", pid) &&
+            unlink(it->target) == 0)
+            fkm_verbose("removed %s, left by a run that was killed before it was done", it->path);
+    }
+}
+
+static void find_uncommitted(fkm_outputs *o)
+{
+    const struct item *marker = &o->items[o->count - 1];
+    DIR *dir = opendir(marker->dir);
+    if (!dir)
+        return;
+    for (struct dirent *d; (d = readdir(dir));)
+        if (is_stale(d->d_name, marker->name, ".tmp."))
+            remove_uncommitted(o, strrchr(d->d_name, '.') + 1);
+    closedir(dir);
+}
+
 /* See output.h: without a marker the killed run had not committed, so its .old files are the truth.
  */
 static void clean_up_after_kill(fkm_outputs *o)
@@ -263,12 +301,14 @@ static void clean_up_after_kill(fkm_outputs *o)
     struct stat s;
     bool restore =
         o->count > 1 && lstat(o->items[o->count - 1].target, &s) != 0 && fkm_is_absent(errno);
-    for (int i = 0; i < o->count; i++) {
+    if (restore)
+        find_uncommitted(o);
+    for (int i = 0; i < o->all; i++) {
         DIR *dir = opendir(o->items[i].dir);
         if (!dir)
             continue;
         for (struct dirent *d; (d = readdir(dir));)
-            handle_stale(&o->items[i], d->d_name, restore);
+            handle_stale(&o->items[i], d->d_name, restore && i < o->count);
         closedir(dir);
     }
 }
@@ -280,7 +320,8 @@ static bool same_id(const struct stat *s, const fkm_file_id *id)
     return s->st_dev == id->dev && s->st_ino == id->ino;
 }
 
-static fkm_status check_target(struct item *it, const fkm_outputs_spec *spec, fkm_err *e)
+static fkm_status check_target(
+    struct item *it, const fkm_outputs_spec *spec, bool may_exist, fkm_err *e)
 {
     struct stat s;
     FKM_TRY(look(&it->existed, &s, stat, it->target, e));
@@ -294,7 +335,7 @@ static fkm_status check_target(struct item *it, const fkm_outputs_spec *spec, fk
         }
     if (!S_ISREG(s.st_mode))
         return fkm_fail(e, FKM_EFILE, "output %s exists and is not a regular file", it->path);
-    if (!spec->force) {
+    if (!may_exist) {
         fkm_fail(e, FKM_EFILE, "output %s exists", it->path);
         return fkm_hint(e, "replace it with -f, or choose another name with -o");
     }
@@ -305,7 +346,7 @@ static fkm_status check_target(struct item *it, const fkm_outputs_spec *spec, fk
 static fkm_status check_distinct(const fkm_outputs *o, fkm_err *e)
 {
     struct stat a, b;
-    for (int i = 0; i < o->count; i++)
+    for (int i = 0; i < o->all; i++)
         for (int j = 0; j < i; j++)
             if (!strcmp(o->items[i].name, o->items[j].name) && stat(o->items[i].dir, &a) == 0 &&
                 stat(o->items[j].dir, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
@@ -314,15 +355,16 @@ static fkm_status check_distinct(const fkm_outputs *o, fkm_err *e)
     return FKM_OK;
 }
 
-/* Old and new exist side by side until the end, so what -f replaces gives no room. */
+/* Old and new exist side by side until the end, so what -f replaces gives no room. The state is
+ * there twice for moments before the outputs are, and once beside them. */
 static fkm_status check_space(const fkm_outputs *o, fkm_err *e)
 {
-    for (int i = 0; i < o->count; i++) {
+    for (int i = 0; i < o->all; i++) {
         struct stat here, there;
         int64_t needed = 0, available = fkm_free_space(o->items[i].target);
         if (available < 0 || stat(o->items[i].dir, &here) != 0)
             continue;
-        for (int j = 0; j < o->count; j++)
+        for (int j = 0; j < o->all; j++)
             if (stat(o->items[j].dir, &there) == 0 && there.st_dev == here.st_dev)
                 needed = fkm_add_sat(needed, o->items[j].bytes);
         if (needed > available) {
@@ -330,7 +372,8 @@ static fkm_status check_space(const fkm_outputs *o, fkm_err *e)
             fkm_fail(e, FKM_EFILE, "not enough space in %s: the outputs need %s, %s are free",
                 o->items[i].dir, fkm_bytes_text(need, sizeof need, needed),
                 fkm_bytes_text(have, sizeof have, available));
-            return fkm_hint(e, "make room, or write elsewhere with -o");
+            return fkm_hint(e, "make room, or write elsewhere with -o%s",
+                o->all > o->count ? "; --checkpoint off needs less" : "");
         }
     }
     return FKM_OK;
@@ -338,8 +381,8 @@ static fkm_status check_space(const fkm_outputs *o, fkm_err *e)
 
 static fkm_status check_all(fkm_outputs *o, const fkm_outputs_spec *spec, fkm_err *e)
 {
-    for (int i = 0; i < o->count; i++)
-        FKM_TRY(check_target(&o->items[i], spec, e));
+    for (int i = 0; i < o->all; i++)
+        FKM_TRY(check_target(&o->items[i], spec, spec->force || i == o->count, e));
     FKM_TRY(check_distinct(o, e));
     return check_space(o, e);
 }
@@ -350,13 +393,14 @@ fkm_status fkm_outputs_open(fkm_outputs **out, const fkm_outputs_spec *spec, fkm
     fkm_outputs *o = NULL;
     FKM_TRY(fkm_calloc(&o, 1, sizeof *o, "the outputs", e));
     o->count = spec->count;
+    o->all = spec->count + (spec->state != NULL);
     o->force = spec->force;
     o->lock_fd = -1;
     FKM_GO(take_lock(o, spec->lock_name, e));
-    for (int i = 0; i < o->count; i++) {
+    for (int i = 0; i < o->all; i++) {
         struct item *it = &o->items[i];
-        it->bytes = spec->bytes[i];
-        FKM_GO(fkm_strdup(&it->path, spec->paths[i], e));
+        it->bytes = i < o->count ? spec->bytes[i] : spec->state_bytes;
+        FKM_GO(fkm_strdup(&it->path, i < o->count ? spec->paths[i] : spec->state, e));
         FKM_GO(resolve(it, e));
         FKM_GO(check_name(it->path, it->name, e));
         FKM_GO(check_directory(it->dir, e));
@@ -498,18 +542,21 @@ fkm_status fkm_outputs_publish(fkm_outputs *o, fkm_err *e)
     fkm_status st = o->count > 1 ? set_aside(o, e) : FKM_OK;
     for (int i = 0; st == FKM_OK && i < o->count; i++)
         st = publish_item(&o->items[i], e);
-    if (st != FKM_OK)
+    if (st != FKM_OK) {
         roll_back(o);
-    else
-        drop_backups(o);
-    return st;
+        return st;
+    }
+    drop_backups(o);
+    if (o->all > o->count)
+        unlink(o->items[o->count].target); /* the run is complete: nothing to go on with */
+    return FKM_OK;
 }
 
 void fkm_outputs_close(fkm_outputs *o)
 {
     if (!o)
         return;
-    for (int i = 0; i < o->count; i++) {
+    for (int i = 0; i < o->all; i++) {
         struct item *it = &o->items[i];
         fkm_writer_close(it->writer);
         fkm_outfile_close(it->file);

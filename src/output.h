@@ -16,8 +16,9 @@
  *
  * A failure in 2-4 puts the earlier outputs back (and removes new ones where there was none), the
  * marker last and only if all others are back. A kill in 2-5 leaves .old names behind; the next
- * open with the same names either puts them back (no marker: killed before the commit) or removes
- * them. One output alone is simply renamed: that is atomic. */
+ * open with the same names either puts them back (no marker: killed before the commit), removing
+ * new outputs that have none, or removes them. One output alone is simply renamed: that is atomic.
+ */
 #ifndef FKM_OUTPUT_H
 #define FKM_OUTPUT_H
 
@@ -44,13 +45,16 @@ typedef struct fkm_outputs_spec {
     int64_t bytes[FKM_OUTPUTS_MAX];     /* expected, to check free space */
     int count;                          /* >= 1 */
     bool force;                         /* existing outputs may be replaced */
+    const char *state;                  /* a file that the caller keeps during the work; or NULL */
+    int64_t state_bytes;                /* expected */
     const fkm_output_guard *guards;     /* the inputs */
     int guard_count;
 } fkm_outputs_spec;
 
 /* Takes the lock, heals or removes what a killed run left, and checks: directories exist and can be
  * written, names are not too long, no output is an input or another output or something else than a
- * file, none exists (unless force), space is enough. FKM_EFILE, FKM_EUSAGE. */
+ * file, none exists (unless force), space is enough. The same for the state, which may exist.
+ * FKM_EFILE, FKM_EUSAGE. */
 fkm_status fkm_outputs_open(
     fkm_outputs **out, const fkm_outputs_spec *spec, fkm_err *e) FKM_MUST_USE;
 
@@ -63,7 +67,7 @@ fkm_status fkm_outputs_writer(
     fkm_outputs *o, int i, const char *format, fkm_writer **w, fkm_err *e) FKM_MUST_USE;
 fkm_status fkm_outputs_file(fkm_outputs *o, int i, fkm_outfile **f, fkm_err *e) FKM_MUST_USE;
 
-/* All outputs finished: makes them visible as described above. */
+/* All outputs finished: makes them visible as described above, and removes the state. */
 fkm_status fkm_outputs_publish(fkm_outputs *o, fkm_err *e) FKM_MUST_USE;
 
 /* Removes temporaries of what is not published, and the lock. NULL is fine. */

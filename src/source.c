@@ -28,7 +28,8 @@ struct fkm_source {
     int32_t dims;
     fkm_dtype dtype;
     size_t row_bytes;
-    char *data; /* resident: [rows][dims] */
+    char *data;               /* resident: [rows][dims] */
+    fkm_checksums *checksums; /* the caller's; NULL: none */
 
     int64_t at;   /* consumer: next row of this pass */
     int64_t turn; /* consumer: chunks taken since the thread started */
@@ -58,6 +59,22 @@ static fkm_status read_rows(fkm_source *s, int64_t row, int64_t count, void *dst
     return st;
 }
 
+/* The same for rows that come in their order: block by block, each checked while it is in cache. */
+static fkm_status read_in_order(fkm_source *s, int64_t row, int64_t count, char *dst, fkm_err *e)
+{
+    if (!s->checksums)
+        return read_rows(s, row, count, dst, e);
+    while (count > 0) {
+        int64_t n = fkm_min_i64(count, fkm_checksums_to_end(s->checksums, s->base + row));
+        FKM_TRY(read_rows(s, row, n, dst, e));
+        FKM_TRY(fkm_checksums_add(s->checksums, s->base + row, n, dst, e));
+        row += n;
+        count -= n;
+        dst += (size_t)n * s->row_bytes;
+    }
+    return FKM_OK;
+}
+
 /* Waits until the slot may be filled for pass `pass`; false: stop. */
 static bool wait_for_turn(fkm_source *s, const slot *b, int64_t pass)
 {
@@ -80,7 +97,7 @@ static void *thread_main(void *arg)
                 return NULL;
             b->row0 = row;
             b->count = fkm_min_i64(s->chunk_rows, s->rows - row);
-            b->status = read_rows(s, row, b->count, b->data, &b->error);
+            b->status = read_in_order(s, row, b->count, b->data, &b->error);
             pthread_mutex_lock(&s->lock);
             b->full = true;
             pthread_cond_signal(&s->filled);
@@ -116,7 +133,8 @@ static fkm_status start_thread(fkm_source *s, fkm_err *e)
     return FKM_OK;
 }
 
-fkm_status fkm_source_open(fkm_source **out, fkm_reader *in, const fkm_run_plan *plan, fkm_err *e)
+fkm_status fkm_source_open(fkm_source **out, fkm_reader *in, const fkm_run_plan *plan,
+    fkm_checksums *checksums, fkm_err *e)
 {
     fkm_status st = FKM_OK;
     fkm_source *s = NULL;
@@ -127,6 +145,7 @@ fkm_status fkm_source_open(fkm_source **out, fkm_reader *in, const fkm_run_plan 
     pthread_cond_init(&s->filled, NULL);
     pthread_cond_init(&s->freed, NULL);
     s->in = in;
+    s->checksums = checksums;
     s->resident = plan->resident;
     s->rows = shape->rows;
     s->chunk_rows = plan->chunk_rows;
@@ -180,7 +199,7 @@ static void *load_main(void *arg)
     fkm_source *s = l->s;
     for (int64_t row = 0; row < s->rows; row += l->chunk) {
         int64_t n = fkm_min_i64(l->chunk, s->rows - row);
-        fkm_status st = read_rows(s, row, n, s->data + (size_t)row * s->row_bytes, &l->error);
+        fkm_status st = read_in_order(s, row, n, s->data + (size_t)row * s->row_bytes, &l->error);
         pthread_mutex_lock(&s->lock);
         l->status = st;
         l->done = row + n;

@@ -7,13 +7,15 @@
 #define FKM_SOURCE_H
 
 #include "backend.h"
+#include "checksums.h"
 #include "fkm.h"
 
 typedef struct fkm_source fkm_source;
 
-/* The plan says resident or ring, and the rows of a chunk. Allocates, reads nothing. */
-fkm_status fkm_source_open(
-    fkm_source **out, fkm_reader *in, const fkm_run_plan *plan, fkm_err *e) FKM_MUST_USE;
+/* The plan says resident or ring, and the rows of a chunk. Allocates, reads nothing. checksums:
+ * those of `in`, which rows that are read in their order are held to; borrowed, NULL: none. */
+fkm_status fkm_source_open(fkm_source **out, fkm_reader *in, const fkm_run_plan *plan,
+    fkm_checksums *checksums, fkm_err *e) FKM_MUST_USE;
 void fkm_source_close(fkm_source *s); /* NULL is fine; stops the thread */
 
 /* Goes to one problem of the batch. Resident: loads it and, unless scan is NULL, fills *scan

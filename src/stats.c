@@ -114,6 +114,25 @@ static void put_peak(fkm_json *j, const fkm_report *r)
     fkm_json_field(j, "peak", o);
 }
 
+/* null: the state was not kept. */
+static void put_checkpoint(fkm_json *j, const fkm_saving *s)
+{
+    if (!s) {
+        fkm_json_field(j, "checkpoint", cJSON_CreateNull());
+        return;
+    }
+    cJSON *o = cJSON_CreateObject();
+    add_i64(j, o, "saves", s->saves);
+    add_real(j, o, "save_s", s->save_s);
+    add_i64(j, o, "resumes", s->resumes);
+    if (s->resumes > 0)
+        add_i64(j, o, "resumed_at", s->iteration);
+    else
+        fkm_json_add(j, o, "resumed_at", cJSON_CreateNull());
+    add_real(j, o, "earlier_s", s->earlier_s);
+    fkm_json_field(j, "checkpoint", o);
+}
+
 static void put_warnings(fkm_json *j)
 {
     const char *const *list;
@@ -275,6 +294,7 @@ fkm_status fkm_fit_json(const fkm_fit_report *r, fkm_text_sink sink, void *arg, 
     put_time(&j, &r->common);
     put_screening(&j, &r->common.run->screening);
     put_peak(&j, &r->common);
+    put_checkpoint(&j, r->options->saving);
     if (r->result->batch > 1)
         put_problems(&j, r->result);
     put_iterations(&j, r->result);
@@ -389,6 +409,14 @@ static void put_starts(struct lines *l, const fkm_result *r)
             r->restarts[best].seed);
 }
 
+static void put_resumed(struct lines *l, const fkm_saving *s)
+{
+    char earlier[32];
+    fkm_seconds_text(earlier, sizeof earlier, s->earlier_s);
+    put_line(l, "resumed", "at iteration %" PRId32 ", after %s%s", s->iteration, earlier,
+        s->resumes > 1 ? " in several runs" : "");
+}
+
 static void put_clusters(struct lines *l, const fkm_fit_report *r, const fkm_problem_result *all)
 {
     char median[48] = "", reseeded[48] = "";
@@ -421,6 +449,8 @@ fkm_status fkm_fit_summary(
     if (all.rows_skipped > 0)
         put_line(
             &l, "skipped", "%" PRId64 " rows with NaN or infinity (label -1)", all.rows_skipped);
+    if (r->options->saving && r->options->saving->resumes > 0)
+        put_resumed(&l, r->options->saving);
     if (r->result->restart_count > 1)
         put_starts(&l, r->result);
     put_clusters(&l, r, &all);

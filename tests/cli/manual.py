@@ -112,7 +112,24 @@ def check_page(name):
         cli.check_equal(run.stderr, "", name, "groff complains")
 
 
+def check_recovery():
+    """The operator's page has other sections; it must be well-formed, and true about names and codes."""
+    with open(os.path.join(cli.SRC, "man/fkm-recovery.7")) as f:
+        page = f.read()
+    version = cli.fkm("--version", cwd=cli.TMP).stdout.split()[1]
+    cli.check(f'"fkm {version}"' in page.splitlines()[0], "fkm-recovery.7: .TH")
+    known = set(re.findall(r"--([a-z-]+)", cli.fkm("fit", "--help", cwd=cli.TMP).stdout))
+    foreign = {"time", "requeue", "open-mode"}       # of sbatch
+    for option in set(re.findall(r"--([a-z-]+)", plain(page))) - foreign:
+        cli.check(option in known, "fkm-recovery.7 names an option that fit does not have:", option)
+    if shutil.which("groff"):
+        run = subprocess.run(["groff", "-man", "-Tutf8", "-ww", "-z",
+                              os.path.join(cli.SRC, "man/fkm-recovery.7")], capture_output=True, text=True)
+        cli.check_equal(run.stderr, "", "fkm-recovery.7: groff complains")
+
+
 def main():
+    check_recovery()
     for name in COMMANDS:
         shown = check_command(name)
         check_parser(name, shown)

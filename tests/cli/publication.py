@@ -74,8 +74,10 @@ class Scenario:
         elif old and now[self.marker] == old[self.marker]:
             cli.check_equal(now, old, *what, "mixed files")
 
-    def recovers(self, d, what):
-        run = cli.fkm(*self.args("new"), "-f", cwd=d)
+    def recovers(self, d, what, earlier):
+        """The next run clears up, without force unless there is something to replace."""
+        force = ["-f"] if earlier or self.marker in listing(d) else []
+        run = cli.fkm(*self.args("new"), *force, cwd=d)
         cli.check_equal(run.returncode, 0, *what, "next run:", run.stderr)
         cli.check_equal(listing(d), sorted(self.outputs + ["c.npy", "other.npy", "x.npy"]), *what, "left behind")
         if self.marker.endswith("stats.json"):
@@ -105,7 +107,7 @@ def sweep_kills(s, kind, calls, earlier):
         run = traced(["-e", f"inject={calls}:signal=SIGKILL:when={n}"], s.args("new") + ["-f"], d)
         what = (s.name, "killed at", kind, n, "over an earlier run" if earlier else "")
         s.consistent(d, old, what)
-        s.recovers(d, what)
+        s.recovers(d, what, earlier)
         shutil.rmtree(d)
         if run.returncode == 0:
             return n > 1
@@ -126,9 +128,11 @@ def sweep_errors(s, kind, calls, earlier):
             failures += 1
             cli.check("Input/output error" in run.stderr, *what, run.stderr)
             cli.check_equal(content(d, s.outputs), old, *what, "outputs are not the earlier ones")
+            cli.check_equal("run.checkpoint" in listing(d), s.name == "fit", *what, "is the result kept?")
+            before.append("run.checkpoint")
             left = [x for x in listing(d) if x not in before and not (kind == "unlink" and x.startswith("."))]
             cli.check_equal(left, [], *what, "left behind")
-        s.recovers(d, what)
+        s.recovers(d, what, earlier)
         reached = run.returncode == 4 or kind == "unlink"
         shutil.rmtree(d)
         if not reached or (kind == "unlink" and n > 8):

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Signals during a run: 128+N, one line, nothing left; a second one quits at once; nohup is respected."""
+"""Signals during a run: 128+N, the state kept or nothing left; a second one quits at once; nohup is respected."""
 import os
 import signal
 import subprocess
@@ -55,8 +55,19 @@ def main():
         p.send_signal(number)
         _, err = p.communicate(timeout=60)
         cli.check_equal(p.returncode, 128 + number, number)
+        last = err.strip().splitlines()[-2:]
+        cli.check(last[0].startswith(f"fkm: stopped by signal {int(number)} (")
+                  and last[0].endswith("; the state is in run.checkpoint"), number, last)
+        cli.check_equal(last[1], "hint: the same command goes on from there; --fresh starts anew", number)
+        cli.check_equal(left(d), ["run.checkpoint"], number, "left behind")
+        os.unlink(os.path.join(d, "run.checkpoint"))
+        p = start(d, "--checkpoint", "off")
+        p.send_signal(number)
+        _, err = p.communicate(timeout=60)
+        cli.check_equal(p.returncode, 128 + number, number)
         last = err.strip().splitlines()[-1]
-        cli.check(last.startswith(f"fkm: stopped by signal {int(number)} ("), number, last)
+        cli.check(last.startswith(f"fkm: stopped by signal {int(number)} (")
+                  and last.endswith("; nothing was written"), number, last)
         cli.check_equal(left(d), [], number, "left behind")
 
     # Ignored at the start (nohup): stays ignored.
@@ -67,6 +78,7 @@ def main():
     p.send_signal(signal.SIGTERM)
     p.communicate(timeout=60)
     cli.check_equal(p.returncode, 143)
+    os.unlink(os.path.join(d, "run.checkpoint"))
 
     # While the first signal waits for the program, which is not running, a second one arrives.
     p = start(d)

@@ -2,6 +2,7 @@
  * table path is tested on machines that have the instruction. */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
@@ -51,6 +52,29 @@ static void all_paths_lengths_and_alignments(void **state)
         }
 }
 
+/* Every folding path that this machine has, over its loops, seams and remainders. */
+static void folding(void **state)
+{
+    (void)state;
+#if defined(__x86_64__)
+    static unsigned char b[2000];
+    bool xmm = __builtin_cpu_supports("pclmul") && __builtin_cpu_supports("sse4.2");
+    bool zmm = xmm && __builtin_cpu_supports("vpclmulqdq") && __builtin_cpu_supports("avx512f");
+    for (size_t i = 0; i < sizeof b; i++)
+        b[i] = (unsigned char)(i * i * 31 + 7);
+    pthread_once(&fold_once, fill_factors);
+    for (size_t from = 0; from < 3; from++)
+        for (size_t len = SHORT; len + from <= sizeof b; len += len < 700 ? 1 : 37) {
+            uint32_t want = bitwise(0x1234, b + from, len);
+            assert_int_equal(fkm_crc32c(0x1234, b + from, len), want);
+            if (xmm)
+                assert_int_equal(~crc_by_xmm(~0x1234u, b + from, len), want);
+            if (zmm)
+                assert_int_equal(~crc_by_zmm(~0x1234u, b + from, len), want);
+        }
+#endif
+}
+
 static void continues_over_every_split(void **state)
 {
     (void)state;
@@ -67,6 +91,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(published_values),
         cmocka_unit_test(all_paths_lengths_and_alignments),
+        cmocka_unit_test(folding),
         cmocka_unit_test(continues_over_every_split),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -92,6 +92,29 @@ static void test_rows(void **state)
         assert_false(opt_to_rows(bad[i], &rows));
 }
 
+static void test_times(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        double seconds;
+    } cases[] = {{"90s", 90}, {"10m", 600}, {"1.5h", 5400}, {"2d", 172800}, {"250ms", 0.25}, {".5s", 0.5}};
+    double value;
+    char text[40];
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        assert_true(opt_to_time(cases[i].text, &value));
+        assert_true(value == cases[i].seconds);
+        double again; /* what is printed reads back */
+        assert_true(opt_to_time(opt_time_text(text, sizeof text, value), &again));
+        assert_true(again == value);
+    }
+    assert_string_equal(opt_time_text(text, sizeof text, 600), "10m");
+    assert_string_equal(opt_time_text(text, sizeof text, 5400), "90m");
+    static const char *const bad[] = {"", "10", "m", "10 m", "-1s", "0s", "1e99s", "nanh", "off", "10mm", "1w"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        assert_false(opt_to_time(bad[i], &value));
+}
+
 static void test_nearest(void **state)
 {
     (void)state;
@@ -311,6 +334,7 @@ int main(void)
         cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_seeds_and_reals),
         cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_times),
         cmocka_unit_test(test_nearest),
         cmocka_unit_test(test_all_kinds),
         cmocka_unit_test(test_errors),

@@ -1,0 +1,56 @@
+/* The state of a run between two passes, on disk, so that a later run can go on from it.
+ *
+ * What has to be kept for the same bits as without the interruption: the centroids that the pass at
+ * hand is made with; the labels, which say what "moved" is counted against; the record of what is
+ * past (its last entry decides the stopping rule); the scale, once it is known. Sums follow from
+ * the pass and are not kept. A pass that was broken off is made again from its beginning: labels of
+ * it are final for the rows that it had reached, and how many of those moved is kept beside them.
+ *
+ * A file is: magic, byte order, version; the key, which is text; numbers of 8 bytes; arrays; CRC32C
+ * of all before it. It appears whole or not at all (fkm_outfile). Reading it checks everything: the
+ * file may be anything. */
+#ifndef FKM_CHECKPOINT_H
+#define FKM_CHECKPOINT_H
+
+#include "backend.h"
+#include "checksums.h"
+#include "fkm.h"
+
+typedef struct fkm_state {
+    int32_t problem;   /* of the batch, the one at work; batch: all are done */
+    int32_t restart;   /* its start; restarts: all have ended, the best one is not yet restored */
+    int32_t iteration; /* 0: its first centroids are not chosen; max_iter + 1: final labels */
+    int32_t best_start, best_iterations;
+    int64_t moved; /* rows that this iteration's pass has moved, as far as it got */
+    bool scanned;  /* the scale is that of all rows */
+    fkm_scale scale;
+    int32_t resumes;  /* how often the run has been resumed so far */
+    double elapsed_s; /* that it has taken so far */
+    /* Results of what is done; of the problem at work the centroids, the labels if iteration > 0,
+     * and problems[] of the best start if restart > 0. */
+    fkm_result *result;
+    float *best; /* [clusters][dims]: of the best start, if restart > 0; may be NULL otherwise */
+    fkm_checksums *checksums; /* NULL: none */
+} fkm_state;
+
+/* What must be the same for the state to be of use: everything that decides bits. fkm_free. */
+fkm_status fkm_state_key(
+    char **out, const fkm_fit_options *o, const fkm_reader *in, fkm_err *e) FKM_MUST_USE;
+
+/* Bytes of the file, at most, for checks of space. */
+int64_t fkm_state_bytes(const fkm_fit_options *o, const fkm_shape *shape);
+
+/* Replaces the file at path. FKM_EFILE: the earlier one is intact. */
+fkm_status fkm_state_save(const fkm_state *s, const fkm_fit_options *o, const fkm_shape *shape,
+    const char *path, const char *key, fkm_err *e) FKM_MUST_USE;
+
+/* Fills *s, whose pointers lead to arrays of the run's sizes (result->iterations: allocated here,
+ * of *iteration_room). FKM_EFILE: of another run, with the difference named; or not a checkpoint.
+ * FKM_EDATA: damaged. Arrays may be overwritten then. */
+fkm_status fkm_state_load(fkm_state *s, int64_t *iteration_room, const char *path, const char *key,
+    const fkm_fit_options *o, const fkm_reader *in, fkm_err *e) FKM_MUST_USE;
+
+/* Removes the file, if it is there and a checkpoint of any version. FKM_EFILE. */
+fkm_status fkm_state_remove(const char *path, fkm_err *e) FKM_MUST_USE;
+
+#endif

@@ -1,0 +1,44 @@
+/* Checksums of the rows, so that a file that changes between two passes is noticed even when its
+ * size and modification time do not tell.
+ *
+ * Rows are cut into blocks of a fixed number, whatever chunks they are read in: CRC32C of a block
+ * is noted when it is read for the first time, and compared from then on; also by a run that
+ * resumes with other chunks. What is summed is the rows as they are in memory, so containers do not
+ * matter.
+ */
+#ifndef FKM_CHECKSUMS_H
+#define FKM_CHECKSUMS_H
+
+#include "../formats/reader.h"
+#include "base/status.h"
+#include <stdatomic.h>
+#include <stdint.h>
+
+typedef struct fkm_checksums {
+    const fkm_reader *in;
+    int64_t rows;       /* of one problem */
+    int64_t block_rows; /* of one block; the last one of a problem may have fewer */
+    int64_t blocks;     /* of one problem */
+    int64_t batch;
+    size_t row_bytes;
+    uint32_t *crc;         /* [batch * blocks], the first `known` of them */
+    _Atomic int64_t known; /* any thread may read it, and crc below it */
+    int64_t restored;      /* of these, from a checkpoint */
+    int64_t at, sum_of;    /* next row of the data set; the block that `sum` is about */
+    uint32_t sum;
+} fkm_checksums;
+
+int64_t fkm_checksums_bytes(const fkm_shape *shape); /* that open allocates */
+fkm_status fkm_checksums_open(fkm_checksums *c, const fkm_reader *in, fkm_err *e) FKM_MUST_USE;
+void fkm_checksums_close(fkm_checksums *c); /* safe on zeroed structs */
+
+/* From row `row` of the data set, how many rows there are to the end of its block. */
+int64_t fkm_checksums_to_end(const fkm_checksums *c, int64_t row);
+
+/* Takes in rows [row, row + count) of the data set, all of one block: x: [count][dims]. Rows of a
+ * problem come in order; its first row begins a new pass. One thread at a time. FKM_EDATA: the
+ * block is not what it was. */
+fkm_status fkm_checksums_add(
+    fkm_checksums *c, int64_t row, int64_t count, const void *x, fkm_err *e) FKM_MUST_USE;
+
+#endif

@@ -1,0 +1,185 @@
+#!/usr/bin/python3
+"""Runs that are killed at random moments, by SIGKILL and by the signals that can be caught, and started
+again until they are done: the bytes of a run that was left alone. And data that changes on the way."""
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+
+import cli
+
+SEED = int(os.environ.get("FKM_TEST_SEED", time.time_ns() % 1000000))
+ROWS, DIMS, K = (40000, 16, 200) if cli.SLOW else (100000, 16, 500)
+OUTPUTS = ["run.centroids.npy", "run.labels.npy", "run.stats.json"]
+STREAM = "5M"                 # less than the data
+TIMES = ("s", "read_wait_s")  # of an iteration; all else must be the same
+
+
+def read(*path):
+    with open(os.path.join(*path), "rb") as f:
+        return f.read()
+
+
+def stats(d):
+    return json.loads(read(d, "run.stats.json"))
+
+
+def facts(d):
+    """What stats.json says that has nothing to do with time."""
+    s = stats(d)
+    return {"result": s["result"], "status": s["status"], "params": s["params"], "outputs": s["outputs"],
+            "iterations": [{k: v for k, v in i.items() if k not in TIMES} for i in s["iterations"]]}
+
+
+def start(d, args):
+    return subprocess.Popen([cli.FKM, "fit", "-q", "-k", str(K), "-o", "run", *args, "x.npy"], cwd=d,
+                            env=cli.clean_environment(), stdin=subprocess.DEVNULL,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def machine(rng):
+    """What must not matter."""
+    return ["-j", str(rng.choice([1, 2, 3]))] + rng.choice([[], ["-m", STREAM], ["--isa", "scalar"]])
+
+
+def check_killed(rng, args, signals, kills):
+    d, whole = cli.new_directory(), cli.new_directory()
+    for place in (d, whole):
+        os.symlink(os.path.join(DATA, "x.npy"), os.path.join(place, "x.npy"))
+    begin = time.monotonic()
+    run = start(whole, args)
+    _, err = run.communicate()
+    cli.check_equal((run.returncode, err), (0, ""), "the run that is left alone", args)
+    length = time.monotonic() - begin
+    resumed = parts = 0
+    while True:
+        parts += 1
+        p = start(d, [*args, *machine(rng), "--checkpoint", "1ms"])
+        number = rng.choice(signals) if parts <= kills else None
+        try:
+            _, err = p.communicate(timeout=rng.uniform(0, length) if number else None)
+        except subprocess.TimeoutExpired:
+            p.send_signal(number)
+            _, err = p.communicate()
+            if p.returncode == 0:          # it was quicker
+                break
+            cli.check(p.returncode in (-number, 128 + number), "killed by", number, p.returncode, err)
+            cli.check("run.stats.json" not in os.listdir(d), "a result that is vouched for", os.listdir(d))
+            resumed += "run.checkpoint" in os.listdir(d)
+            continue
+        cli.check_equal((p.returncode, err), (0, ""), "part", parts, args)
+        break
+    left = sorted(x for x in os.listdir(d) if x != "x.npy")
+    cli.check_equal(left, OUTPUTS, "left behind")
+    for name in OUTPUTS[:2]:
+        cli.check(read(d, name) == read(whole, name), name, "differs after", parts, "parts", args, "seed", SEED)
+    cli.check_equal(facts(d), facts(whole), "stats.json after", parts, "parts", args, "seed", SEED)
+    print(" ".join(args), "-", parts, "parts,", resumed, "with a state, resumed",
+          stats(d)["checkpoint"]["resumes"], "times")
+    shutil.rmtree(d)
+    shutil.rmtree(whole)
+    return resumed
+
+
+def rewrite(path, offset, data):
+    """Changes bytes, and leaves size and modification time as they were."""
+    s = os.stat(path)
+    with open(path, "r+b") as f:
+        f.seek(offset)
+        f.write(data)
+    os.utime(path, ns=(s.st_atime_ns, s.st_mtime_ns))
+
+
+def check_changed_data():
+    """Rows that change between two passes, or while a run is stopped, are named; the state stays."""
+    d = cli.new_directory()
+    shutil.copy(os.path.join(DATA, "x.npy"), d)
+    path, row = os.path.join(d, "x.npy"), ROWS - 10
+    at = 128 + row * DIMS * 4
+    original = read(path)[at:at + 4]
+    long = ["-t", "0", "-n", "1000000", "-m", STREAM]
+
+    p = start(d, [*long, "--checkpoint", "1ms"])
+    states = set()                 # the first one is from before the first pass
+    while len(states) < 3 and p.poll() is None:
+        if "run.checkpoint" in os.listdir(d):
+            states.add(os.stat(os.path.join(d, "run.checkpoint")).st_mtime_ns)
+        time.sleep(0.002)
+    cli.check(p.poll() is None, "the run ended too early")
+    rewrite(path, at, b"\0\0\0\x40")
+    _, err = p.communicate(timeout=60)
+    cli.check_equal(p.returncode, 3, err)
+    cli.check("x.npy: row " in err and " rows after it changed since they were first read (CRC32C " in err, err)
+    named = re.search(r"x.npy: row (\d+) and the (\d+) rows", err)
+    cli.check(named and int(named[1]) <= row <= int(named[1]) + int(named[2]), "names other rows than", row, err)
+    cli.check("run.checkpoint" in os.listdir(d), "the state is gone")
+
+    # Resumed with the changed data, streaming or not: the checkpoint knows better.
+    for memory in (["-m", STREAM], []):
+        before = read(d, "run.checkpoint")
+        p = start(d, [*long[:4], *memory])
+        _, err = p.communicate(timeout=60)
+        cli.check_equal(p.returncode, 3, memory, err)
+        cli.check("changed since the checkpoint was written" in err and "--fresh" in err, memory, err)
+        cli.check_equal(read(d, "run.checkpoint"), before, "the state was advanced")
+    rewrite(path, at, original)
+    p = start(d, [*long, "--time-limit", "500ms"])
+    _, err = p.communicate(timeout=60)
+    cli.check_equal(p.returncode, 75, "as it was before", err)
+
+
+def check_no_room():
+    """A checkpoint that cannot be written is a warning; the run goes on. One that is there is kept."""
+    small = os.path.join(cli.TMP, "small")
+    os.mkdir(small)
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "none", small], capture_output=True)
+    if mount.returncode != 0:
+        print("not checked: no right to mount a small file system")
+        return
+    try:
+        d = cli.new_directory()
+        os.symlink(os.path.join(DATA, "x.npy"), os.path.join(d, "x.npy"))
+        os.symlink(os.path.join(small, "state"), os.path.join(d, "run.checkpoint"))
+        p = start(d, ["-t", "0", "-n", "1000000", "--checkpoint", "1ms"])
+        while not os.path.exists(os.path.join(small, "state")):
+            time.sleep(0.01)
+        with open(os.path.join(small, "filler"), "wb") as f:
+            f.write(b"x" * (2900000 - os.path.getsize(os.path.join(small, "state"))))
+        time.sleep(0.3)
+        p.send_signal(signal.SIGTERM)
+        _, err = p.communicate(timeout=60)
+        cli.check_equal(p.returncode, 143, err)
+        cli.check("the state is in run.checkpoint" in err, err)
+        cli.check_equal(sorted(os.listdir(small)), ["filler", "state"], "left behind")
+        os.unlink(os.path.join(small, "filler"))
+        p = start(d, ["-t", "0", "-n", "1000000", "--time-limit", "400ms"])
+        _, err = p.communicate(timeout=60)
+        cli.check_equal(p.returncode, 75, "resumed from what was kept", err)
+    finally:
+        subprocess.run(["umount", "-l", small], check=True)
+
+
+def main():
+    global DATA
+    print("seed", SEED)
+    rng = random.Random(SEED)
+    DATA = cli.new_directory()
+    cli.save(DATA, "x.npy", cli.npy(cli.noise(ROWS, DIMS)))
+    caught = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    resumed = 0
+    cases = [(["-t", "0", "-n", "30"], [signal.SIGKILL]),
+             (["-t", "0", "-n", "30", "-m", STREAM], [signal.SIGKILL, *caught]),
+             (["-t", "1e-3", "--restarts", "3", "-i", "k-means||", "-n", "8"], [signal.SIGKILL, *caught])]
+    for args, signals in cases:
+        resumed += check_killed(rng, args, signals, 3 if cli.SLOW else 8)
+    cli.check(resumed >= 4, "too few parts left a state", resumed)
+    check_changed_data()
+    check_no_room()
+    cli.finish()
+
+
+main()
