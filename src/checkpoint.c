@@ -195,14 +195,14 @@ static void xfer_i64(struct archive *a, int64_t *v, int64_t min, int64_t max, co
 
 static void xfer_i32(struct archive *a, int32_t *v, int32_t min, int32_t max, const char *what)
 {
-    int64_t wide = *v;
+    int64_t wide = a->out ? *v : 0;
     xfer_i64(a, &wide, min, max, what);
     *v = (int32_t)wide;
 }
 
 static void xfer_bool(struct archive *a, bool *v)
 {
-    int64_t wide = *v;
+    int64_t wide = a->out ? *v : 0;
     xfer_i64(a, &wide, 0, 1, "a yes or no is neither");
     *v = wide == 1;
 }
