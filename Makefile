@@ -180,6 +180,7 @@ format:
 lint:
 	scripts/check-layers
 	scripts/check-format
+	scripts/analyze
 
 help:
 	@echo 'make                 build $(B)/fkm'

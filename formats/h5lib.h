@@ -43,7 +43,7 @@ fkm_status fkm_h5_load(fkm_err *e) FKM_MUST_USE;
 
 /* Valid after fkm_h5_load. */
 typedef struct fkm_h5_library {
-#define FUNCTION(name) __typeof__(&name) name;
+#define FUNCTION(name) __typeof__(&name) name; // NOLINT(bugprone-macro-parentheses): a declaration
 #define IDENTIFIER(name) hid_t *name;
     FKM_H5_FUNCTIONS(FUNCTION)
     FKM_H5_IDENTIFIERS(IDENTIFIER)

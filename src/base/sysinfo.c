@@ -80,9 +80,12 @@ static int64_t cgroup_room(const char *dir, const char *limit_name, const char *
     FILE *f = fopen(path, "re");
     if (f) {
         char line[256];
-        while (fgets(line, sizeof line, f))
-            if (!strncmp(line, "inactive_file ", 14) || !strncmp(line, "active_file ", 12))
-                cache += strtoll(strchr(line, ' '), NULL, 10);
+        while (fgets(line, sizeof line, f)) {
+            size_t name = strcspn(line, " ");
+            if (!strncmp(line, "inactive_file ", name + 1) ||
+                !strncmp(line, "active_file ", name + 1))
+                cache += strtoll(line + name, NULL, 10);
+        }
         fclose(f);
     }
     return fkm_max_i64(0, limit - fkm_max_i64(0, used - cache));
