@@ -195,7 +195,8 @@ typedef struct walk {
     int found_count;
     char list[400]; /* of all of them */
     size_t list_used;
-    fkm_status st; /* our own failure inside the library's callback */
+    const char *path; /* of the file */
+    fkm_status st;    /* our own failure inside the library's callback */
     fkm_err *e;
 } walk;
 
@@ -216,8 +217,10 @@ static void note_dataset(walk *w, hid_t group, const char *name, const char *ful
     hid_t data = H5Dopen2(group, name, H5P_DEFAULT);
     hid_t type = data >= 0 ? H5Dget_type(data) : -1, space = data >= 0 ? H5Dget_space(data) : -1;
     hsize_t dim[2];
-    if (type >= 0 && space >= 0 && is_numeric(type) && H5Sget_simple_extent_ndims(space) == 2 &&
-        H5Sget_simple_extent_dims(space, dim, NULL) == 2) {
+    if (type < 0 || space < 0) /* it might be the one */
+        w->st = failed(w->path, "cannot open a dataset", w->e);
+    else if (is_numeric(type) && H5Sget_simple_extent_ndims(space) == 2 &&
+             H5Sget_simple_extent_dims(space, dim, NULL) == 2) {
         char text[40];
         fkm_list_array(w->list, sizeof w->list, &w->list_used, full, (int64_t)dim[0],
             (int64_t)dim[1], describe_type(text, sizeof text, type));
@@ -284,6 +287,7 @@ static fkm_status find_only(char **out, hid_t file, const char *path, fkm_err *e
     walk *w;
     FKM_TRY(fkm_calloc(&w, 1, sizeof *w, "a search in HDF5", e));
     w->e = e;
+    w->path = path;
     fkm_status st = walk_groups(w, file, path, e);
     if (st == FKM_OK && w->found_count == 0) {
         fkm_fail(e, FKM_EDATA, "%s: has no 2-D numeric dataset", path);

@@ -44,10 +44,11 @@ grep -q "install the package that holds $soname" err || complain "no hint: $(cat
 if [[ $CONFIG == release ]] && command -v "${CC:-cc}" > /dev/null; then
     echo 'int nothing;' | "${CC:-cc}" -shared -fPIC -x c -o "lib/$soname" -
     broken "a library without the functions" "cannot load the HDF5 library: .*undefined symbol"
-    # All names, none of which does anything, but the version.
-    strings "$FKM" | grep -E '^H5[A-Z]*[a-z_A-Z0-9]+$' | grep -v '^H5get_libversion$' | sort -u |
+    # All names, none of which does anything, but the version and what is called before it.
+    strings "$FKM" | grep -E '^H5[A-Z]*[a-z_A-Z0-9]+$' | grep -vE '^H5(get_libversion|dont_atexit)$' | sort -u |
         sed 's/.*/long &;/' > all.c
-    echo 'int H5get_libversion(unsigned *a, unsigned *b, unsigned *c) { *a = 1, *b = 99, *c = 3; return 0; }' >> all.c
+    echo 'int H5get_libversion(unsigned *a, unsigned *b, unsigned *c) { *a = 1, *b = 99, *c = 3; return 0; }
+        int H5dont_atexit(void) { return 0; }' >> all.c
     "${CC:-cc}" -shared -fPIC -o "lib/$soname" all.c
     broken "another version" 'is version 1\.99\.3, expected 1\.'
 fi

@@ -17,8 +17,6 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-#define FUZZ_MOST_BYTES ((size_t)64 << 20)
-
 /* A bug in a target's own assumptions is a finding too. */
 #define FUZZ_CHECK(condition)                                                                      \
     do {                                                                                           \
@@ -47,10 +45,7 @@ static inline void fuzz_read(const fkm_format *format, void *priv, fkm_file *f, 
     int64_t rows = s->batch * s->rows;
     FUZZ_CHECK(s->batch >= 1 && s->rows >= 1 && s->dims >= 1 && (s->ndim == 2 || s->ndim == 3));
     size_t row = (size_t)s->dims * fkm_dtype_size(fkm_dtype_in_memory(s->dtype));
-    if (s->heap_bytes == 0) /* else compressed: larger than the file, and cut off here */
-        FUZZ_CHECK(rows <= fkm_file_bytes(f) && (size_t)rows * row <= (size_t)fkm_file_bytes(f));
-    else if (rows > (int64_t)(FUZZ_MOST_BYTES / row))
-        return;
+    FUZZ_CHECK(rows <= fkm_file_bytes(f) && (size_t)rows * row <= (size_t)fkm_file_bytes(f));
     char *x = malloc((size_t)rows * row), *last = malloc(row);
     fkm_status all = format->read(priv, f, 0, rows, x, scratch, &e);
     fkm_status end = format->read(priv, f, rows - 1, 1, last, scratch, &e);
@@ -70,10 +65,7 @@ static inline void fuzz_open(const fkm_format *format, fkm_file *f, fkm_dtype dt
     void *priv = calloc(1, format->priv_size);
     fkm_status st = format->open(priv, f, &o, &shape, &e);
     FUZZ_CHECK(st == FKM_OK || (e.code == st && e.msg[0] != '\0'));
-    /* HDF5 asks for memory and files on a damaged header's word, in vain. */
-    bool library = st == FKM_EFILE || st == FKM_ENOMEM;
-    FUZZ_CHECK(st == FKM_OK || st == FKM_EDATA || st == FKM_EUSAGE ||
-               (library && !strcmp(format->name, "hdf5")));
+    FUZZ_CHECK(st == FKM_OK || st == FKM_EDATA || st == FKM_EUSAGE);
     if (st == FKM_OK)
         fuzz_read(format, priv, f, &shape);
     if (format->close)

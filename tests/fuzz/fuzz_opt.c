@@ -49,6 +49,7 @@ static void try_texts(const char *text)
     uint64_t seed;
     double real = NAN;
     opt_rows rows = {-1, -1};
+    FUZZ_CHECK(!opt_to_time(text, &real) || (real > 0 && real < 0x1p31));
     FUZZ_CHECK(!opt_to_count(text, &count) || count >= 0);
     FUZZ_CHECK(!opt_to_seed(text, &seed) || strtoull(text, NULL, 10) == seed);
     FUZZ_CHECK(!opt_to_real(text, &real) || isfinite(real));
