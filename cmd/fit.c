@@ -23,7 +23,7 @@ struct fit_args {
     const char *output, *init;
     int format, empty, nan;
     double checkpoint_s, time_limit_s; /* 0: off, none */
-    bool force, fresh;
+    bool force, fresh, dry_run;
     bool named_init; /* --init is not a file */
     common_args common;
 };
@@ -67,10 +67,11 @@ static const opt fit_rows[] = {
     {.kind = OPT_FLAG, .name = "no-labels", .offset = AT(fit.no_labels), .help = "do not write labels"},
     {.kind = OPT_FLAG, .letter = 'f', .name = "force", .offset = AT(force),
         .help = "replace existing outputs"},
+    {.kind = OPT_FLAG, .name = "dry-run", .offset = AT(dry_run),
+        .help = "make all checks and print the plan: reading, memory, predicted time, sizes of outputs"},
     {.kind = OPT_LATER, .name = "metric"},
     {.kind = OPT_LATER, .name = "weights"},
     {.kind = OPT_LATER, .name = "sample"},
-    {.kind = OPT_LATER, .name = "dry-run"},
     {.kind = OPT_END},
 };
 
@@ -120,8 +121,9 @@ struct job {
     centroids init;
     char *prefix, *state_path;
     fkm_saving saving;
-    char *paths[3]; /* labels (unless in one file, or not wanted), centroids, stats */
-    int count;      /* of paths; the last two are always centroids and stats */
+    char *paths[3];   /* labels (unless in one file, or not wanted), centroids, stats */
+    int64_t bytes[3]; /* expected */
+    int count;        /* of paths; the last two are always centroids and stats */
     fkm_outputs *outputs;
     fkm_result result;
     progress progress;
@@ -299,6 +301,7 @@ static fkm_status open_outputs(struct job *job, fkm_err *e)
     fkm_outputs_spec spec = {.lock_name = job->prefix,
         .count = job->count,
         .force = job->args->force,
+        .look_only = job->args->dry_run,
         .guards = guards,
         .guard_count = inputs};
     for (int i = 0; i < inputs; i++)
@@ -315,6 +318,7 @@ static fkm_status open_outputs(struct job *job, fkm_err *e)
     spec.bytes[c + 1] = STATS_BYTES;
     if (c > 0)
         spec.bytes[0] = fkm_writer_predict_bytes(kinds[format].labels, &labels, 1);
+    memcpy(job->bytes, spec.bytes, sizeof job->bytes);
     fkm_status st = set_up_saving(job, &spec, e);
     if (st == FKM_OK)
         st = fkm_outputs_open(&job->outputs, &spec, e);
@@ -410,6 +414,40 @@ static fkm_status write_outputs(struct job *job, fkm_err *e)
     return fkm_fit_summary(&report, job->paths[job->count - 1], cmd_stdout_sink, NULL, e);
 }
 
+/* ---- instead of the work ---- */
+
+/* All checks have passed; the lock is given back, so that a run may begin meanwhile. */
+static fkm_status print_plan(struct job *job, fkm_err *e)
+{
+    const struct fit_args *a = job->args;
+    fkm_preview preview;
+    fkm_output_info info[2];
+    fkm_observer observer = {.stop = cmd_stop_flag()};
+    fkm_outputs_close(job->outputs);
+    job->outputs = NULL;
+    FKM_TRY(fkm_fit_preview(&preview, job->in, &a->fit, &observer, e));
+    for (int i = 0; i < job->count - 1; i++)
+        info[i] = (fkm_output_info){job->paths[i], job->bytes[i], 0};
+    fkm_preview_report report = {
+        .common =
+            {
+                .command = job->line,
+                .started_utc = job->started_utc,
+                .in = job->in,
+                .outputs = info,
+                .output_count = job->count - 1,
+            },
+        .options = &a->fit,
+        .init = job->init.path ? job->init.path : a->init,
+        .preview = &preview,
+    };
+    if (a->common.json)
+        return fkm_preview_json(&report, cmd_stdout_sink, NULL, e);
+    if (a->common.quiet)
+        return FKM_OK;
+    return fkm_preview_summary(&report, job->paths[job->count - 1], cmd_stdout_sink, NULL, e);
+}
+
 /* ---- */
 
 /* The end of the time limit. Without a state, the same command would end in the same place. */
@@ -483,9 +521,11 @@ static fkm_status fit_and_write(struct job *job, fkm_err *e)
 {
     const struct fit_args *a = job->args;
     cmd_catch_signals();
+    FKM_TRY(open_outputs(job, e));
+    if (a->dry_run)
+        return print_plan(job, e);
     if (a->time_limit_s > 0)
         cmd_limit_time(a->time_limit_s - (fkm_now() - job->start));
-    FKM_TRY(open_outputs(job, e));
     fkm_status st = compute(job, e);
     if (st == FKM_OK) {
         st = write_outputs(job, e);

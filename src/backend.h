@@ -48,7 +48,8 @@ typedef struct fkm_rows {
 /* Fixed point of the sums: coordinates are added as rint(x * 2^exponent). */
 typedef struct fkm_scale {
     int32_t exponent;
-    bool wide; /* 128-bit integers instead of 64-bit ones */
+    bool wide;    /* 128-bit integers instead of 64-bit ones */
+    int32_t bits; /* no such integer is above 2^bits in magnitude; 0: not known. 64-bit ones only */
 } fkm_scale;
 
 typedef struct fkm_pass_options {

@@ -519,6 +519,23 @@ out:
     return st;
 }
 
+fkm_status fkm_state_peek(fkm_state *s, const char *path, const char *key, const fkm_fit_options *o,
+    const fkm_reader *in, fkm_err *e)
+{
+    fkm_file *f;
+    FKM_TRY(fkm_file_open(&f, path, e));
+    struct archive a = {.in = f, .end = fkm_file_bytes(f) - 4, .path = path, .e = e};
+    fkm_status st = FKM_OK;
+    FKM_GO(check_head(&a));
+    FKM_GO(check_crc(&a));
+    FKM_GO(check_key(&a, key, in));
+    xfer_position(&a, s, o, fkm_reader_shape(in));
+    st = a.st;
+out:
+    fkm_file_close(f);
+    return st;
+}
+
 fkm_status fkm_state_remove(const char *path, fkm_err *e)
 {
     fkm_file *f;

@@ -50,6 +50,10 @@ fkm_status fkm_state_save(const fkm_state *s, const fkm_fit_options *o, const fk
 fkm_status fkm_state_load(fkm_state *s, int64_t *iteration_room, const char *path, const char *key,
     const fkm_fit_options *o, const fkm_reader *in, fkm_err *e) FKM_MUST_USE;
 
+/* The scalars of *s only, of a file that is whole and fits. Statuses as fkm_state_load. */
+fkm_status fkm_state_peek(fkm_state *s, const char *path, const char *key, const fkm_fit_options *o,
+    const fkm_reader *in, fkm_err *e) FKM_MUST_USE;
+
 /* Removes the file, if it is there and a checkpoint of any version. FKM_EFILE. */
 fkm_status fkm_state_remove(const char *path, fkm_err *e) FKM_MUST_USE;
 

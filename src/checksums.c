@@ -8,7 +8,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* A block is read and summed while it is in the second-level cache. */
+/* Small beside the memory of the sums, and exact enough as a place to look at. */
 #define BLOCK_BYTES ((int64_t)1 << 20)
 
 static void lay_out(fkm_checksums *c, const fkm_shape *shape)

@@ -2,7 +2,7 @@
  *
  * Knows no instruction set, device or file format. What makes two runs give the same bits lives in
  * the backend (exact labels, integer sums); the engine adds no arithmetic of its own. */
-#include "fkm.h"
+#include "engine.h"
 
 #include "backend.h"
 #include "base/checked.h"
@@ -29,7 +29,6 @@ typedef struct run {
     fkm_reader *in;
     fkm_shape shape;
     const fkm_backend_ops *ops;
-    fkm_plan_request request;
     fkm_plan plan;
     fkm_backend *backend;
     fkm_source *source;
@@ -553,7 +552,7 @@ static fkm_status choose_scale(problem *p, fkm_err *e)
 {
     run *r = p->r;
     int64_t rows = r->shape.rows;
-    fkm_scale scale = {0, false};
+    fkm_scale scale = {.exponent = 0, .bits = 8};
     if (p->scale_known)
         return use_scale(p, p->scale, e);
     if (is_eight_bit(r))
@@ -569,7 +568,7 @@ static fkm_status choose_scale(problem *p, fkm_err *e)
     fkm_scan sample;
     FKM_TRY(fkm_seed_sample(&sample, r->source, rows, r->shape.dims, seed_of(p), e));
     if (fkm_scale_choose(&scale, &sample, rows, r->in, base_row(p), e) != FKM_OK)
-        scale = (fkm_scale){0, false};
+        scale = (fkm_scale){0, false, 0};
     return use_scale(p, scale, e);
 }
 
@@ -791,61 +790,6 @@ static fkm_status allocate_result(run *r, fkm_err *e)
     return fkm_calloc(&out->problems, out->batch, sizeof *out->problems, "results", e);
 }
 
-static fkm_status make_plan(run *r, fkm_err *e)
-{
-    const fkm_fit_options *o = r->o;
-    int64_t batch = r->shape.batch, k = o->clusters;
-    int64_t result = fkm_mul_sat(batch, fkm_mul_sat(k, 4 * (int64_t)r->shape.dims + 8));
-    result = fkm_add_sat(result, fkm_mul_sat(batch, sizeof(fkm_problem_result)));
-    result = fkm_add_sat(result, fkm_mul_sat(batch, fkm_mul_sat(o->restarts, sizeof(fkm_restart))));
-    if (o->restarts > 1)
-        result = fkm_add_sat(result, fkm_mul_sat(k, 4 * (int64_t)r->shape.dims));
-    if (o->init) /* the caller's */
-        result = fkm_add_sat(result, fkm_mul_sat(o->init_batch ? batch : 1, 4 * k * r->shape.dims));
-    result = fkm_add_sat(result, k * 24); /* draws, farthest rows, sorted sizes: one at a time */
-    result = fkm_add_sat(result,
-        2 * (int64_t)sizeof(fkm_iteration) * fkm_mul_sat(fkm_min_i64(o->max_iter, 4096), batch));
-    result = fkm_add_sat(result, fkm_checksums_bytes(&r->shape));
-    fkm_init_method method = o->init ? FKM_INIT_RANDOM : o->method;
-    result = fkm_add_sat(result, fkm_seed_bytes(method, o->clusters, &r->shape));
-    r->request = (fkm_plan_request){
-        .machine = &o->machine,
-        .shape = &r->shape,
-        .row_read_bytes = fkm_reader_row_bytes(r->in),
-        .clusters = o->clusters,
-        .top = 1,
-        .seed_clusters = fkm_seed_clusters(method, o->clusters, r->shape.rows),
-        .update = true,
-        .wide = true, /* counted, allocated when the data asks for it */
-        .may_stay = true,
-        .labels_bytes = fkm_mul_sat(fkm_mul_sat(batch, r->shape.rows), sizeof(int32_t)),
-        .result_bytes = fkm_add_sat(result, fkm_reader_heap_bytes(r->in)),
-        .bytes_per_row = (int64_t)sizeof(double) + fkm_seed_bytes_per_row(method),
-    };
-    FKM_TRY(fkm_backend_choose(&r->ops, &r->request.devices, o->machine.device, e));
-    r->request.ops = r->ops;
-    FKM_TRY(fkm_plan_make(&r->out->run.plan, &r->plan, &r->request, e));
-    r->plan.wide = false;
-    return FKM_OK;
-}
-
-static fkm_status open_run(run *r, fkm_err *e)
-{
-    const fkm_fit_options *o = r->o;
-    fkm_run_plan *plan = &r->out->run.plan;
-    FKM_TRY(make_plan(r, e));
-    FKM_TRY(r->ops->open(&r->backend, &r->plan, e));
-    plan->isa = r->ops->isa(r->backend);
-    if (r->w && r->w->planned)
-        r->w->planned(r->w->arg, plan);
-    bool checked = o->saving || !plan->resident; /* rows that are read once need no checksums */
-    if (checked)
-        FKM_TRY(fkm_checksums_open(&r->checksums, r->in, e));
-    FKM_TRY(fkm_source_open(&r->source, r->in, plan, checked ? &r->checksums : NULL, e));
-    FKM_TRY(fkm_alloc(&r->distances, plan->chunk_rows, sizeof(double), "distances", e));
-    return allocate_result(r, e);
-}
-
 static fkm_status check_options(const fkm_fit_options *o, const fkm_shape *shape, fkm_err *e)
 {
     if (o->clusters < 1 || o->clusters > FKM_MAX_CLUSTERS)
@@ -860,6 +804,70 @@ static fkm_status check_options(const fkm_fit_options *o, const fkm_shape *shape
     if (o->restarts < 1)
         return fkm_fail(e, FKM_EUSAGE, "%d restarts: expected at least 1", o->restarts);
     return FKM_OK;
+}
+
+/* Bytes of the result, and of what is allocated beside it. */
+static int64_t result_bytes(const fkm_fit_options *o, const fkm_shape *shape)
+{
+    int64_t batch = shape->batch, k = o->clusters;
+    int64_t result = fkm_mul_sat(batch, fkm_mul_sat(k, 4 * (int64_t)shape->dims + 8));
+    result = fkm_add_sat(result, fkm_mul_sat(batch, sizeof(fkm_problem_result)));
+    result = fkm_add_sat(result, fkm_mul_sat(batch, fkm_mul_sat(o->restarts, sizeof(fkm_restart))));
+    if (o->restarts > 1)
+        result = fkm_add_sat(result, fkm_mul_sat(k, 4 * (int64_t)shape->dims));
+    if (o->init) /* the caller's */
+        result = fkm_add_sat(result, fkm_mul_sat(o->init_batch ? batch : 1, 4 * k * shape->dims));
+    result = fkm_add_sat(result, k * 24); /* draws, farthest rows, sorted sizes: one at a time */
+    result = fkm_add_sat(result,
+        2 * (int64_t)sizeof(fkm_iteration) * fkm_mul_sat(fkm_min_i64(o->max_iter, 4096), batch));
+    result = fkm_add_sat(result, fkm_checksums_bytes(shape));
+    return result;
+}
+
+fkm_status fkm_fit_plan(fkm_run_plan *run_plan, fkm_plan *backend, const fkm_backend_ops **ops,
+    const fkm_fit_options *o, const fkm_reader *in, fkm_err *e)
+{
+    const fkm_shape *shape = fkm_reader_shape(in);
+    FKM_TRY(check_options(o, shape, e));
+    int64_t labels = fkm_mul_sat(fkm_mul_sat(shape->batch, shape->rows), sizeof(int32_t));
+    fkm_init_method method = o->init ? FKM_INIT_RANDOM : o->method;
+    int64_t result = fkm_add_sat(result_bytes(o, shape), fkm_reader_heap_bytes(in));
+    fkm_plan_request request = {
+        .machine = &o->machine,
+        .shape = shape,
+        .row_read_bytes = fkm_reader_row_bytes(in),
+        .clusters = o->clusters,
+        .top = 1,
+        .seed_clusters = fkm_seed_clusters(method, o->clusters, shape->rows),
+        .update = true,
+        .wide = true, /* counted, allocated when the data asks for it */
+        .may_stay = true,
+        .labels_bytes = labels,
+        .result_bytes = fkm_add_sat(result, fkm_seed_bytes(method, o->clusters, shape)),
+        .bytes_per_row = (int64_t)sizeof(double) + fkm_seed_bytes_per_row(method),
+    };
+    FKM_TRY(fkm_backend_choose(ops, &request.devices, o->machine.device, e));
+    request.ops = *ops;
+    FKM_TRY(fkm_plan_make(run_plan, backend, &request, e));
+    backend->wide = false;
+    return FKM_OK;
+}
+
+static fkm_status open_run(run *r, fkm_err *e)
+{
+    const fkm_fit_options *o = r->o;
+    fkm_run_plan *plan = &r->out->run.plan;
+    FKM_TRY(fkm_fit_plan(plan, &r->plan, &r->ops, o, r->in, e));
+    FKM_TRY(r->ops->open(&r->backend, &r->plan, e));
+    plan->isa = r->ops->isa(r->backend);
+    if (r->w && r->w->planned)
+        r->w->planned(r->w->arg, plan);
+    bool checked = o->saving || !plan->resident; /* rows that are read once need no checksums */
+    if (checked)
+        FKM_TRY(fkm_checksums_open(&r->checksums, r->in, e));
+    FKM_TRY(fkm_source_open(&r->source, r->in, plan, checked ? &r->checksums : NULL, e));
+    FKM_TRY(fkm_alloc(&r->distances, plan->chunk_rows, sizeof(double), "distances", e));
+    return allocate_result(r, e);
 }
 
 static void finish_stats(run *r)
@@ -885,7 +893,6 @@ fkm_status fkm_fit(
     run r = {.o = o, .w = w, .in = in, .out = out, .shape = *fkm_reader_shape(in)};
     memset(out, 0, sizeof *out);
     r.begin_s = fkm_now();
-    FKM_TRY(check_options(o, &r.shape, e));
     FKM_GO(open_run(&r, e));
     FKM_GO(load_state(&r, e));
     for (int32_t i = r.state.problem; i < out->batch; i++)

@@ -405,7 +405,8 @@ fkm_status fkm_outputs_open(fkm_outputs **out, const fkm_outputs_spec *spec, fkm
         FKM_GO(check_name(it->path, it->name, e));
         FKM_GO(check_directory(it->dir, e));
     }
-    clean_up_after_kill(o);
+    if (!spec->look_only)
+        clean_up_after_kill(o);
     FKM_GO(check_all(o, spec, e));
     *out = o;
     return FKM_OK;

@@ -47,6 +47,7 @@ typedef struct fkm_outputs_spec {
     bool force;                         /* existing outputs may be replaced */
     const char *state;                  /* a file that the caller keeps during the work; or NULL */
     int64_t state_bytes;                /* expected */
+    bool look_only;                     /* check, but leave what a killed run left */
     const fkm_output_guard *guards;     /* the inputs */
     int guard_count;
 } fkm_outputs_spec;

@@ -270,12 +270,18 @@ static int typical_exponent(const fkm_scan *s, int64_t nonzero)
     return i - EXPONENT_BIAS;
 }
 
-/* The finest exponent at which |sum of rows| < 2^width: rows < 2^bits, every |x| < 2^top. */
+/* rows < 2^count_bits(rows). */
+static int count_bits(int64_t rows)
+{
+    return 64 - __builtin_clzll((unsigned long long)rows);
+}
+
+/* The finest exponent at which |sum of rows| < 2^width: every |x| < 2^top. */
 static int finest_exponent(const fkm_scan *s, int64_t rows, int width)
 {
-    int bits = 64 - __builtin_clzll((unsigned long long)rows), top;
+    int top;
     (void)frexpf(fmaxf(fabsf(s->min), fabsf(s->max)), &top);
-    return width - bits - top;
+    return width - count_bits(rows) - top;
 }
 
 bool fkm_scale_holds(fkm_scale v, const fkm_scan *s, int64_t rows)
@@ -287,11 +293,12 @@ fkm_status fkm_scale_choose(
     fkm_scale *out, const fkm_scan *s, int64_t rows, const fkm_reader *in, int64_t base, fkm_err *e)
 {
     int64_t nonzero = s->values - s->zeros;
-    *out = (fkm_scale){0, false};
+    *out = (fkm_scale){0, false, 0};
     if (nonzero == 0)
         return FKM_OK;
     int typical = typical_exponent(s, nonzero);
     out->exponent = finest_exponent(s, rows, 62);
+    out->bits = 62 - count_bits(rows);
     out->wide = out->exponent < 24 - typical;
     if (!out->wide)
         return FKM_OK;

@@ -11,11 +11,12 @@
 
 #define LOAD_CHUNK_BYTES (8 << 20) /* of a resident load: scanned while the next one is read */
 
-/* One buffer of the ring. Filled by the thread, read by the consumer, in turn. */
+/* One buffer of the ring. Filled by the reading thread; then used by the consumer and held to its
+ * checksums by the checking thread, side by side; free again when both are done with it. */
 typedef struct slot {
     char *data;
     int64_t row0, count;
-    bool full;
+    bool full, used, checked;
     fkm_status status; /* of reading it */
     fkm_err error;
 } slot;
@@ -38,11 +39,14 @@ struct fkm_source {
 
     slot *ring;
     int64_t slots;
-    pthread_t thread;
-    bool running;
-    pthread_mutex_t lock; /* guards what follows, and ring[].full */
-    pthread_cond_t filled, freed;
+    pthread_t thread, checker;
+    bool running, checking;
+    pthread_mutex_t lock;         /* guards what follows, and full, used and checked of the ring */
+    pthread_cond_t filled, freed; /* filled: or checked */
     bool closing, last_pass;
+    int64_t chunks_checked; /* since the thread started */
+    fkm_status check_status;
+    fkm_err check_error;
     int64_t bytes_read;
     int64_t pass_begun;      /* passes that the consumer has begun, since the thread started */
     pthread_mutex_t reading; /* the reader serves one at a time */
@@ -59,18 +63,15 @@ static fkm_status read_rows(fkm_source *s, int64_t row, int64_t count, void *dst
     return st;
 }
 
-/* The same for rows that come in their order: block by block, each checked while it is in cache. */
-static fkm_status read_in_order(fkm_source *s, int64_t row, int64_t count, char *dst, fkm_err *e)
+/* Holds rows that come in their order to their checksums, block by block. */
+static fkm_status check_rows(fkm_source *s, int64_t row, int64_t count, const char *x, fkm_err *e)
 {
-    if (!s->checksums)
-        return read_rows(s, row, count, dst, e);
-    while (count > 0) {
+    while (s->checksums && count > 0) {
         int64_t n = fkm_min_i64(count, fkm_checksums_to_end(s->checksums, s->base + row));
-        FKM_TRY(read_rows(s, row, n, dst, e));
-        FKM_TRY(fkm_checksums_add(s->checksums, s->base + row, n, dst, e));
+        FKM_TRY(fkm_checksums_add(s->checksums, s->base + row, n, x, e));
         row += n;
         count -= n;
-        dst += (size_t)n * s->row_bytes;
+        x += (size_t)n * s->row_bytes;
     }
     return FKM_OK;
 }
@@ -97,10 +98,12 @@ static void *thread_main(void *arg)
                 return NULL;
             b->row0 = row;
             b->count = fkm_min_i64(s->chunk_rows, s->rows - row);
-            b->status = read_in_order(s, row, b->count, b->data, &b->error);
+            b->status = read_rows(s, row, b->count, b->data, &b->error);
             pthread_mutex_lock(&s->lock);
+            b->used = false;
+            b->checked = !s->checksums;
             b->full = true;
-            pthread_cond_signal(&s->filled);
+            pthread_cond_broadcast(&s->filled);
             pthread_mutex_unlock(&s->lock);
             if (b->status != FKM_OK)
                 return NULL; /* the consumer finds the error in its turn */
@@ -108,28 +111,73 @@ static void *thread_main(void *arg)
     }
 }
 
+/* The slot is free when both have done with it. Called with the lock held. */
+static void free_if_done(fkm_source *s, slot *b)
+{
+    if (!b->used || !b->checked)
+        return;
+    b->full = false;
+    pthread_cond_signal(&s->freed);
+}
+
+/* Checksums cost a tenth of a read from the page cache: a thread of their own takes nothing from
+ * reading. */
+static void *checker_main(void *arg)
+{
+    fkm_source *s = arg;
+    for (int64_t turn = 0;; turn++) {
+        slot *b = &s->ring[turn % s->slots];
+        fkm_err e = {0};
+        pthread_mutex_lock(&s->lock);
+        while (!s->closing && (!b->full || b->checked))
+            pthread_cond_wait(&s->filled, &s->lock);
+        bool stop = s->closing || b->status != FKM_OK;
+        pthread_mutex_unlock(&s->lock);
+        if (stop)
+            return NULL;
+        fkm_status st = check_rows(s, b->row0, b->count, b->data, &e);
+        pthread_mutex_lock(&s->lock);
+        b->checked = true;
+        s->chunks_checked = turn + 1;
+        s->check_status = st;
+        s->check_error = e;
+        free_if_done(s, b);
+        pthread_cond_broadcast(&s->filled);
+        pthread_mutex_unlock(&s->lock);
+        if (st != FKM_OK)
+            return NULL;
+    }
+}
+
 static void stop_thread(fkm_source *s)
 {
-    if (!s->running)
-        return;
     pthread_mutex_lock(&s->lock);
     s->closing = true;
     pthread_cond_broadcast(&s->freed);
+    pthread_cond_broadcast(&s->filled);
     pthread_mutex_unlock(&s->lock);
-    pthread_join(s->thread, NULL);
-    s->running = false;
+    if (s->running)
+        pthread_join(s->thread, NULL);
+    if (s->checking)
+        pthread_join(s->checker, NULL);
+    s->running = s->checking = false;
 }
 
 static fkm_status start_thread(fkm_source *s, fkm_err *e)
 {
     stop_thread(s);
     for (int64_t i = 0; i < s->slots; i++)
-        s->ring[i].full = false;
+        s->ring[i].full = s->ring[i].used = s->ring[i].checked = false;
     s->closing = s->last_pass = s->holding = false;
-    s->at = s->turn = 0;
+    s->at = s->turn = s->chunks_checked = 0;
+    s->check_status = FKM_OK;
     s->pass_begun = 1;
     FKM_TRY(fkm_thread_start(&s->thread, thread_main, s, "the reading thread", e));
     s->running = true;
+    if (!s->checksums)
+        return FKM_OK;
+    FKM_TRY(fkm_thread_start(&s->checker, checker_main, s, "the checking thread", e));
+    s->checking = true;
     return FKM_OK;
 }
 
@@ -199,7 +247,10 @@ static void *load_main(void *arg)
     fkm_source *s = l->s;
     for (int64_t row = 0; row < s->rows; row += l->chunk) {
         int64_t n = fkm_min_i64(l->chunk, s->rows - row);
-        fkm_status st = read_in_order(s, row, n, s->data + (size_t)row * s->row_bytes, &l->error);
+        char *x = s->data + (size_t)row * s->row_bytes;
+        fkm_status st = read_rows(s, row, n, x, &l->error);
+        if (st == FKM_OK)
+            st = check_rows(s, row, n, x, &l->error);
         pthread_mutex_lock(&s->lock);
         l->status = st;
         l->done = row + n;
@@ -268,13 +319,14 @@ static fkm_status next_in_ring(fkm_source *s, fkm_rows *rows, fkm_err *e)
     slot *b = &s->ring[s->turn % s->slots];
     double begin = fkm_now();
     pthread_mutex_lock(&s->lock);
-    while (!b->full)
+    while ((!b->full || b->used) && s->check_status == FKM_OK)
         pthread_cond_wait(&s->filled, &s->lock);
+    fkm_status checked = s->check_status;
     pthread_mutex_unlock(&s->lock);
     s->wait_s += fkm_now() - begin;
-    if (b->status != FKM_OK) {
-        *e = b->error;
-        return b->status;
+    if (checked != FKM_OK || b->status != FKM_OK) {
+        *e = checked != FKM_OK ? s->check_error : b->error;
+        return checked != FKM_OK ? checked : b->status;
     }
     s->turn++;
     s->holding = true;
@@ -288,17 +340,35 @@ static void release_slot(fkm_source *s)
         return;
     s->holding = false;
     pthread_mutex_lock(&s->lock);
-    s->ring[(s->turn - 1) % s->slots].full = false;
-    pthread_cond_signal(&s->freed);
+    slot *b = &s->ring[(s->turn - 1) % s->slots];
+    b->used = true;
+    free_if_done(s, b);
     pthread_mutex_unlock(&s->lock);
+}
+
+/* All rows of the pass must have been those of the first one before its result is used. */
+static fkm_status wait_for_checks(fkm_source *s, fkm_err *e)
+{
+    double begin = fkm_now();
+    pthread_mutex_lock(&s->lock);
+    while (s->checking && s->chunks_checked < s->turn && s->check_status == FKM_OK)
+        pthread_cond_wait(&s->filled, &s->lock);
+    fkm_status st = s->check_status;
+    if (st != FKM_OK)
+        *e = s->check_error;
+    pthread_mutex_unlock(&s->lock);
+    s->wait_s += fkm_now() - begin;
+    return st;
 }
 
 fkm_status fkm_source_next(fkm_source *s, fkm_rows *rows, fkm_err *e)
 {
     release_slot(s);
     if (s->at == s->rows) {
-        if (!s->resident) /* what was read must have been one state of the file */
+        if (!s->resident) { /* what was read must have been one state of the file */
+            FKM_TRY(wait_for_checks(s, e));
             FKM_TRY(fkm_reader_unchanged(s->in, e));
+        }
         *rows = (fkm_rows){NULL, s->rows, 0};
         s->at = 0;
         pthread_mutex_lock(&s->lock);

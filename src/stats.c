@@ -156,14 +156,13 @@ static const char *empty_name(fkm_empty_policy policy)
     return "unknown";
 }
 
-static void put_params(fkm_json *j, const fkm_fit_report *r)
+static void put_params(fkm_json *j, const fkm_fit_options *p, const char *init)
 {
-    const fkm_fit_options *p = r->options;
     cJSON *o = cJSON_CreateObject();
     add_i64(j, o, "k", p->clusters);
     fkm_json_add(j, o, "seed", fkm_json_u64(p->seed));
     add_i64(j, o, "restarts", p->restarts);
-    add_text(j, o, "init", r->init);
+    add_text(j, o, "init", init);
     add_text(j, o, "metric", "l2");
     add_real(j, o, "tol", p->tol);
     add_i64(j, o, "max_iter", p->max_iter);
@@ -284,7 +283,7 @@ fkm_status fkm_fit_json(const fkm_fit_report *r, fkm_text_sink sink, void *arg, 
     fkm_problem_result all = combine(r->result);
     fkm_json_begin(&j, sink, arg, e);
     put_head(&j, "fkm-stats/1", all.converged ? "converged" : "max_iter", &r->common);
-    put_params(&j, r);
+    put_params(&j, r->options, r->init);
     put_machine(&j, &r->common.run->plan);
     cJSON *result = result_object(&j, &all);
     if (r->result->batch == 1)
@@ -298,6 +297,82 @@ fkm_status fkm_fit_json(const fkm_fit_report *r, fkm_text_sink sink, void *arg, 
     if (r->result->batch > 1)
         put_problems(&j, r->result);
     put_iterations(&j, r->result);
+    put_warnings(&j);
+    return fkm_json_end(&j);
+}
+
+static void put_memory(fkm_json *j, const fkm_run_plan *plan)
+{
+    cJSON *o = cJSON_CreateObject();
+    add_i64(j, o, "limit_bytes", plan->memory_limit_bytes);
+    add_i64(j, o, "planned_bytes", plan->planned_bytes);
+    add_i64(j, o, "rows_bytes", plan->rows_bytes);
+    add_i64(j, o, "labels_bytes", plan->labels_bytes);
+    add_i64(j, o, "backend_bytes", plan->backend_bytes);
+    add_i64(j, o, "result_bytes", plan->result_bytes);
+    fkm_json_field(j, "memory", o);
+}
+
+static void put_predicted(fkm_json *j, const fkm_preview *p)
+{
+    cJSON *o = cJSON_CreateObject();
+    add_i64(j, o, "sampled_rows", p->sampled_rows);
+    add_real(j, o, "read_bytes_per_s", p->read_bytes_per_s);
+    add_real(j, o, "before_s", p->before_s);
+    add_real(j, o, "first_s", p->first_s);
+    add_real(j, o, "iteration_s", p->iteration_s);
+    add_real(j, o, "most_s", p->most_s);
+    fkm_json_field(j, "predicted", o);
+}
+
+static void put_planned_outputs(fkm_json *j, const fkm_report *r)
+{
+    fkm_json_list_begin(j, "outputs");
+    for (int i = 0; i < r->output_count; i++) {
+        cJSON *o = cJSON_CreateObject();
+        add_text(j, o, "path", r->outputs[i].path);
+        add_i64(j, o, "bytes", r->outputs[i].bytes);
+        fkm_json_list_item(j, o);
+    }
+    fkm_json_list_end(j);
+}
+
+static void put_planned_checkpoint(fkm_json *j, const fkm_preview *p, const fkm_saving *s)
+{
+    if (!s) {
+        fkm_json_field(j, "checkpoint", cJSON_CreateNull());
+        return;
+    }
+    cJSON *o = cJSON_CreateObject();
+    add_text(j, o, "path", s->path);
+    add_i64(j, o, "bytes", p->state_bytes);
+    add_real(j, o, "every_s", s->every_s);
+    if (p->resumes > 0)
+        add_i64(j, o, "resumes_at", p->iteration);
+    else
+        fkm_json_add(j, o, "resumes_at", cJSON_CreateNull());
+    add_real(j, o, "earlier_s", p->earlier_s);
+    fkm_json_field(j, "checkpoint", o);
+}
+
+fkm_status fkm_preview_json(const fkm_preview_report *r, fkm_text_sink sink, void *arg, fkm_err *e)
+{
+    fkm_json j;
+    const fkm_preview *p = r->preview;
+    fkm_json_begin(&j, sink, arg, e);
+    put_head(&j, "fkm-plan/1", "planned", &r->common);
+    put_params(&j, r->options, r->init);
+    put_machine(&j, &p->plan);
+    cJSON *o = cJSON_CreateObject();
+    fkm_json_add(&j, o, "kept", cJSON_CreateBool(p->plan.resident));
+    add_i64(&j, o, "chunk_rows", p->plan.chunk_rows);
+    add_i64(&j, o, "bytes_a_pass", p->plan.read_bytes_per_pass);
+    add_i64(&j, o, "passes_most", p->passes_most);
+    fkm_json_field(&j, "reading", o);
+    put_memory(&j, &p->plan);
+    put_predicted(&j, p);
+    put_planned_outputs(&j, &r->common);
+    put_planned_checkpoint(&j, p, r->options->saving);
     put_warnings(&j);
     return fkm_json_end(&j);
 }
@@ -470,5 +545,74 @@ fkm_status fkm_predict_summary(
     put_line(&l, "centroids", "%.300s: %" PRId32, r->centroids, r->clusters);
     put_time_line(&l, &r->common);
     put_written(&l, &r->common, NULL);
+    return l.st;
+}
+
+static void put_reading(struct lines *l, const fkm_preview *p)
+{
+    char bytes[32];
+    fkm_bytes_text(bytes, sizeof bytes, p->plan.read_bytes_per_pass);
+    double rate = p->read_bytes_per_s * 1e-9;
+    if (p->plan.resident)
+        put_line(l, "reading", "%s once, at %.2f GB/s: rows are kept in memory", bytes, rate);
+    else
+        put_line(l, "reading",
+            "%s a pass, at %.2f GB/s, at most %" PRId64 " passes, in chunks of %" PRId64 " rows",
+            bytes, rate, p->passes_most, p->plan.chunk_rows);
+}
+
+static void put_memory_line(struct lines *l, const fkm_run_plan *plan)
+{
+    char text[6][32];
+    put_line(l, "memory", "%s of %s: rows %s, labels %s, centroids and sums %s, results %s",
+        fkm_bytes_text(text[0], 32, plan->planned_bytes),
+        fkm_bytes_text(text[1], 32, plan->memory_limit_bytes),
+        fkm_bytes_text(text[2], 32, plan->rows_bytes),
+        fkm_bytes_text(text[3], 32, plan->labels_bytes),
+        fkm_bytes_text(text[4], 32, plan->backend_bytes),
+        fkm_bytes_text(text[5], 32, plan->result_bytes));
+}
+
+static void put_predicted_line(struct lines *l, const fkm_preview *p, const fkm_fit_options *o)
+{
+    char before[32], iteration[32], most[32];
+    put_line(l, "time", "about %s an iteration after %s, at most %s for %" PRId32 " iterations",
+        fkm_seconds_text(iteration, sizeof iteration, p->iteration_s),
+        fkm_seconds_text(before, sizeof before, p->before_s),
+        fkm_seconds_text(most, sizeof most, p->most_s), o->max_iter);
+}
+
+static void put_state_line(struct lines *l, const fkm_preview *p, const fkm_saving *s)
+{
+    char size[32], text[32];
+    if (!s) {
+        put_line(l, "checkpoint", "off");
+        return;
+    }
+    put_line(l, "checkpoint", "%.480s  %s, every %s", s->path,
+        fkm_bytes_text(size, sizeof size, p->state_bytes),
+        fkm_seconds_text(text, sizeof text, s->every_s));
+    if (p->resumes > 0)
+        put_line(l, "resumes", "at iteration %" PRId32 ", after %s", p->iteration,
+            fkm_seconds_text(text, sizeof text, p->earlier_s));
+}
+
+fkm_status fkm_preview_summary(
+    const fkm_preview_report *r, const char *marker, fkm_text_sink sink, void *arg, fkm_err *e)
+{
+    struct lines l = {sink, arg, FKM_OK, e};
+    const fkm_preview *p = r->preview;
+    char size[32];
+    put_data(&l, r->common.in);
+    put_line(&l, "plan", "%" PRId32 " clusters, %s %s, %" PRId32 " thread%s", r->options->clusters,
+        p->plan.backend, p->plan.isa, p->plan.threads, p->plan.threads == 1 ? "" : "s");
+    put_reading(&l, p);
+    put_memory_line(&l, &p->plan);
+    put_predicted_line(&l, p, r->options);
+    put_state_line(&l, p, r->options->saving);
+    for (int i = 0; i < r->common.output_count; i++)
+        put_line(&l, i ? "" : "to write", "%.480s  %s", r->common.outputs[i].path,
+            fkm_bytes_text(size, sizeof size, r->common.outputs[i].bytes));
+    put_line(&l, "", "%.500s", marker);
     return l.st;
 }

@@ -6,6 +6,7 @@
 
 #include "fkm.h"
 #include "json.h"
+#include "preview.h"
 
 /* A file that the run wrote. */
 typedef struct fkm_output_info {
@@ -33,6 +34,14 @@ typedef struct fkm_fit_report {
     const fkm_result *result;
 } fkm_fit_report;
 
+/* Of a run that was only planned. common.run is NULL; outputs have no checksums. */
+typedef struct fkm_preview_report {
+    fkm_report common;
+    const fkm_fit_options *options;
+    const char *init;
+    const fkm_preview *preview;
+} fkm_preview_report;
+
 typedef struct fkm_predict_report {
     fkm_report common;
     const char *centroids; /* file */
@@ -40,14 +49,19 @@ typedef struct fkm_predict_report {
     int64_t rows;
 } fkm_predict_report;
 
-/* stats.json of a fit, fkm-predict/1 of a predict. FKM_ENOMEM, or what the sink returns. */
+/* stats.json of a fit, fkm-plan/1 of a plan, fkm-predict/1 of a predict. FKM_ENOMEM, or what the
+ * sink returns. */
 fkm_status fkm_fit_json(
     const fkm_fit_report *r, fkm_text_sink sink, void *arg, fkm_err *e) FKM_MUST_USE;
+fkm_status fkm_preview_json(
+    const fkm_preview_report *r, fkm_text_sink sink, void *arg, fkm_err *e) FKM_MUST_USE;
 fkm_status fkm_predict_json(
     const fkm_predict_report *r, fkm_text_sink sink, void *arg, fkm_err *e) FKM_MUST_USE;
 
 /* The summary for people. The marker (stats.json) is named after the outputs when not NULL. */
 fkm_status fkm_fit_summary(const fkm_fit_report *r, const char *marker, fkm_text_sink sink,
+    void *arg, fkm_err *e) FKM_MUST_USE;
+fkm_status fkm_preview_summary(const fkm_preview_report *r, const char *marker, fkm_text_sink sink,
     void *arg, fkm_err *e) FKM_MUST_USE;
 fkm_status fkm_predict_summary(
     const fkm_predict_report *r, fkm_text_sink sink, void *arg, fkm_err *e) FKM_MUST_USE;

@@ -15,32 +15,38 @@ int32_t fkm_float_parts(float v, int *exponent)
 }
 
 /* Terms of one cluster, gathered by the exponent field of the coordinate (1 to 254) before they are
- * added in full width: a coordinate has 24 bits, a sum 63, a count below 2^40, so 2^20 of them fit
- * 128 bits. */
+ * added in full width: a coordinate has 24 bits and a sum 63, so that 2^20 products fit 128 bits,
+ * and PIECE squares 64. */
+enum { PIECE = 1 << 15 };
+
 typedef struct terms {
-    fkm_i128 square[256], product[256]; /* n m^2; m S */
-    int low, high;                      /* fields in use */
+    fkm_i128 product[256]; /* m S */
+    uint64_t square[256];  /* m^2 */
+    int low, high;         /* fields in use */
 } terms;
 
-static void add_narrow(terms *g, const float *c, const int64_t *sum, int64_t rows, int32_t dims)
+static void add_narrow(terms *g, const float *c, const int64_t *sum, int32_t dims)
 {
+    int low = 255, high = 0;
     for (int32_t t = 0; t < dims; t++) {
         int e;
         int64_t m = fkm_float_parts(c[t], &e);
         int field = e + 150;
-        g->square[field] += (fkm_i128)(m * m) * rows;
+        g->square[field] += (uint64_t)(m * m);
         g->product[field] += (fkm_i128)m * sum[t];
-        g->low = field < g->low ? field : g->low;
-        g->high = field > g->high ? field : g->high;
+        low = field < low ? field : low;
+        high = field > high ? field : high;
     }
+    g->low = low;
+    g->high = high;
 }
 
-static void flush(fkm_exact *acc, terms *g, int32_t exponent)
+static void flush(fkm_exact *acc, const terms *g, int64_t rows, int32_t exponent)
 {
     for (int field = g->low; field <= g->high; field++) {
         int e = field - 150;
         if (g->square[field])
-            fkm_exact_add(acc, g->square[field], 2 * e);
+            fkm_exact_add(acc, (fkm_i128)g->square[field] * rows, 2 * e);
         if (g->product[field])
             fkm_exact_add(acc, -g->product[field], e + 1 - exponent);
     }
@@ -68,7 +74,11 @@ void fkm_inertia_add(fkm_exact *acc, const float *c, const void *sum, bool wide,
         add_wide(acc, c, sum, rows, dims, exponent);
         return;
     }
-    terms g = {.low = 255, .high = 0};
-    add_narrow(&g, c, sum, rows, dims);
-    flush(acc, &g, exponent);
+    for (int32_t t = 0; t < dims; t += PIECE) {
+        terms g;
+        memset(&g, 0, sizeof g);
+        int32_t n = dims - t < PIECE ? dims - t : PIECE;
+        add_narrow(&g, c + t, (const int64_t *)sum + t, n);
+        flush(acc, &g, rows, exponent);
+    }
 }

@@ -8,6 +8,15 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#define SPINS 2000 /* about as long as it takes to wake a thread */
+
+static inline void relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
 struct worker_arg {
     struct fkm_pool *pool;
     int worker;
@@ -20,8 +29,8 @@ struct fkm_pool {
     struct worker_arg *args;
     pthread_mutex_t lock;
     pthread_cond_t wake, done;
-    uint64_t round; /* number of the current job; helpers sleep until it changes */
-    int running;    /* helpers that have not finished the current job */
+    atomic_ullong round; /* number of the current job; helpers sleep until it changes */
+    atomic_int running;  /* helpers that have not finished the current job */
     bool closing;
     fkm_pool_fn fn;
     void *arg;
@@ -39,26 +48,35 @@ static void run_blocks(fkm_pool *pool, int worker)
     }
 }
 
+/* Jobs follow each other within microseconds, and waking a thread takes some fifty: look out for
+ * the next one for as long before going to sleep. */
+static void look_out(atomic_ullong *at, unsigned long long until_not)
+{
+    for (int i = 0; i < SPINS && atomic_load_explicit(at, memory_order_acquire) == until_not; i++)
+        relax();
+}
+
 static void *helper_main(void *p)
 {
     struct worker_arg *a = p;
     fkm_pool *pool = a->pool;
-    uint64_t seen = 0;
-    pthread_mutex_lock(&pool->lock);
+    unsigned long long seen = 0;
     for (;;) {
-        while (pool->round == seen && !pool->closing)
+        look_out(&pool->round, seen);
+        pthread_mutex_lock(&pool->lock);
+        while (atomic_load(&pool->round) == seen && !pool->closing)
             pthread_cond_wait(&pool->wake, &pool->lock);
-        if (pool->closing)
-            break;
-        seen = pool->round;
+        seen = atomic_load(&pool->round);
+        bool closing = pool->closing;
         pthread_mutex_unlock(&pool->lock);
+        if (closing)
+            return NULL;
         run_blocks(pool, a->worker);
         pthread_mutex_lock(&pool->lock);
-        if (--pool->running == 0)
+        if (atomic_fetch_sub(&pool->running, 1) == 1)
             pthread_cond_signal(&pool->done);
+        pthread_mutex_unlock(&pool->lock);
     }
-    pthread_mutex_unlock(&pool->lock);
-    return NULL;
 }
 
 fkm_status fkm_pool_open(fkm_pool **out, int threads, fkm_err *e)
@@ -119,13 +137,15 @@ void fkm_pool_for(fkm_pool *pool, int64_t blocks, fkm_pool_fn fn, void *arg)
     pool->arg = arg;
     pool->blocks = blocks;
     atomic_store(&pool->next, 0);
-    pool->running = pool->threads - 1;
-    pool->round++;
+    atomic_store(&pool->running, pool->threads - 1);
+    atomic_fetch_add(&pool->round, 1);
     pthread_cond_broadcast(&pool->wake);
     pthread_mutex_unlock(&pool->lock);
     run_blocks(pool, 0);
+    for (int i = 0; i < SPINS && atomic_load(&pool->running) > 0; i++)
+        relax();
     pthread_mutex_lock(&pool->lock);
-    while (pool->running > 0)
+    while (atomic_load(&pool->running) > 0)
         pthread_cond_wait(&pool->done, &pool->lock);
     pthread_mutex_unlock(&pool->lock);
 }

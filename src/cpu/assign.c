@@ -2,6 +2,7 @@
 #include "assign.h"
 
 #include "../base/checked.h"
+#include "../base/clock.h"
 #include "../base/mem.h"
 #include "bounds.h"
 #include "head.h"
@@ -15,6 +16,11 @@
 #define BLOCK_BYTES (256 << 10)
 #define TILE_RANGE_BYTES (384 << 10)
 #define MAX_PANELS 16
+#define MAX_PANEL 32 /* rows of a panel */
+
+#define PREFETCH_BYTES 1024 /* of a row; hardware sees the rest coming */
+#define PREFETCH_ROWS 3
+#define LEAST_OWN_ROWS 2 /* of a panel, for their tile to be screened first */
 
 int32_t fkm_assign_block_rows(const fkm_kernels *k, int32_t dims)
 {
@@ -23,49 +29,14 @@ int32_t fkm_assign_block_rows(const fkm_kernels *k, int32_t dims)
     return (int32_t)panels * k->panel;
 }
 
-int64_t fkm_row_store_bytes(const fkm_kernels *k, int64_t rows, int32_t dims)
-{
-    int64_t padded = fkm_round_up(rows, k->panel);
-    int64_t panels = fkm_mul_sat(padded / k->panel, (int64_t)fkm_panel_bytes(k, dims));
-    return fkm_add_sat(panels, fkm_mul_sat(padded, sizeof(int32_t) + 3 * sizeof(float)));
-}
-
-fkm_status fkm_row_store_open(
-    fkm_row_store *s, const fkm_kernels *k, int64_t rows, int32_t dims, fkm_err *e)
-{
-    static const char what[] = "rows laid out for screening";
-    fkm_status st = FKM_OK;
-    int64_t padded = fkm_round_up(rows, k->panel);
-    memset(s, 0, sizeof *s);
-    FKM_GO(fkm_alloc(&s->panels, padded / k->panel, fkm_panel_bytes(k, dims), what, e));
-    FKM_GO(fkm_alloc(&s->order, padded, sizeof *s->order, what, e));
-    FKM_GO(fkm_alloc(&s->norm, padded, sizeof *s->norm, what, e));
-    FKM_GO(fkm_alloc(&s->residual, padded, sizeof *s->residual, what, e));
-    FKM_GO(fkm_alloc(&s->tail, padded, sizeof *s->tail, what, e));
-    return FKM_OK;
-out:
-    fkm_row_store_close(s);
-    return st;
-}
-
-void fkm_row_store_close(fkm_row_store *s)
-{
-    fkm_free(s->panels);
-    fkm_free(s->order);
-    fkm_free(s->norm);
-    fkm_free(s->residual);
-    fkm_free(s->tail);
-    memset(s, 0, sizeof *s);
-}
-
 int64_t fkm_assign_scratch_bytes(
     const fkm_kernels *k, int32_t clusters, int32_t dims, fkm_dtype dtype, int32_t top)
 {
     int64_t rows = fkm_assign_block_rows(k, dims);
-    int64_t per_row = 11 * (int64_t)sizeof(float) + FKM_OWN_TILES * (int64_t)sizeof(int32_t) +
+    int64_t per_row = 16 * (int64_t)sizeof(float) + FKM_OWN_TILES * (int64_t)sizeof(int32_t) +
                       FKM_CANDIDATES * (int64_t)(sizeof(int32_t) + sizeof(float)) +
                       (int64_t)fkm_panel_bytes(k, dims) / k->panel;
-    if (dtype != FKM_F32 || k->low)
+    if (dtype != FKM_F32)
         per_row += 4 * (int64_t)dims;
     int64_t turning = fkm_head_suits(k, dims) ? 4 * (2 * (int64_t)k->panel + 1) * dims : 0;
     int64_t nearest = top > 1 ? 2 * (int64_t)sizeof(float) * clusters + 4 * (int64_t)top : 0;
@@ -95,6 +66,10 @@ fkm_status fkm_assign_scratch_open(fkm_assign_scratch *s, const fkm_kernels *k, 
     memset(s, 0, sizeof *s);
     FKM_GO(open_block(&s->block, rows, panels, e));
     FKM_GO(fkm_alloc(&s->panels, panels, fkm_panel_bytes(k, dims), what, e));
+    FKM_GO(fkm_alloc(&s->index, rows, sizeof *s->index, what, e));
+    FKM_GO(fkm_alloc(&s->old, rows, sizeof *s->old, what, e));
+    FKM_GO(fkm_alloc(&s->label, rows, sizeof *s->label, what, e));
+    FKM_GO(fkm_alloc(&s->some, rows, sizeof *s->some, what, e));
     FKM_GO(fkm_alloc(&s->norm, rows, sizeof(float), what, e));
     FKM_GO(fkm_alloc(&s->residual, rows, sizeof(float), what, e));
     FKM_GO(fkm_alloc(&s->square, rows, sizeof(float), what, e));
@@ -104,7 +79,7 @@ fkm_status fkm_assign_scratch_open(fkm_assign_scratch *s, const fkm_kernels *k, 
         FKM_GO(fkm_alloc(&s->turned, (int64_t)k->panel * dims, sizeof(float), what, e));
         FKM_GO(fkm_calloc(&s->zero, dims, sizeof(float), what, e));
     }
-    if (dtype != FKM_F32 || k->low)
+    if (dtype != FKM_F32)
         FKM_GO(fkm_alloc(&s->rows, rows * dims, sizeof(float), what, e));
     if (top > 1) {
         FKM_GO(fkm_alloc(&s->lower, clusters, sizeof(float), what, e));
@@ -129,6 +104,10 @@ void fkm_assign_scratch_close(fkm_assign_scratch *s)
     fkm_free(s->block.old_tile);
     fkm_free(s->block.old_slot);
     fkm_free(s->panels);
+    fkm_free(s->index);
+    fkm_free(s->old);
+    fkm_free(s->label);
+    fkm_free(s->some);
     fkm_free(s->norm);
     fkm_free(s->residual);
     fkm_free(s->square);
@@ -145,48 +124,43 @@ void fkm_assign_scratch_close(fkm_assign_scratch *s)
 
 /* ---- rows ---- */
 
-/* Which row of the job is row r of a block that begins at `first`. */
-static int64_t row_index(const fkm_assign_job *job, int64_t first, int32_t r)
+/* Finds out which rows the positions [first, first + rows) are, and their labels so far. */
+static void name_rows(const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows)
 {
-    return job->store ? job->store->order[first + r] : job->list ? job->list[first + r] : first + r;
+    const fkm_row_store *store = job->store;
+    for (int32_t r = 0; r < rows; r++) {
+        int64_t at = job->list ? job->list[first + r] : first + r;
+        s->index[r] = store ? store->order[at] : at;
+        s->old[r] = store ? store->label[at] : job->labels[s->index[r]];
+    }
+    s->widened = false;
+}
+
+static const char *row_bytes(const fkm_assign_job *job, const fkm_assign_scratch *s, int32_t r)
+{
+    return (const char *)job->x +
+           (size_t)s->index[r] * (size_t)job->tiles->dims * fkm_dtype_size(job->dtype);
 }
 
 /* Row r of the block as float32: in place, or widened into its place in scratch. */
-static const float *row_at(
-    const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t r)
+static const float *row_at(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t r)
 {
-    int64_t dims = job->tiles->dims, at = row_index(job, first, r) * dims;
+    int64_t dims = job->tiles->dims;
+    const char *x = row_bytes(job, s, r);
     if (job->dtype == FKM_F32)
-        return (const float *)job->x + at;
-    const char *x = (const char *)job->x + (size_t)at * fkm_dtype_size(job->dtype);
-    job->kernels->widen(s->rows + r * dims, x, job->dtype, dims);
+        return (const float *)(const void *)x;
+    if (!s->widened)
+        job->kernels->widen(s->rows + r * dims, x, job->dtype, dims);
     return s->rows + r * dims;
 }
 
-/* Row r of the block as float32 in its place in scratch. */
-static void gather_row(const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t r)
+/* Rows are in no order in memory: what will be read soon is fetched ahead. */
+static void prefetch_row(const fkm_assign_job *job, const fkm_assign_scratch *s, int32_t r)
 {
-    int64_t dims = job->tiles->dims;
-    const float *x = row_at(job, s, first, r);
-    if (x != s->rows + r * dims)
-        memcpy(s->rows + r * dims, x, (size_t)dims * sizeof *x);
-}
-
-/* The block's rows as float32, when they are needed all: in place, or widened into scratch. */
-static const float *block_rows(
-    const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows)
-{
-    int64_t at = first * job->tiles->dims;
-    if (job->list) {
-        for (int32_t r = 0; r < rows; r++)
-            gather_row(job, s, first, r);
-        return s->rows;
-    }
-    if (job->dtype == FKM_F32)
-        return (const float *)job->x + at;
-    const char *x = (const char *)job->x + (size_t)at * fkm_dtype_size(job->dtype);
-    job->kernels->widen(s->rows, x, job->dtype, (int64_t)rows * job->tiles->dims);
-    return s->rows;
+    const char *x = row_bytes(job, s, r);
+    size_t bytes = (size_t)job->tiles->dims * fkm_dtype_size(job->dtype);
+    for (size_t b = 0; b < bytes && b < PREFETCH_BYTES; b += 64)
+        __builtin_prefetch(x + b);
 }
 
 /* An upper bound of |X~| from its float32 sum of squares (see screen.h). Not below FKM_NORM_MAX,
@@ -223,9 +197,9 @@ typedef struct panel_rows {
     float *norm, *residual, *tail; /* residual is negative where the row cannot be screened */
 } panel_rows;
 
-/* Packs the heads of one panel of rows x: [live][dims]. */
+/* Packs the heads of one panel of rows x: [live] of [dims]. */
 static void pack_heads(const fkm_assign_job *job, fkm_assign_scratch *s, const panel_rows *at,
-    const float *x, int32_t live)
+    const float *const *x, int32_t live)
 {
     const fkm_kernels *k = job->kernels;
     const fkm_tiles *t = job->tiles;
@@ -233,11 +207,14 @@ static void pack_heads(const fkm_assign_job *job, fkm_assign_scratch *s, const p
     for (int32_t r = 0; r < live; r++) {
         float *v = s->framed + (int64_t)r * t->dims;
         for (int32_t d = 0; d < t->dims; d++)
-            v[d] = x[(int64_t)r * t->dims + d] * t->scale - t->shift[d];
+            v[d] = x[r][d] * t->scale - t->shift[d];
         at->norm[r] = norm_bound(k->dot(v, s->zero, 1, v, t->dims), t->dims);
     }
+    const float *heads[MAX_PANEL];
+    for (int32_t r = 0; r < live; r++)
+        heads[r] = s->turned + (int64_t)r * t->screened;
     k->rotate(s->turned, s->framed, live, t->dims, t->axes, t->screened);
-    k->pack(at->panel, s->square, at->residual, s->turned, live, t->screened, s->zero, 1);
+    k->pack(at->panel, s->square, at->residual, heads, live, t->screened, s->zero, 1);
     for (int32_t r = 0; r < k->panel; r++) {
         float bound = r < live ? at->norm[r] : 0;
         bool good = r < live && screenable(bound);
@@ -249,12 +226,15 @@ static void pack_heads(const fkm_assign_job *job, fkm_assign_scratch *s, const p
     }
 }
 
-/* Packs one panel of rows x: [live][dims]. */
+/* Packs rows [begin, begin + live) of the block as one panel. */
 static void pack_panel(const fkm_assign_job *job, fkm_assign_scratch *s, const panel_rows *at,
-    const float *x, int32_t live)
+    int32_t begin, int32_t live)
 {
     const fkm_kernels *k = job->kernels;
     const fkm_tiles *t = job->tiles;
+    const float *x[MAX_PANEL];
+    for (int32_t r = 0; r < live; r++)
+        x[r] = row_at(job, s, begin + r);
     if (t->axes) {
         pack_heads(job, s, at, x, live);
         return;
@@ -269,27 +249,27 @@ static void pack_panel(const fkm_assign_job *job, fkm_assign_scratch *s, const p
     }
 }
 
-void fkm_assign_pack(const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows)
+/* Packs the block's panels, a panel ahead of the memory. */
+static void pack_block(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t rows)
 {
-    const fkm_kernels *k = job->kernels;
-    fkm_row_store *store = job->store;
-    int64_t dims = job->tiles->dims,
-            panel_bytes = (int64_t)fkm_panel_bytes(k, job->tiles->screened);
-    for (int32_t r = 0; r < rows; r += k->panel) {
-        int32_t live = rows - r < k->panel ? rows - r : k->panel;
-        for (int32_t i = 0; i < live; i++)
-            gather_row(job, s, first, r + i);
-        panel_rows at = {
-            .panel = store->panels + (first + r) / k->panel * panel_bytes,
-            .norm = store->norm + first + r,
-            .residual = store->residual + first + r,
-            .tail = store->tail + first + r,
-        };
-        pack_panel(job, s, &at, s->rows + r * dims, live);
+    const fkm_row_block *b = &s->block;
+    int32_t panel = job->kernels->panel;
+    int64_t panel_bytes = (int64_t)fkm_panel_bytes(job->kernels, job->tiles->screened);
+    bool scattered = job->store || job->list;
+    for (int32_t r = 0; scattered && r < panel && r < rows; r++)
+        prefetch_row(job, s, r);
+    for (int32_t begin = 0; begin < rows; begin += panel) {
+        int32_t live = rows - begin < panel ? rows - begin : panel;
+        for (int32_t r = begin + panel; scattered && r < begin + 2 * panel && r < rows; r++)
+            prefetch_row(job, s, r);
+        panel_rows at = {b->panels + begin / panel * panel_bytes, b->norm + begin,
+            b->residual + begin, b->tail + begin};
+        pack_panel(job, s, &at, begin, live);
     }
+    s->widened = true;
 }
 
-/* ---- a block ---- */
+/* ---- floors ---- */
 
 /* Scores the centroid that the row had, in float32: the search starts from there. */
 static float warm_floor(
@@ -304,32 +284,92 @@ static float warm_floor(
     return score - t->half[p] - e;
 }
 
-/* Lists the tiles that hold the centroids of a panel's rows: screened first, they set the floors.
- */
-static void list_own_tiles(
-    const fkm_assign_job *job, fkm_row_block *b, int64_t first, int32_t begin, int32_t end)
+/* Tiles by how many of a panel's rows have their centroid there. */
+typedef struct tile_counts {
+    int32_t tile[MAX_PANEL], rows[MAX_PANEL], count;
+} tile_counts;
+
+static void count_tile(tile_counts *c, int32_t tile)
+{
+    int32_t i = 0;
+    while (i < c->count && c->tile[i] != tile)
+        i++;
+    if (i == c->count) {
+        c->tile[c->count] = tile;
+        c->rows[c->count++] = 0;
+    }
+    c->rows[i]++;
+}
+
+/* Lists the tiles that hold the centroids of most of a panel's rows: screened first, they set the
+ * floors. Rows of others are strays: their floors come one by one. Returns how many those are. */
+static int32_t list_own_tiles(
+    const fkm_assign_job *job, fkm_assign_scratch *s, int32_t begin, int32_t live, int32_t *stray)
 {
     const fkm_tiles *t = job->tiles;
-    int32_t *own = b->own + begin / job->kernels->panel * FKM_OWN_TILES, n = 0;
-    for (int32_t r = begin; r < end && n < FKM_OWN_TILES; r++) {
-        int32_t label = job->labels[row_index(job, first, r)], i = 0;
-        if (label < 0)
+    int32_t *own = s->block.own + begin / job->kernels->panel * FKM_OWN_TILES, strays = 0;
+    tile_counts c = {.count = 0};
+    for (int32_t r = begin; r < begin + live; r++)
+        if (s->old[r] >= 0)
+            count_tile(&c, t->position[s->old[r]] / t->tile);
+    for (int32_t n = 0; n < FKM_OWN_TILES; n++) {
+        int32_t best = -1;
+        for (int32_t i = 0; i < c.count; i++)
+            if (c.rows[i] >= LEAST_OWN_ROWS && (best < 0 || c.rows[i] > c.rows[best]))
+                best = i;
+        if (best < 0)
+            break;
+        own[n] = c.tile[best];
+        c.rows[best] = 0;
+    }
+    for (int32_t r = begin; r < begin + live; r++) {
+        if (s->old[r] < 0)
             continue;
-        int32_t tile = t->position[label] / t->tile;
-        while (i < n && own[i] != tile)
-            i++;
-        if (i == n)
-            own[n++] = tile;
+        int32_t tile = t->position[s->old[r]] / t->tile, n = 0;
+        while (n < FKM_OWN_TILES && own[n] != tile)
+            n++;
+        if (n == FKM_OWN_TILES)
+            stray[strays++] = r;
+    }
+    return strays;
+}
+
+/* Floors of kept rows: their own tiles will set most of them. */
+static void start_from_tiles(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t rows)
+{
+    fkm_row_block *b = &s->block;
+    int32_t panel = job->kernels->panel, strays = 0;
+    for (int32_t begin = 0; begin < rows; begin += panel) {
+        int32_t live = rows - begin < panel ? rows - begin : panel;
+        strays += list_own_tiles(job, s, begin, live, s->some + strays);
+    }
+    for (int32_t i = 0; i < strays; i++)
+        prefetch_row(job, s, s->some[i]);
+    for (int32_t i = 0; i < strays; i++) {
+        int32_t r = s->some[i];
+        if (b->residual[r] >= 0)
+            b->floor[r] = warm_floor(job, b, r, row_at(job, s, r), s->old[r]);
     }
 }
 
+/* Floors of rows at hand. */
+static void start_from_rows(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t rows)
+{
+    fkm_row_block *b = &s->block;
+    for (int32_t r = 0; r < rows; r++)
+        if (b->residual[r] >= 0)
+            b->floor[r] = warm_floor(job, b, r, row_at(job, s, r), s->old[r]);
+}
+
 /* For bounds: where each row's old centroid is, so that its score can be left out. */
-static void start_rivals(const fkm_assign_job *job, fkm_row_block *b, int64_t first, int32_t padded)
+static void start_rivals(
+    const fkm_assign_job *job, fkm_assign_scratch *s, int32_t rows, int32_t padded)
 {
     const fkm_tiles *t = job->tiles;
+    fkm_row_block *b = &s->block;
     b->rivals = job->upper != NULL;
     for (int32_t r = 0; b->rivals && r < padded; r++) {
-        int32_t label = r < b->rows ? job->labels[row_index(job, first, r)] : -1;
+        int32_t label = r < rows ? s->old[r] : -1;
         int32_t p = label < 0 ? -1 : t->position[label];
         b->second[r] = -FKM_HALF_PAD;
         b->old_tile[r] = p < 0 ? -1 : p / t->tile;
@@ -337,44 +377,38 @@ static void start_rivals(const fkm_assign_job *job, fkm_row_block *b, int64_t fi
     }
 }
 
-/* Points the block at its rows' panels (packing them, unless they are in a store) and sets floors.
- */
+/* ---- a block ---- */
+
+/* Points the block at its rows' panels, packing them if need be, and sets floors. */
 static void start_block(
     const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows)
 {
     const fkm_kernels *k = job->kernels;
     const fkm_tiles *t = job->tiles;
-    fkm_row_store *store = job->store;
     fkm_row_block *b = &s->block;
+    fkm_row_store *store = job->list ? NULL : job->store;
     int64_t panel_bytes = (int64_t)fkm_panel_bytes(k, t->screened);
     int32_t padded = (int32_t)fkm_round_up(rows, k->panel);
-    const float *x = store ? NULL : block_rows(job, s, first, rows);
+    name_rows(job, s, first, rows);
     b->rows = rows;
     b->panels = store ? store->panels + first / k->panel * panel_bytes : s->panels;
     b->norm = store ? store->norm + first : s->norm;
     b->residual = store ? store->residual + first : s->residual;
     b->tail = store ? store->tail + first : s->tail;
+    if (!store || job->pack)
+        pack_block(job, s, rows);
     memset(b->own, -1, (size_t)(padded / k->panel * FKM_OWN_TILES) * sizeof *b->own);
-    for (int32_t r = 0; r < padded; r += k->panel) {
-        int32_t live = rows - r < k->panel ? rows - r : k->panel;
-        panel_rows at = {
-            b->panels + r / k->panel * panel_bytes, b->norm + r, b->residual + r, b->tail + r};
-        if (store)
-            list_own_tiles(job, b, first, r, r + live);
-        else
-            pack_panel(job, s, &at, x + (int64_t)r * t->dims, live);
-    }
     for (int32_t r = 0; r < padded; r++) {
         b->count[r] = 0;
         b->slack[r] = t->kappa * b->norm[r] * b->norm[r];
-        b->floor[r] = FKM_FLOOR_NONE; /* a store's own tiles raise it */
-        if (b->residual[r] < 0)
-            b->floor[r] = -FKM_FLOOR_NONE; /* nothing reaches it */
-        else if (!store)
-            b->floor[r] = warm_floor(
-                job, b, r, x + (int64_t)r * t->dims, job->labels[row_index(job, first, r)]);
+        b->floor[r] = b->residual[r] < 0 ? -FKM_FLOOR_NONE /* nothing reaches it */
+                                         : FKM_FLOOR_NONE;
     }
-    start_rivals(job, b, first, padded);
+    if (store)
+        start_from_tiles(job, s, rows);
+    else
+        start_from_rows(job, s, rows);
+    start_rivals(job, s, rows, padded);
 }
 
 static void screen_block(const fkm_assign_job *job, fkm_assign_scratch *s)
@@ -393,7 +427,6 @@ static void screen_block(const fkm_assign_job *job, fkm_assign_scratch *s)
 typedef struct nearest {
     double distance;
     int32_t label;
-    bool known; /* distance has been computed */
 } nearest;
 
 static void consider(const fkm_assign_job *job, nearest *best, const float *x, int32_t label)
@@ -401,7 +434,7 @@ static void consider(const fkm_assign_job *job, nearest *best, const float *x, i
     int32_t dims = job->tiles->dims;
     double d = job->kernels->canonical(x, job->centroids + (int64_t)label * dims, dims);
     if (best->label < 0 || d < best->distance || (d == best->distance && label < best->label))
-        *best = (nearest){d, label, true};
+        *best = (nearest){d, label};
 }
 
 static bool finite_row(const float *x, int32_t dims)
@@ -412,12 +445,12 @@ static bool finite_row(const float *x, int32_t dims)
     return true;
 }
 
-static nearest decide_against_all(const fkm_assign_job *job, const float *x)
+static int32_t decide_against_all(const fkm_assign_job *job, const float *x)
 {
-    nearest best = {0, -1, true};
+    nearest best = {0, -1};
     for (int32_t j = 0; j < job->tiles->clusters; j++)
         consider(job, &best, x, j);
-    return best;
+    return best.label;
 }
 
 static float fine_score(const fkm_assign_job *job, const float *x, int32_t position)
@@ -433,11 +466,11 @@ static float fine_margin(const fkm_tiles *t, const fkm_row_block *b, int32_t row
 }
 
 /* Too many candidates to keep: with the floor now at its final height, go through all again. */
-static nearest rescan(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t row, const float *x)
+static int32_t rescan(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t row, const float *x)
 {
     const fkm_tiles *t = job->tiles;
     const fkm_row_block *b = &s->block;
-    nearest best = {0, -1, true};
+    nearest best = {0, -1};
     s->counts.rescans++;
     for (int32_t p = 0; p < t->clusters; p++) {
         if (fine_score(job, x, p) + fine_margin(t, b, row, p) < b->floor[row])
@@ -445,7 +478,7 @@ static nearest rescan(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t 
         s->counts.candidates++;
         consider(job, &best, x, t->index[p]);
     }
-    return best;
+    return best.label;
 }
 
 /* Candidates of a low-precision screen, judged again in float32: drops the hopeless in place and
@@ -468,64 +501,134 @@ static int32_t refine(
     return kept;
 }
 
-static nearest decide(const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t row)
+/* The label of a row that screening alone does not settle. */
+static int32_t resolve(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t row)
 {
     const fkm_tiles *t = job->tiles;
     fkm_row_block *b = &s->block;
     const int32_t *position = b->position + (int64_t)row * FKM_CANDIDATES;
+    const float *x = row_at(job, s, row);
+    int32_t n = b->count[row];
+    if (b->residual[row] < 0 && !finite_row(x, t->dims))
+        return -1;
+    s->counts.in_doubt++;
     if (b->residual[row] < 0) {
-        const float *x = row_at(job, s, first, row);
-        if (!finite_row(x, t->dims))
-            return (nearest){NAN, -1, true};
-        s->counts.in_doubt++;
         s->counts.candidates += t->clusters;
         return decide_against_all(job, x);
     }
-    int32_t n = fkm_block_settle(b, row);
-    assert(n != 0);
-    if (n == 1) {
-        s->counts.candidates++;
-        return (nearest){0, t->index[position[0]], false};
-    }
-    const float *x = row_at(job, s, first, row);
-    s->counts.in_doubt++;
-    if (n < 0)
+    if (n > FKM_CANDIDATES)
         return rescan(job, s, row, x);
     s->counts.candidates += n;
     if (job->kernels->low)
         n = refine(job, b, row, x, n);
     assert(n != 0);
     if (n == 1)
-        return (nearest){0, t->index[position[0]], false};
-    nearest best = {0, -1, true};
+        return t->index[position[0]];
+    nearest best = {0, -1};
     for (int32_t i = 0; i < n; i++)
         consider(job, &best, x, t->index[position[i]]);
-    return best;
+    return best.label;
+}
+
+/* Labels of the block's rows: most are settled; the memory of those in doubt is fetched while the
+ * others are looked at. */
+static void decide(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t rows)
+{
+    const fkm_tiles *t = job->tiles;
+    fkm_row_block *b = &s->block;
+    int32_t doubts = 0;
+    for (int32_t r = 0; r < rows; r++) {
+        int32_t n = b->residual[r] < 0 ? 0 : fkm_block_settle(b, r);
+        if (n == 1) {
+            s->label[r] = t->index[b->position[(int64_t)r * FKM_CANDIDATES]];
+            continue;
+        }
+        s->some[doubts++] = r;
+        prefetch_row(job, s, r);
+    }
+    s->counts.candidates += rows - doubts;
+    for (int32_t i = 0; i < doubts; i++)
+        s->label[s->some[i]] = resolve(job, s, s->some[i]);
+}
+
+/* Hands labels and bounds on; s->some lists the rows that move. Returns how many. */
+static int32_t hand_on(
+    const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows)
+{
+    int32_t dims = job->tiles->dims, moved = 0;
+    for (int32_t r = 0; r < rows; r++) {
+        bool same = s->label[r] == s->old[r];
+        int64_t at = job->list ? job->list[first + r] : first + r;
+        s->counts.rows += s->label[r] >= 0;
+        s->counts.skipped += s->label[r] < 0;
+        if (job->upper)
+            fkm_bounds_set(&job->upper[at], &job->lower[at], &s->block, r, dims, same);
+        if (same)
+            continue;
+        s->some[moved++] = r;
+        job->labels[s->index[r]] = s->label[r];
+        if (job->store)
+            job->store->label[at] = s->label[r];
+        if (job->update)
+            prefetch_row(job, s, r);
+    }
+    s->counts.moved += moved;
+    return moved;
+}
+
+static void measure_distances(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t rows)
+{
+    int32_t dims = job->tiles->dims;
+    for (int32_t r = 0; r < rows; r++) {
+        int64_t label = s->label[r];
+        job->distances[s->index[r]] = label < 0 ? NAN
+                                                : job->kernels->canonical(row_at(job, s, r),
+                                                      job->centroids + label * dims, dims);
+    }
+}
+
+static void add_all(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t rows)
+{
+    for (int32_t r = 0; r < rows; r++) {
+        if (r + PREFETCH_ROWS < rows)
+            prefetch_row(job, s, r + PREFETCH_ROWS);
+        if (s->label[r] < 0)
+            continue;
+        const float *x = row_at(job, s, r);
+        fkm_update_row(job->update, s->worker, x, s->label[r], false);
+        if (job->squares)
+            fkm_update_square(job->update, s->worker, x);
+    }
+}
+
+static void add_moved(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t moved)
+{
+    for (int32_t i = 0; i < moved; i++) {
+        int32_t r = s->some[i];
+        const float *x = row_at(job, s, r);
+        if (s->old[r] >= 0)
+            fkm_update_row(job->update, s->worker, x, s->old[r], true);
+        if (s->label[r] >= 0)
+            fkm_update_row(job->update, s->worker, x, s->label[r], false);
+    }
 }
 
 void fkm_assign_block(const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows)
 {
-    const fkm_row_block *b = &s->block;
-    int32_t dims = job->tiles->dims;
     start_block(job, s, first, rows);
     screen_block(job, s);
-    for (int32_t r = 0; r < rows; r++) {
-        int64_t i = row_index(job, first, r);
-        nearest best = decide(job, s, first, r);
-        s->counts.rows += best.label >= 0;
-        s->counts.skipped += best.label < 0;
-        s->counts.moved += best.label != job->labels[i];
-        if (job->upper)
-            fkm_bounds_set(
-                &job->upper[i], &job->lower[i], b, r, dims, best.label == job->labels[i]);
-        job->labels[i] = best.label;
-        if (!job->distances)
-            continue;
-        if (!best.known)
-            best.distance = job->kernels->canonical(
-                row_at(job, s, first, r), job->centroids + (int64_t)best.label * dims, dims);
-        job->distances[i] = best.distance;
-    }
+    decide(job, s, rows);
+    int32_t moved = hand_on(job, s, first, rows);
+    if (job->distances)
+        measure_distances(job, s, rows);
+    if (!job->update)
+        return;
+    double start = fkm_now();
+    if (job->rebuild)
+        add_all(job, s, rows);
+    else
+        add_moved(job, s, moved);
+    s->counts.sums_s += fkm_now() - start;
 }
 
 /* ---- several nearest centroids a row ---- */
@@ -602,7 +705,7 @@ static void nearest_of_row(const fkm_assign_job *job, fkm_assign_scratch *s, con
         label[i] = -1;
         distance[i] = NAN;
     }
-    job->kernels->pack(s->panels, s->square, s->residual, x, 1, t->dims, t->shift, t->scale);
+    job->kernels->pack(s->panels, s->square, s->residual, &x, 1, t->dims, t->shift, t->scale);
     bool bounded = job->top > 1 && screenable(norm_bound(s->square[0], t->dims));
     if (!bounded && !finite_row(x, t->dims)) {
         s->counts.skipped++;
@@ -623,21 +726,21 @@ static void nearest_of_row(const fkm_assign_job *job, fkm_assign_scratch *s, con
 void fkm_assign_nearest(
     const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows)
 {
-    const float *x = block_rows(job, s, first, rows);
-    for (int32_t r = 0; r < rows; r++)
-        nearest_of_row(job, s, x + (int64_t)r * job->tiles->dims,
-            job->labels + (first + r) * job->top, job->distances + (first + r) * job->top);
+    for (int32_t r = 0; r < rows; r++) {
+        s->index[r] = first + r;
+        s->widened = false;
+        nearest_of_row(job, s, row_at(job, s, r), job->labels + (first + r) * job->top,
+            job->distances + (first + r) * job->top);
+    }
 }
 
 void fkm_assign_distances(
     const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows)
 {
-    int32_t dims = job->tiles->dims;
-    const float *x = block_rows(job, s, first, rows);
+    s->widened = false;
     for (int32_t r = 0; r < rows; r++) {
-        int64_t label = job->labels[first + r];
-        job->distances[first + r] = label < 0 ? NAN
-                                              : job->kernels->canonical(x + (int64_t)r * dims,
-                                                    job->centroids + label * dims, dims);
+        s->index[r] = first + r;
+        s->label[r] = job->labels[first + r];
     }
+    measure_distances(job, s, rows);
 }

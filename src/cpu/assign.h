@@ -2,52 +2,46 @@
 #ifndef FKM_ASSIGN_H
 #define FKM_ASSIGN_H
 
-#include "kernels.h"
+#include "store.h"
+#include "update.h"
 
-/* Rows of a chunk laid out for screening, kept from pass to pass: rounded copies in an order of
- * their own, by label, so that a panel's rows have few centroids between them. Low kernels only. */
-typedef struct fkm_row_store {
-    uint32_t frame; /* of the tiles that the rows were packed with; 0: not packed */
-    bool ordered;   /* by label */
-    int64_t strays; /* labels that have changed since */
-    int32_t *order; /* [rows rounded up to panels]: which row of the chunk */
-    char *panels;
-    float *norm; /* see fkm_row_block */
-    float *tail;
-    float *residual; /* negative: the row cannot be screened */
-} fkm_row_store;
-
-int64_t fkm_row_store_bytes(const fkm_kernels *k, int64_t rows, int32_t dims);
-fkm_status fkm_row_store_open(
-    fkm_row_store *s, const fkm_kernels *k, int64_t rows, int32_t dims, fkm_err *e) FKM_MUST_USE;
-void fkm_row_store_close(fkm_row_store *s); /* safe on zeroed structs */
-
-/* What all blocks of a chunk share. */
+/* What all blocks of a chunk share. Blocks are cut from the positions [0, count): of the list when
+ * there is one, else of the store, else the rows as they come. */
 typedef struct fkm_assign_job {
     const fkm_kernels *kernels;
     const fkm_tiles *tiles;
     const float *centroids; /* [clusters][dims], the master copy */
     fkm_dtype dtype;
-    const void *x;        /* [count][dims] of dtype */
+    const void *x;        /* [rows][dims] of dtype */
     fkm_row_store *store; /* NULL: rows are packed as they come */
-    const int32_t *list;  /* [count]: which rows, when not all; x, labels, distances and bounds are
-                             those of the whole chunk. NULL: rows [0, count). Not with a store */
-    float *upper, *lower; /* bounds to fill, see bounds.h; NULL: not wanted. Low kernels only */
+    bool pack;            /* the store's panels are stale: lay its rows out again */
+    const int32_t *list;  /* [count]: which positions (of the store, or rows), when not all */
+    float *upper, *lower; /* bounds to fill, by position, see bounds.h; NULL: not wanted. Low
+                             kernels only */
     int64_t count;
-    int32_t *labels;   /* [count]; see fkm_backend_ops.feed */
-    double *distances; /* [count] or NULL */
-    int32_t top;       /* fkm_assign_nearest: labels and distances are [count][top] */
+    int32_t *labels;    /* [rows]; see fkm_backend_ops.feed */
+    double *distances;  /* [rows] or NULL */
+    fkm_update *update; /* sums to keep; NULL: none */
+    bool rebuild;       /* add every row, not only those that move */
+    bool squares;       /* of every row, too */
+    int32_t top;        /* fkm_assign_nearest: labels and distances are [count][top] */
 } fkm_assign_job;
 
 typedef struct fkm_assign_counts {
     int64_t rows, skipped, moved, in_doubt, candidates, rescans;
+    double sums_s; /* time spent on sums */
 } fkm_assign_counts;
 
 /* One worker's scratch. */
 typedef struct fkm_assign_scratch {
+    int worker; /* as the pool numbers it */
     fkm_row_block block;
-    float *rows;  /* [block_rows][dims]: rows widened or gathered; NULL when neither is needed */
-    char *panels; /* of a block that is packed as it comes */
+    int64_t *index;                         /* [block_rows]: which row of x */
+    int32_t *old, *label;                   /* [block_rows]: before and after */
+    int32_t *some;                          /* [block_rows]: rows in doubt, then rows that move */
+    bool widened;                           /* `rows` holds the whole block */
+    float *rows;                            /* [block_rows][dims]: rows widened; NULL for float32 */
+    char *panels;                           /* of a block that is packed as it comes */
     float *norm, *residual, *tail, *square; /* [block_rows] */
     float *framed, *turned; /* [panel][dims]: a panel's rows in the frame, and their heads */
     float *zero;            /* [dims] */
@@ -65,11 +59,7 @@ fkm_status fkm_assign_scratch_open(fkm_assign_scratch *s, const fkm_kernels *k, 
     int32_t dims, fkm_dtype dtype, int32_t top, fkm_err *e) FKM_MUST_USE;
 void fkm_assign_scratch_close(fkm_assign_scratch *s); /* safe on zeroed structs */
 
-/* Packs rows [first, first + rows) of the store's order anew, in the frame of job->tiles; rows <=
- * block_rows, first a multiple of the panel. The caller sets frame and order. */
-void fkm_assign_pack(const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows);
-
-/* Labels rows [first, first + rows) of the job, in the order of its store if it has one; rows <=
+/* Labels the rows at positions [first, first + rows) and brings the sums up to date; rows <=
  * block_rows, first a multiple of it. Adds to s->counts. */
 void fkm_assign_block(
     const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows);

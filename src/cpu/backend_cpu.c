@@ -19,7 +19,7 @@
 
 /* A chunk is laid out anew when more than 1 / STRAY_SHARE of its rows have moved, and its rows are
  * packed one by one when bounds leave fewer than 1 / LIST_SHARE of them. */
-#define STRAY_SHARE 8
+#define STRAY_SHARE 5
 #define STRAY_SHARE_TURNED 2
 #define LIST_SHARE 2
 #define LIST_SHARE_TURNED 16 /* with a head, packing is dearer and screening cheaper */
@@ -36,6 +36,7 @@ typedef struct worker {
 struct fkm_backend {
     fkm_plan plan;
     const fkm_kernels *kernels;
+    const char *isa; /* the path they belong to, as --isa names it */
     fkm_pool *pool;
     int32_t block_rows;
     float *centroids; /* [clusters][dims]: the master copy */
@@ -46,43 +47,68 @@ struct fkm_backend {
     int64_t store_count;
     fkm_bounds bounds; /* open when rows are kept */
     fkm_head head;     /* open when rows are kept and have dims to spare */
-    int32_t *list;     /* [chunk_rows]: rows that bounds do not spare */
+    int32_t *list;     /* [chunk_rows]: positions that bounds do not spare; scratch */
+    int64_t *start;    /* [clusters + 2]: scratch */
     double *shift;     /* [clusters] */
     fkm_pass_options pass;
     bool sums_hold;  /* sums are those of the labels that the next pass is handed */
     bool change;     /* this pass changes the sums instead of rebuilding them */
     int64_t spared;  /* rows of this pass that bounds settled */
     int64_t moved;   /* rows that the last pass with update moved */
-    int32_t *old;    /* [chunk_rows]: labels handed in, while sums change */
     double assign_s; /* of this pass: spent on labels, not on sums */
 };
 
-const char *fkm_backend_cpu_isa(int i, bool *usable)
+/* Several kernels share a name: those for 8-bit rows, and those for all. */
+static bool named_before(int i)
 {
-    const fkm_kernels *k = fkm_kernels_at(i, usable);
-    return k ? k->isa : NULL;
+    bool usable;
+    const char *isa = fkm_kernels_at(i, &usable)->isa;
+    for (int before = 0; before < i; before++)
+        if (!strcmp(isa, fkm_kernels_at(before, &usable)->isa))
+            return true;
+    return false;
 }
 
-/* The kernels of that name, or the best usable ones. */
-static fkm_status choose_kernels(const fkm_kernels **out, const char *isa, fkm_err *e)
+const char *fkm_backend_cpu_isa(int i, bool *usable)
+{
+    for (int at = 0, seen = 0;; at++) {
+        const fkm_kernels *k = fkm_kernels_at(at, usable);
+        if (!k)
+            return NULL;
+        if (!named_before(at) && seen++ == i)
+            return k->isa;
+    }
+}
+
+/* The best kernels that take such rows, from those of the name given on: the path avx512vnni, say,
+ * has its own for 8-bit rows, and screens others as avx512 does. *isa: the path's name. */
+static fkm_status choose_kernels(
+    const fkm_kernels **out, const char **isa, const fkm_plan *p, fkm_err *e)
 {
     char known[160] = "";
-    bool usable;
+    bool usable, named = false, runs = !p->isa;
     for (int i = 0;; i++) {
         const fkm_kernels *k = fkm_kernels_at(i, &usable);
         if (!k)
             break;
-        if (usable && (!isa || !strcmp(isa, k->isa))) {
+        if (p->isa && !strcmp(p->isa, k->isa)) {
+            named = true;
+            runs = runs || usable;
+            *isa = k->isa;
+        }
+        if (runs && usable && fkm_kernels_take(k, p->dtype, p->dims)) {
             *out = k;
+            if (!p->isa)
+                *isa = k->isa;
             return FKM_OK;
         }
-        if (isa && !strcmp(isa, k->isa))
-            return fkm_fail(e, FKM_EUSAGE, "--isa %s: this CPU cannot run it", isa);
         size_t used = strlen(known);
-        if (usable)
+        if (usable && !named_before(i))
             (void)snprintf(known + used, sizeof known - used, " %s", k->isa);
     }
-    fkm_fail(e, FKM_EUSAGE, "--isa %s: no such CPU path", isa);
+    if (named)
+        return fkm_fail(e, FKM_EUSAGE, "--isa %s: this CPU cannot run it", p->isa);
+    fkm_fail(e, FKM_EUSAGE, "--isa %s: no such CPU path", p->isa);
     return fkm_hint(e, "this CPU can run:%s", known);
 }
 
@@ -110,7 +136,8 @@ static int64_t bytes(const fkm_plan *p)
 {
     fkm_err ignored = {0};
     const fkm_kernels *k = NULL;
-    if (choose_kernels(&k, p->isa, &ignored) != FKM_OK)
+    const char *isa;
+    if (choose_kernels(&k, &isa, p, &ignored) != FKM_OK)
         k = &fkm_kernels_scalar;
     int64_t total = fkm_mul_sat(fkm_mul_sat(p->clusters, p->dims), sizeof(float));
     total = fkm_add_sat(total, fkm_tiles_bytes(k, p->clusters, p->dims));
@@ -123,11 +150,11 @@ static int64_t bytes(const fkm_plan *p)
         total = fkm_add_sat(total, fkm_bounds_bytes(p->rows, p->clusters));
         total = fkm_add_sat(total, fkm_head_suits(k, p->dims) ? fkm_head_bytes(p->dims) : 0);
         total = fkm_add_sat(total, fkm_mul_sat(p->chunk_rows, sizeof(int32_t)));
+        total = fkm_add_sat(total, 8 * ((int64_t)p->clusters + 2));
     }
     if (p->update)
-        total = fkm_add_sat(fkm_add_sat(total, fkm_mul_sat(p->chunk_rows, sizeof(int32_t))),
-            8 * (int64_t)p->clusters + fkm_update_bytes(p->clusters, p->dims, p->chunk_rows,
-                                           p->dtype, p->wide, p->threads));
+        total = fkm_add_sat(fkm_add_sat(total, 8 * (int64_t)p->clusters),
+            fkm_update_bytes(p->clusters, p->dims, p->wide, p->threads));
     return total;
 }
 
@@ -144,11 +171,11 @@ static void close_backend(fkm_backend *b)
     fkm_bounds_close(&b->bounds);
     fkm_head_close(&b->head);
     fkm_free(b->list);
+    fkm_free(b->start);
     fkm_free(b->shift);
     fkm_update_close(&b->update);
     fkm_tiles_close(&b->tiles);
     fkm_free(b->centroids);
-    fkm_free(b->old);
     fkm_pool_close(b->pool);
     fkm_free(b);
 }
@@ -161,6 +188,7 @@ static fkm_status open_stores(fkm_backend *b, fkm_err *e)
     if (fkm_head_suits(b->kernels, p->dims))
         FKM_TRY(fkm_head_open(&b->head, p->dims, e));
     FKM_TRY(fkm_alloc(&b->list, p->chunk_rows, sizeof *b->list, "rows to look at", e));
+    FKM_TRY(fkm_alloc(&b->start, (int64_t)p->clusters + 2, sizeof *b->start, "segments", e));
     FKM_TRY(fkm_calloc(&b->stores, n, sizeof *b->stores, "rows laid out for screening", e));
     for (int64_t i = 0; i < n; i++) {
         int64_t rows = fkm_min_i64(p->chunk_rows, p->rows - i * p->chunk_rows);
@@ -177,7 +205,7 @@ static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
     FKM_TRY(fkm_calloc(&b, 1, sizeof *b, "the CPU backend", e));
     b->plan = *p;
     int64_t cells;
-    FKM_GO(choose_kernels(&b->kernels, p->isa, e));
+    FKM_GO(choose_kernels(&b->kernels, &b->isa, p, e));
     if (!fkm_mul_i64(&cells, p->clusters, p->dims)) {
         st = fkm_fail(e, FKM_ENOMEM, "%d clusters of %d dims are too large", p->clusters, p->dims);
         goto out;
@@ -187,16 +215,16 @@ static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
     FKM_GO(fkm_alloc(&b->centroids, cells, sizeof(float), "centroids", e));
     FKM_GO(fkm_tiles_open(&b->tiles, b->kernels, p->clusters, p->dims, e));
     FKM_GO(fkm_calloc(&b->workers, p->threads, sizeof(worker), "threads", e));
-    for (int32_t i = 0; i < p->threads; i++)
+    for (int32_t i = 0; i < p->threads; i++) {
         FKM_GO(fkm_assign_scratch_open(
             &b->workers[i].scratch, b->kernels, p->clusters, p->dims, p->dtype, p->top, e));
+        b->workers[i].scratch.worker = i;
+    }
     if (keeps_rows(p, b->kernels))
         FKM_GO(open_stores(b, e));
     if (p->update) {
         FKM_GO(fkm_alloc(&b->shift, p->clusters, sizeof *b->shift, "movements", e));
-        FKM_GO(fkm_alloc(&b->old, p->chunk_rows, sizeof *b->old, "labels", e));
-        FKM_GO(fkm_update_open(&b->update, b->kernels, b->pool, p->clusters, p->dims, p->chunk_rows,
-            p->dtype, p->wide, e));
+        FKM_GO(fkm_update_open(&b->update, b->kernels, b->pool, p->clusters, p->dims, p->wide, e));
     }
     *out = b;
     return FKM_OK;
@@ -205,14 +233,18 @@ out:
     return st;
 }
 
+static void forget_labels(fkm_backend *b)
+{
+    for (int64_t i = 0; i < b->store_count; i++)
+        b->stores[i].known = false;
+}
+
 static void reset(fkm_backend *b)
 {
-    b->update.exponent = 0;
-    b->update.wide = false;
+    fkm_update_scale(&b->update, (fkm_scale){0, false, 0});
     b->pass = (fkm_pass_options){false, false};
     b->sums_hold = false;
-    for (int64_t i = 0; i < b->store_count; i++)
-        b->stores[i].frame = 0;
+    forget_labels(b);
     b->bounds.valid = false;
     b->bounds.pause = 0;
     b->head.decided = false;
@@ -232,9 +264,9 @@ static fkm_status set_scale(fkm_backend *b, fkm_scale s, fkm_err *e)
 {
     if (s.wide && !b->plan.wide)
         return fkm_fail(e, FKM_EBUG, "128-bit sums were not planned");
-    b->update.exponent = s.exponent;
-    b->update.wide = s.wide;
+    fkm_update_scale(&b->update, s);
     b->sums_hold = false;
+    forget_labels(b); /* the next ones handed in are -1 */
     return FKM_OK;
 }
 
@@ -295,33 +327,18 @@ static bool any_label(const int32_t *labels, int64_t count)
     return i < count;
 }
 
-/* Rows by label, in the order that the labels handed in give them; without labels as they come. */
-static void order_rows(fkm_backend *b, fkm_row_store *store, const int32_t *labels, int64_t count)
+/* Whether the kept copy of a chunk must be laid out again: for a new frame, or because too many
+ * rows have moved since. Then it is in label order. */
+static bool lay_out(fkm_backend *b, fkm_row_store *store, int64_t count)
 {
-    store->strays = 0;
-    store->ordered = any_label(labels, count);
-    if (store->ordered)
-        fkm_update_order(&b->update, store->order, labels, count);
-    for (int64_t i = 0; i < count && !store->ordered; i++)
-        store->order[i] = (int32_t)i;
-}
-
-/* The kept copy of this chunk, fit for use: packed in the frame of the centroids, and in label
- * order unless too few rows have moved to be worth the packing. NULL: rows are not kept. */
-static fkm_row_store *ready_store(fkm_backend *b, const fkm_rows *r, const int32_t *labels)
-{
-    if (!b->stores)
-        return NULL;
-    fkm_row_store *store = &b->stores[r->row0 / b->plan.chunk_rows];
-    int64_t most = r->count / (b->tiles.axes ? STRAY_SHARE_TURNED : STRAY_SHARE);
-    bool stray = !store->ordered || store->strays > most;
-    if (store->frame == b->tiles.frame && !(stray && any_label(labels, r->count)))
-        return store;
-    order_rows(b, store, labels, r->count);
+    int64_t most = count / (b->tiles.axes ? STRAY_SHARE_TURNED : STRAY_SHARE);
+    bool labelled = store->ordered || any_label(store->label, count);
+    if (labelled && (!store->ordered || store->strays > most))
+        fkm_row_store_sort(store, count, b->plan.clusters, b->start, b->list);
+    if (store->frame == b->tiles.frame)
+        return false;
     store->frame = b->tiles.frame;
-    chunk c = {.run = fkm_assign_pack, .job.store = store};
-    run_chunk(&c, b, r, NULL, NULL);
-    return store;
+    return true;
 }
 
 static int64_t moved_so_far(const fkm_backend *b)
@@ -347,30 +364,41 @@ static void decide_head(fkm_backend *b, const fkm_rows *r, int32_t *labels)
     fkm_head_decide(&b->head, &b->tiles, &job, b->plan.rows, &b->workers[0].scratch);
 }
 
-/* Labels the rows of a chunk: by the kept copy, or, when bounds spare most of them, by packing the
- * others as they are. */
-static void search(chunk *c, fkm_backend *b, const fkm_rows *r, int32_t *labels, double *distances)
+/* Which rows of a chunk to look at, and how: by the kept copy, or, when bounds spare most of them,
+ * by packing the others as they are. Returns how many. */
+static int64_t choose_rows(fkm_backend *b, fkm_assign_job *job, const fkm_rows *r, int32_t *labels,
+    const double *distances)
 {
-    int64_t moved = moved_so_far(b), n = r->count;
-    fkm_rows rows = *r;
-    fkm_row_store *store = b->stores ? &b->stores[r->row0 / b->plan.chunk_rows] : NULL;
+    if (!b->stores)
+        return r->count;
+    fkm_row_store *store = &b->stores[r->row0 / b->plan.chunk_rows];
+    int64_t n = r->count;
+    job->store = store;
+    if (!store->known)
+        fkm_row_store_start(store, labels, r->count);
     if (b->bounds.collect) {
-        c->job.upper = b->bounds.upper + r->row0;
-        c->job.lower = b->bounds.lower + r->row0;
-        n = fkm_bounds_list(&b->bounds, b->list, r->row0, labels, r->count);
+        job->upper = b->bounds.upper + r->row0;
+        job->lower = b->bounds.lower + r->row0;
+        n = fkm_bounds_list(&b->bounds, b->list, r->row0, store->label, r->count);
     }
     if (b->head.axes && !b->head.decided && any_label(labels, r->count))
         decide_head(b, r, labels);
-    if (n < r->count / (b->tiles.axes ? LIST_SHARE_TURNED : LIST_SHARE) && !distances) {
-        c->job.list = b->list;
-        rows.count = n;
+    bool all = distances || (b->pass.update && !b->change);
+    if (!all && n < r->count / (b->tiles.axes ? LIST_SHARE_TURNED : LIST_SHARE)) {
+        job->list = b->list;
         b->spared += r->count - n;
-    } else {
-        c->job.store = ready_store(b, r, labels);
+        return n;
     }
-    run_chunk(c, b, &rows, labels, distances);
-    if (store)
-        store->strays += moved_so_far(b) - moved;
+    job->pack = lay_out(b, store, r->count);
+    return r->count;
+}
+
+static double sums_so_far(const fkm_backend *b)
+{
+    double s = 0;
+    for (int32_t i = 0; i < b->plan.threads; i++)
+        s += b->workers[i].scratch.counts.sums_s;
+    return s;
 }
 
 static fkm_status feed(
@@ -378,16 +406,19 @@ static fkm_status feed(
 {
     (void)e;
     chunk c = {.run = fkm_assign_block};
-    bool change = b->pass.update && b->change;
-    if (change)
-        memcpy(b->old, labels, (size_t)r->count * sizeof *labels);
-    double start = fkm_now();
-    search(&c, b, r, labels, distances);
-    b->assign_s += fkm_now() - start;
-    if (change)
-        fkm_update_change(&b->update, r->x, b->old, labels, r->count);
-    else if (b->pass.update)
-        fkm_update_add(&b->update, r->x, labels, r->count, b->pass.squares);
+    double start = fkm_now(), sums = sums_so_far(b);
+    int64_t moved = moved_so_far(b);
+    fkm_rows rows = *r;
+    rows.count = choose_rows(b, &c.job, r, labels, distances);
+    if (b->pass.update) {
+        c.job.update = &b->update;
+        c.job.rebuild = !b->change;
+        c.job.squares = b->pass.squares;
+    }
+    run_chunk(&c, b, &rows, labels, distances);
+    if (c.job.store)
+        c.job.store->strays += moved_so_far(b) - moved;
+    b->assign_s += fkm_now() - start - (sums_so_far(b) - sums) / b->plan.threads;
     return FKM_OK;
 }
 
@@ -413,6 +444,7 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
         fkm_tiles_set(&b->tiles, b->centroids, 1, b->pool);
     }
     if (b->pass.update) {
+        fkm_update_merge(&b->update, b->pass.squares);
         for (int32_t j = 0; j < b->plan.clusters; j++)
             out->empty += b->update.count[j] == 0;
         out->inertia = fkm_update_inertia(&b->update, b->centroids);
@@ -464,7 +496,7 @@ static fkm_status get_centroids(fkm_backend *b, float *c, int64_t *counts, fkm_e
 
 static const char *isa(const fkm_backend *b)
 {
-    return b->kernels->isa;
+    return b->isa;
 }
 
 const fkm_backend_ops fkm_backend_cpu = {

@@ -46,6 +46,10 @@ unsigned fkm_cpu_features(void)
     if ((features & FKM_CPU_AVX2) && zmm && has(b7, 16) && has(b7, 17) && has(b7, 30) &&
         has(b7, 31))
         features |= FKM_CPU_AVX512;
+    if ((features & FKM_CPU_AVX512) && has(c7, 11))
+        features |= FKM_CPU_VNNI;
+    if ((features & FKM_CPU_AVX512) && has(d7, 24) && has(d7, 25) && tiles_granted(saved))
+        features |= FKM_CPU_AMX_INT8;
     unsigned a71, b71, c71, d71;
     if (!(features & FKM_CPU_AVX512) || !__get_cpuid_count(7, 1, &a71, &b71, &c71, &d71))
         return features;

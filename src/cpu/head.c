@@ -8,7 +8,14 @@
 #include <math.h>
 #include <string.h>
 
-enum { SAMPLE = 1024, LEAST_DIMS = 160, MOST_DIMS = 4096, MOST_HEAD = 192, ROUNDS = 3 };
+enum {
+    SAMPLE = 1024,
+    PROBE = 128,
+    LEAST_DIMS = 160,
+    MOST_DIMS = 4096,
+    MOST_HEAD = 192,
+    ROUNDS = 3
+};
 
 /* The cost model, in cycles: a matrix unit's multiply-adds a cycle as measured with loads and
  * epilogue, and what a further candidate costs, mostly the cache misses of its row. */
@@ -17,13 +24,15 @@ enum { SAMPLE = 1024, LEAST_DIMS = 160, MOST_DIMS = 4096, MOST_HEAD = 192, ROUND
 
 #define LEAST_PRODUCTS 5e10 /* of a pass: trying costs a few tenths of a second */
 #define LEAST_GAIN 0.6      /* a head must win clearly: rows are laid out anew for it */
+#define PROBE_SLACK 1.5
 
-static const int32_t lengths[] = {64, 96, 128, 192};
+/* Longest first: a length that does not pay is not made better by leaving more out. */
+static const int32_t lengths[] = {192, 128, 96, 64};
 #define LENGTHS (int)(sizeof lengths / sizeof lengths[0])
 
 bool fkm_head_suits(const fkm_kernels *k, int32_t dims)
 {
-    return k->low && dims >= LEAST_DIMS && dims <= MOST_DIMS;
+    return k->low && !k->bytes && dims >= LEAST_DIMS && dims <= MOST_DIMS;
 }
 
 static int32_t most_head(int32_t dims)
@@ -168,25 +177,26 @@ static void take_sample(fkm_head *h, const fkm_tiles *t, const fkm_assign_job *j
     }
 }
 
-/* Cycles a row of screening in the present frame, from what it does to the sample. */
-static double cost(
-    fkm_head *h, const fkm_tiles *t, const fkm_assign_job *job, fkm_assign_scratch *s)
+/* Cycles a row of screening in the present frame, from what it does to `sampled` rows of
+ * the sample. */
+static double cost(fkm_head *h, const fkm_tiles *t, const fkm_assign_job *job,
+    fkm_assign_scratch *s, int32_t sampled)
 {
     fkm_assign_job trial = *job;
     int32_t block = fkm_assign_block_rows(job->kernels, t->dims);
     fkm_assign_counts before = s->counts;
-    for (int32_t i = 0; i < SAMPLE; i++) {
-        h->list[i] = (int32_t)sample_row(job, i);
+    for (int32_t i = 0; i < sampled; i++) {
+        h->list[i] = (int32_t)sample_row(job, i * (SAMPLE / sampled));
         h->saved[i] = job->labels[h->list[i]];
         job->labels[h->list[i]] = -1; /* kept rows have no warm start in float32 either */
     }
     trial.list = h->list;
-    trial.count = SAMPLE;
+    trial.count = sampled;
     trial.upper = trial.lower = NULL;
     trial.distances = NULL;
-    for (int32_t first = 0; first < SAMPLE; first += block)
-        fkm_assign_block(&trial, s, first, SAMPLE - first < block ? SAMPLE - first : block);
-    for (int32_t i = 0; i < SAMPLE; i++)
+    for (int32_t first = 0; first < sampled; first += block)
+        fkm_assign_block(&trial, s, first, sampled - first < block ? sampled - first : block);
+    for (int32_t i = 0; i < sampled; i++)
         job->labels[h->list[i]] = h->saved[i];
     double rows = (double)(s->counts.rows - before.rows) + 1;
     double more = (double)(s->counts.candidates - before.candidates) - rows;
@@ -206,19 +216,20 @@ void fkm_head_decide(
         return;
     take_sample(h, t, job);
     find_axes(h, job->kernels);
-    double least = cost(h, t, job, s);
+    double least = LEAST_GAIN * cost(h, t, job, s, SAMPLE); /* what a head must stay below */
     int32_t best = 0;
-    for (int i = 0; i < LENGTHS && lengths[i] <= h->most; i++) {
-        float gram = h->gram[lengths[i] - 1];
-        if (gram > 0.01f)
-            break;
-        fkm_tiles_turn(t, h->axes, lengths[i], gram);
+    for (int i = 0; i < LENGTHS; i++) {
+        if (lengths[i] > h->most || h->gram[lengths[i] - 1] > 0.01f)
+            continue;
+        fkm_tiles_turn(t, h->axes, lengths[i], h->gram[lengths[i] - 1]);
         fkm_tiles_set(t, job->centroids, 1, NULL);
-        double now = cost(h, t, job, s);
-        if (now < least * (best ? 1 : LEAST_GAIN)) {
-            least = now;
-            best = lengths[i];
-        }
+        if (cost(h, t, job, s, PROBE) > PROBE_SLACK * least)
+            break; /* rows to rescan are what a trial spends its time on: a few will tell */
+        double now = cost(h, t, job, s, SAMPLE);
+        if (now >= least)
+            break;
+        least = now;
+        best = lengths[i];
     }
     fkm_verbose("head screening: %d of %d dims", best ? best : t->dims, t->dims);
     if (best)

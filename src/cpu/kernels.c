@@ -1,4 +1,5 @@
-/* The table of CPU kernels, best first. */
+/* The table of CPU kernels, best first; those that take 8-bit rows only before those of the same
+ * instruction set that take all. */
 #include "kernels.h"
 
 #include "cpuid.h"
@@ -10,7 +11,11 @@ static const struct {
     unsigned needs;
 } table[] = {
 #if defined(__x86_64__)
-    {&fkm_kernels_amx_bf16, FKM_CPU_AVX2 | FKM_CPU_AVX512 | FKM_CPU_AMX_BF16},
+    {&fkm_kernels_amx_u8, FKM_CPU_AVX512 | FKM_CPU_AMX_INT8},
+    {&fkm_kernels_amx_i8, FKM_CPU_AVX512 | FKM_CPU_AMX_INT8},
+    {&fkm_kernels_amx_bf16, FKM_CPU_AVX512 | FKM_CPU_AMX_BF16},
+    {&fkm_kernels_vnni_u8, FKM_CPU_AVX512 | FKM_CPU_VNNI},
+    {&fkm_kernels_vnni_i8, FKM_CPU_AVX512 | FKM_CPU_VNNI},
     {&fkm_kernels_avx512, FKM_CPU_AVX2 | FKM_CPU_AVX512},
     {&fkm_kernels_avx2, FKM_CPU_AVX2},
 #endif

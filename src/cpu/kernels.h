@@ -18,19 +18,22 @@ typedef struct fkm_kernels {
     int32_t item;     /* bytes of an element in panels and tiles */
     int32_t dim_step; /* they pad dims with zeros to a multiple of this */
     bool low;         /* elements are rounded: screening is followed by scores in float32 */
+    bool bytes;       /* for rows of 8-bit integers, not rounded; sums are 32-bit integers */
+    fkm_dtype takes;  /* which, when bytes */
 
     /* out[i] = (float)x[i], exactly; t is an in-memory type other than float32. */
     void (*widen)(float *out, const void *x, fkm_dtype t, int64_t n);
 
     /* Shifts, scales and lays out the rows of one panel: v = x[r][t] * scale - shift[t], missing
      * rows (rows < panel) zero. square[r] = sum over t of v^2; residual[r] = sum over t of (v -
-     * rounded v)^2, low precision only. x: [rows][dims]; out: 64-byte aligned. The float32 layout
-     * is [dims][panel]. */
-    void (*pack)(void *out, float *square, float *residual, const float *x, int32_t rows,
+     * rounded v)^2, low precision only. x: [rows] pointers to [dims]; out: 64-byte aligned. The
+     * float32 layout is [dims][panel]. */
+    void (*pack)(void *out, float *square, float *residual, const float *const *x, int32_t rows,
         int32_t dims, const float *shift, float scale);
 
-    /* Lays out one tile of centroids, c: [tile][dims] as they are; residual as above, [tile]. */
-    void (*pack_tile)(void *out, float *residual, const float *c, int32_t dims);
+    /* Lays out the tile of positions [first, first + tile): c: [tile][t->screened], in the frame
+     * and turned. Fills their place in t->packed, t->residual (as above) and t->start. */
+    void (*pack_tile)(fkm_tiles *t, int64_t first, const float *c);
 
     /* Scores `panels` panels of the block, from `panel` on, against tiles [begin, end) and reports
      * every score that passes its row's threshold with fkm_block_candidate. Low kernels take the
@@ -52,10 +55,26 @@ typedef struct fkm_kernels {
 
     /* sum[t] += rint(x[t] * scale), scale a power of two, |x * scale| < 2^62. */
     void (*add_row)(int64_t *sum, const float *x, int32_t dims, double scale);
+
+    /* mean[t] = (float)((double)sum[t] / count * scale), scale a power of two. */
+    void (*mean_row)(float *mean, const int64_t *sum, int32_t dims, double count, double scale);
+
+    /* With q = rint(x[t] * scale): sum[0] += q^2 div split, sum[1] += q^2 mod split, over all t.
+     * split is a power of two at least |q|; the caller sees to it that no sum overflows. */
+    void (*add_squares)(int64_t sum[2], const float *x, int32_t dims, double scale, double split);
 } fkm_kernels;
 
 /* The i-th table entry, best first; NULL at the end. *usable: this CPU can run it. */
 const fkm_kernels *fkm_kernels_at(int i, bool *usable);
+
+/* Most dims of rows that byte kernels take: their sums fit 32 bits (bytes_tmpl.h). */
+#define FKM_BYTES_MOST_DIMS 16384
+
+/* Can these kernels screen such rows? */
+static inline bool fkm_kernels_take(const fkm_kernels *k, fkm_dtype t, int32_t dims)
+{
+    return !k->bytes || (k->takes == t && dims <= FKM_BYTES_MOST_DIMS);
+}
 
 /* Bytes of a panel, and of a tile. */
 static inline size_t fkm_panel_bytes(const fkm_kernels *k, int32_t dims)
@@ -71,6 +90,7 @@ static inline size_t fkm_tile_bytes(const fkm_kernels *k, int32_t dims)
 }
 
 extern const fkm_kernels fkm_kernels_scalar, fkm_kernels_avx2, fkm_kernels_avx512,
-    fkm_kernels_amx_bf16;
+    fkm_kernels_amx_bf16, fkm_kernels_amx_u8, fkm_kernels_amx_i8, fkm_kernels_vnni_u8,
+    fkm_kernels_vnni_i8;
 
 #endif

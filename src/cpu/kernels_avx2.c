@@ -65,7 +65,7 @@ static inline void transpose(__m256 m[8])
     memcpy(m, t, sizeof t);
 }
 
-static void pack(void *panel, float *square, float *residual, const float *x, int32_t rows,
+static void pack(void *panel, float *square, float *residual, const float *const *x, int32_t rows,
     int32_t dims, const float *shift, float scale)
 {
     float *out = panel;
@@ -81,7 +81,7 @@ static void pack(void *panel, float *square, float *residual, const float *x, in
             for (int r = 0; r < 8; r++) {
                 m[r] = _mm256_setzero_ps();
                 if (row0 + r < rows) {
-                    __m256 v = _mm256_loadu_ps(x + (int64_t)(row0 + r) * dims + t);
+                    __m256 v = _mm256_loadu_ps(x[row0 + r] + t);
                     m[r] = _mm256_sub_ps(_mm256_mul_ps(v, s), mu);
                 }
             }
@@ -95,7 +95,7 @@ static void pack(void *panel, float *square, float *residual, const float *x, in
         for (; t < dims; t++) {
             for (int r = 0; r < 8; r++) {
                 bool live = row0 + r < rows;
-                float v = live ? x[(int64_t)(row0 + r) * dims + t] * scale - shift[t] : 0;
+                float v = live ? x[row0 + r][t] * scale - shift[t] : 0;
                 out[(int64_t)t * PANEL + row0 + r] = v;
                 square[row0 + r] += v * v;
             }
@@ -161,6 +161,16 @@ static void add_row(int64_t *sum, const float *x, int32_t dims, double scale)
         sum[t] += _mm_cvtsd_si64(_mm_set_sd((double)x[t] * scale));
 }
 
+static void mean_row(float *mean, const int64_t *sum, int32_t dims, double count, double scale)
+{
+    fkm_kernels_scalar.mean_row(mean, sum, dims, count, scale);
+}
+
+static void add_squares(int64_t sum[2], const float *x, int32_t dims, double scale, double split)
+{
+    fkm_kernels_scalar.add_squares(sum, x, dims, scale, split);
+}
+
 const fkm_kernels fkm_kernels_avx2 = {
     .isa = "avx2",
     .panel = PANEL,
@@ -174,6 +184,8 @@ const fkm_kernels fkm_kernels_avx2 = {
     .dot = dot,
     .canonical = canonical,
     .add_row = add_row,
+    .mean_row = mean_row,
+    .add_squares = add_squares,
 };
 
 #else

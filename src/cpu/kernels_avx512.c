@@ -19,6 +19,8 @@
 #define V_GE(a, b) _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ)
 #include "screen_tmpl.h"
 
+#include "transpose_tmpl.h"
+
 static __mmask16 first_lanes(int64_t n)
 {
     unsigned mask = n >= 16 ? 0xffff : n <= 0 ? 0 : (1u << n) - 1;
@@ -45,35 +47,7 @@ static void widen(float *out, const void *x, fkm_dtype t, int64_t n)
     }
 }
 
-/* 16 x 16 transpose: m[r] holds row r on entry, column r on return. */
-static inline void transpose(__m512 m[16])
-{
-    __m512 t[16];
-    for (int i = 0; i < 8; i++) {
-        t[2 * i] = _mm512_unpacklo_ps(m[2 * i], m[2 * i + 1]);
-        t[2 * i + 1] = _mm512_unpackhi_ps(m[2 * i], m[2 * i + 1]);
-    }
-    for (int i = 0; i < 4; i++) {
-        __m512d a = _mm512_castps_pd(t[4 * i]), b = _mm512_castps_pd(t[4 * i + 2]);
-        __m512d c = _mm512_castps_pd(t[4 * i + 1]), d = _mm512_castps_pd(t[4 * i + 3]);
-        m[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
-        m[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
-        m[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(c, d));
-        m[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(c, d));
-    }
-    for (int i = 0; i < 4; i++) {
-        t[i] = _mm512_shuffle_f32x4(m[i], m[i + 4], 0x88);
-        t[i + 4] = _mm512_shuffle_f32x4(m[i], m[i + 4], 0xdd);
-        t[i + 8] = _mm512_shuffle_f32x4(m[i + 8], m[i + 12], 0x88);
-        t[i + 12] = _mm512_shuffle_f32x4(m[i + 8], m[i + 12], 0xdd);
-    }
-    for (int i = 0; i < 8; i++) {
-        m[i] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0x88);
-        m[i + 8] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0xdd);
-    }
-}
-
-static void pack(void *panel, float *square, float *residual, const float *x, int32_t rows,
+static void pack(void *panel, float *square, float *residual, const float *const *x, int32_t rows,
     int32_t dims, const float *shift, float scale)
 {
     float *out = panel;
@@ -85,19 +59,20 @@ static void pack(void *panel, float *square, float *residual, const float *x, in
         for (int32_t t = 0; t < dims; t += 16) {
             const __mmask16 live = first_lanes(dims - t);
             const __m512 mu = _mm512_maskz_loadu_ps(live, shift + t);
-            __m512 m[16];
+            __m512i m[16];
             for (int r = 0; r < 16; r++) {
-                m[r] = _mm512_setzero_ps();
+                m[r] = _mm512_setzero_si512();
                 if (row0 + r < rows) {
-                    __m512 v = _mm512_maskz_loadu_ps(live, x + (int64_t)(row0 + r) * dims + t);
-                    m[r] = _mm512_sub_ps(_mm512_mul_ps(v, s), mu);
+                    __m512 v = _mm512_maskz_loadu_ps(live, x[row0 + r] + t);
+                    m[r] = _mm512_castps_si512(_mm512_sub_ps(_mm512_mul_ps(v, s), mu));
                 }
             }
             transpose(m);
             int32_t columns = dims - t < 16 ? dims - t : 16;
             for (int c = 0; c < columns; c++) {
-                sum = _mm512_fmadd_ps(m[c], m[c], sum);
-                _mm512_store_ps(out + (int64_t)(t + c) * PANEL + row0, m[c]);
+                const __m512 column = _mm512_castsi512_ps(m[c]);
+                sum = _mm512_fmadd_ps(column, column, sum);
+                _mm512_store_ps(out + (int64_t)(t + c) * PANEL + row0, column);
             }
         }
         _mm512_storeu_ps(square + row0, sum);
@@ -144,6 +119,36 @@ static void add_row(int64_t *sum, const float *x, int32_t dims, double scale)
     }
 }
 
+static void mean_row(float *mean, const int64_t *sum, int32_t dims, double count, double scale)
+{
+    const __m512d n = _mm512_set1_pd(count), s = _mm512_set1_pd(scale);
+    for (int32_t t = 0; t < dims; t += 8) {
+        const __mmask8 live = (__mmask8)first_lanes(dims - t);
+        __m512d v = _mm512_cvtepi64_pd(_mm512_maskz_loadu_epi64(live, sum + t));
+        __m256 m = _mm512_cvtpd_ps(_mm512_mul_pd(_mm512_div_pd(v, n), s));
+        _mm256_mask_storeu_ps(mean + t, live, m);
+    }
+}
+
+static void add_squares(int64_t sum[2], const float *x, int32_t dims, double scale, double split)
+{
+    const __m512d s = _mm512_set1_pd(scale), b = _mm512_set1_pd(split);
+    const __m512d share = _mm512_set1_pd(1 / split);
+    __m512i high = _mm512_setzero_si512(), low = high;
+    for (int32_t t = 0; t < dims; t += 8) {
+        const __mmask8 live = (__mmask8)first_lanes(dims - t);
+        __m512d q = _mm512_mul_pd(_mm512_cvtps_pd(_mm256_maskz_loadu_ps(live, x + t)), s);
+        q = _mm512_roundscale_pd(q, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+        __m512d square = _mm512_mul_pd(q, q); /* exact: q has the 24 bits of a float32 */
+        __m512i h = _mm512_cvttpd_epi64(_mm512_mul_pd(square, share));
+        __m512d l = _mm512_fnmadd_pd(_mm512_cvtepi64_pd(h), b, square);
+        high = _mm512_add_epi64(high, h);
+        low = _mm512_add_epi64(low, _mm512_cvtpd_epi64(l));
+    }
+    sum[0] += _mm512_reduce_add_epi64(high);
+    sum[1] += _mm512_reduce_add_epi64(low);
+}
+
 const fkm_kernels fkm_kernels_avx512 = {
     .isa = "avx512",
     .panel = PANEL,
@@ -157,6 +162,8 @@ const fkm_kernels fkm_kernels_avx512 = {
     .dot = dot,
     .canonical = canonical,
     .add_row = add_row,
+    .mean_row = mean_row,
+    .add_squares = add_squares,
 };
 
 #else

@@ -14,7 +14,7 @@ static void widen(float *out, const void *x, fkm_dtype t, int64_t n)
         out[i] = fkm_dtype_to_float(t, from + (size_t)i * size);
 }
 
-static void pack(void *panel, float *square, float *residual, const float *x, int32_t rows,
+static void pack(void *panel, float *square, float *residual, const float *const *x, int32_t rows,
     int32_t dims, const float *shift, float scale)
 {
     float *out = panel;
@@ -22,7 +22,7 @@ static void pack(void *panel, float *square, float *residual, const float *x, in
     memset(square, 0, PANEL * sizeof *square);
     for (int32_t t = 0; t < dims; t++) {
         for (int32_t r = 0; r < PANEL; r++) {
-            float v = r < rows ? x[(int64_t)r * dims + t] * scale - shift[t] : 0;
+            float v = r < rows ? x[r][t] * scale - shift[t] : 0;
             out[(int64_t)t * PANEL + r] = v;
             square[r] += v * v;
         }
@@ -49,13 +49,14 @@ static void score_tile(float score[TILE][PANEL], const float *panel, const float
     }
 }
 
-static void pack_tile(void *out, float *residual, const float *c, int32_t dims)
+static void pack_tile(fkm_tiles *t, int64_t first, const float *c)
 {
-    float *packed = out;
+    const int32_t dims = t->dims;
+    float *packed = (float *)(void *)t->packed + first * dims;
     for (int32_t j = 0; j < TILE; j++) {
-        residual[j] = 0;
-        for (int32_t t = 0; t < dims; t++)
-            packed[(int64_t)t * TILE + j] = c[(int64_t)j * dims + t];
+        t->residual[first + j] = 0;
+        for (int32_t d = 0; d < dims; d++)
+            packed[(int64_t)d * TILE + j] = c[(int64_t)j * dims + d];
     }
 }
 
@@ -114,6 +115,24 @@ static void add_row(int64_t *sum, const float *x, int32_t dims, double scale)
         sum[t] += (int64_t)rint(x[t] * scale);
 }
 
+static void mean_row(float *mean, const int64_t *sum, int32_t dims, double count, double scale)
+{
+    for (int32_t t = 0; t < dims; t++)
+        mean[t] = (float)((double)sum[t] / count * scale);
+}
+
+/* q has the 24 bits of a float32, so its square is exact in double. */
+static void add_squares(int64_t sum[2], const float *x, int32_t dims, double scale, double split)
+{
+    const double share = 1 / split;
+    for (int32_t t = 0; t < dims; t++) {
+        double q = rint(x[t] * scale), square = q * q;
+        int64_t high = (int64_t)(square * share);
+        sum[0] += high;
+        sum[1] += (int64_t)(square - (double)high * split);
+    }
+}
+
 const fkm_kernels fkm_kernels_scalar = {
     .isa = "scalar",
     .panel = PANEL,
@@ -127,4 +146,6 @@ const fkm_kernels fkm_kernels_scalar = {
     .dot = dot,
     .canonical = canonical,
     .add_row = add_row,
+    .mean_row = mean_row,
+    .add_squares = add_squares,
 };

@@ -70,7 +70,7 @@ fkm_status fkm_tiles_open(
     FKM_GO(fkm_alloc(&t->position, n, sizeof(int32_t), order, e));
     FKM_GO(fkm_alloc(&t->order_key, n, sizeof(double), order, e));
     if (k->low)
-        FKM_GO(fkm_alloc(&t->start, n, START_WIDTH * sizeof(float), "centroid norms", e));
+        FKM_GO(fkm_alloc(&t->start, n, START_WIDTH * 4, "centroid norms", e));
     return FKM_OK;
 out:
     fkm_tiles_close(t);
@@ -102,12 +102,25 @@ void fkm_tiles_close(fkm_tiles *t)
     memset(t, 0, sizeof *t);
 }
 
+/* The largest magnitude: of floats that are not negative, the bits have the order of the values. */
+static float largest_magnitude(const float *c, int64_t count)
+{
+    int32_t top = 0;
+    for (int64_t i = 0; i < count; i++) {
+        int32_t bits;
+        memcpy(&bits, c + i, sizeof bits);
+        bits &= 0x7fffffff;
+        top = bits > top ? bits : top;
+    }
+    float out;
+    memcpy(&out, &top, sizeof out);
+    return out;
+}
+
 /* A power of two that brings the largest coordinate below 1 (4 at the end of the float range). */
 static float choose_scale(const float *c, int64_t count)
 {
-    float top = 0;
-    for (int64_t i = 0; i < count; i++)
-        top = fmaxf(top, fabsf(c[i]));
+    float top = largest_magnitude(c, count);
     int exponent = 0;
     if (top > 0)
         (void)frexpf(top, &exponent);
@@ -163,6 +176,26 @@ static void run(fkm_pool *pool, int64_t count, fkm_pool_fn fn, fkm_tiles *t, con
 }
 
 #define NORMS_AT_ONCE 64
+#define NORM_LANES 8
+
+/* |C|^2, in several sums that do not wait for each other. */
+static double norm2(const float *c, const fkm_tiles *t)
+{
+    double part[NORM_LANES] = {0}, sum = 0;
+    int32_t d = 0;
+    for (; d + NORM_LANES <= t->dims; d += NORM_LANES)
+        for (int32_t i = 0; i < NORM_LANES; i++) {
+            double v = (double)c[d + i] * (double)t->scale - (double)t->shift[d + i];
+            part[i] += v * v;
+        }
+    for (; d < t->dims; d++) {
+        double v = (double)c[d] * (double)t->scale - (double)t->shift[d];
+        part[0] += v * v;
+    }
+    for (int32_t i = 0; i < NORM_LANES; i++)
+        sum += part[i];
+    return sum;
+}
 
 static void measure_norms(void *arg, int64_t block, int worker)
 {
@@ -171,12 +204,7 @@ static void measure_norms(void *arg, int64_t block, int worker)
     fkm_tiles *t = job->t;
     int64_t end = fkm_min_i64(t->clusters, (block + 1) * NORMS_AT_ONCE);
     for (int64_t j = block * NORMS_AT_ONCE; j < end; j++) {
-        double sum = 0;
-        for (int32_t d = 0; d < t->dims; d++) {
-            double v = (double)job->c[j * t->dims + d] * t->scale - t->shift[d];
-            sum += v * v;
-        }
-        t->norm2[j] = sum;
+        t->norm2[j] = norm2(job->c + j * t->dims, t);
     }
 }
 
@@ -254,7 +282,9 @@ static double tail_of(const fkm_tiles *t, double norm, double head)
 static void set_margins(fkm_tiles *t, double factor)
 {
     double chain = t->screened + 64.0, gamma = chain * U / (1 - chain * U); /* any order */
-    double f = HIGHER_ORDER * factor;
+    double f = HIGHER_ORDER * factor, shift = 0;
+    for (int32_t d = 0; d < t->dims; d++)
+        shift += fabs((double)t->shift[d]); /* at least its norm */
     for (int64_t p = 0; p < positions(t); p++) {
         double measured = sqrt(t->residual[p]) * (1 + t->dims * U);
         double head = sqrt(t->tail[p]);
@@ -272,6 +302,10 @@ static void set_margins(fkm_tiles *t, double factor)
         t->residual[p] = (float)(nc * (1 + t->gram) * f) + LOW_TINY;
         t->slope[p] += (float)(LOW_NORM * (rc + (gamma + 9 * U + t->gram) * nc) * f) + LOW_TINY;
         t->offset[p] += (float)((gamma + 9 * U) * t->half[p] * f) + LOW_TINY;
+        if (t->kernels->bytes && measured * measured > FKM_UNSCORED / 2)
+            t->offset[p] = FKM_UNSCORED; /* a candidate always */
+        else if (t->kernels->bytes)      /* H: a rounding to an integer, and a sum in float64 */
+            t->offset[p] += (float)((t->unit * 0.51 + t->dims * 0x1p-50 * shift * nc) * f);
     }
 }
 
@@ -279,7 +313,7 @@ static float largest(const float *v, int32_t n)
 {
     float top = 0;
     for (int32_t i = 0; i < n; i++)
-        top = fmaxf(top, v[i]);
+        top = v[i] > top ? v[i] : top;
     return top;
 }
 
@@ -306,6 +340,22 @@ static void choose_frame(fkm_tiles *t, const float *c)
     choose_shift(t, c);
 }
 
+/* One quantum for all coordinates of all centroids, so that scores are integers alike. */
+static void choose_quantum(fkm_tiles *t, const float *c)
+{
+    float top = 0;
+    t->unit = t->quantum = 1;
+    if (!t->kernels->bytes)
+        return;
+    for (int32_t j = 0; j < t->clusters; j++)
+        for (int32_t d = 0; d < t->dims; d++) {
+            float v = fabsf(c[(int64_t)j * t->dims + d] * t->scale - t->shift[d]);
+            top = v > top ? v : top;
+        }
+    t->quantum = top > 0x1p-100f ? top / FKM_BYTES_TOP : 1;
+    t->unit = t->quantum * t->scale;
+}
+
 void fkm_tiles_turn(fkm_tiles *t, const float *axes, int32_t screened, float gram)
 {
     t->axes = axes;
@@ -322,11 +372,10 @@ static void fill_tile(fkm_tiles *t, const float *c, int32_t i)
         float *row = t->rows + p * t->dims;
         bool real = p < t->clusters;
         const float *from = real ? c + (int64_t)t->index[p] * t->dims : NULL;
-        for (int32_t d = 0; d < t->dims; d++)
-            row[d] = real ? from[d] * t->scale - t->shift[d] : 0;
+        memset(row, 0, (size_t)t->dims * sizeof *row);
+        for (int32_t d = 0; real && d < t->dims; d++)
+            row[d] = from[d] * t->scale - t->shift[d];
         t->half[p] = real ? (float)(t->norm2[t->index[p]] / 2) : FKM_HALF_PAD;
-        for (int w = 0; t->start && w < START_WIDTH; w++)
-            t->start[p * START_WIDTH + w] = -t->half[p];
     }
 }
 
@@ -349,13 +398,13 @@ static void make_tile(void *arg, int64_t i, int worker)
             t->tail[first + r] = (float)square;
         }
     }
-    t->kernels->pack_tile(
-        t->packed + (size_t)i * t->tile_bytes, t->residual + first, rows, t->screened);
+    t->kernels->pack_tile(t, first, rows);
 }
 
 void fkm_tiles_set(fkm_tiles *t, const float *c, double margin_factor, fkm_pool *pool)
 {
     choose_frame(t, c);
+    choose_quantum(t, c);
     run(pool, (t->clusters + NORMS_AT_ONCE - 1) / NORMS_AT_ONCE, measure_norms, t, c);
     choose_keys(t, c);
     sort_by_key(t);
@@ -384,6 +433,8 @@ int32_t fkm_block_settle(fkm_row_block *b, int32_t row)
 void fkm_block_candidate(
     fkm_row_block *b, int32_t row, const fkm_tiles *t, int32_t position, float score)
 {
+    if (t->index[position] < 0)
+        return; /* padding, which a wide margin may reach */
     float m = b->norm[row] * t->slope[position] + b->residual[row] * t->residual[position] +
               b->tail[row] * t->tail[position] + t->offset[position] + b->slack[row];
     float lower = score - m, upper = score + m;

@@ -41,7 +41,13 @@
  *
  *   m(i, j) = nx slope_j + rx residual_j + offset_j + kappa nx^2,
  *
- * and everything said of S~ and e holds of S^ and m. When more than one candidate is left, they are
+ * and everything said of S~ and e holds of S^ and m. Rows of 8-bit integers x are not rounded at
+ * all: with C^ = q g, g integers in [-127, 127] and one quantum q for all,
+ *
+ *   X.C^ - h~ = s q (sum x_t g_t - H),   H = (q sum (mu s)_t g_t + h~) / (s q)
+ *
+ * is summed in integers, H rounded to one (half a unit s q in the offset), and as a float once.
+ * When more than one candidate is left, they are
  * scored again in float32 and judged by e(i, j), and only then by the canonical distance. */
 #ifndef FKM_SCREEN_H
 #define FKM_SCREEN_H
@@ -63,6 +69,8 @@
 #define FKM_NORM_MAX 0x1p60f    /* beyond, scores could overflow: decided canonically */
 #define FKM_FLOOR_NONE (-1e37f) /* below every real score, above the score of padding */
 #define FKM_HALF_PAD 3e38f      /* h~ of padding centroids */
+#define FKM_UNSCORED 1e30f      /* residual of a centroid that byte kernels do not score */
+#define FKM_BYTES_TOP 127       /* of a centroid's coordinate in quanta, byte kernels */
 
 struct fkm_kernels;
 
@@ -84,7 +92,10 @@ typedef struct fkm_tiles {
     float *fine_slope, *fine_offset;  /* [positions]: of e(i, j) */
     float *tile_tail;                 /* [count] */
     float *tile_slope, *tile_residual, *tile_offset; /* [count]: maxima of m over a tile */
-    float *start; /* [positions][16]: -h~, to start a matrix unit's sums; NULL unless low */
+    void *start;   /* [positions][16] of 4 bytes: what sums start at, as the kernel wants it; NULL
+                      unless low */
+    float unit;    /* of a kernel's sums, in scores: 1, or that of its integers */
+    float quantum; /* of a rounded coordinate, byte kernels */
     float kappa;
     int32_t screened;  /* coordinates that the kernel sees: dims, or those of the head */
     const float *axes; /* [screened][dims]: of the head, borrowed; NULL: none */

@@ -112,12 +112,13 @@ static void screen(
         screen_panel(b, p, t, begin, end);
 }
 
-static void pack_tile(void *out, float *residual, const float *c, int32_t dims)
+static void pack_tile(fkm_tiles *t, int64_t first, const float *c)
 {
-    float *packed = out;
+    const int32_t dims = t->dims;
+    float *packed = (float *)(void *)t->packed + first * dims;
     for (int32_t j = 0; j < TILE; j++) {
-        residual[j] = 0;
-        for (int32_t t = 0; t < dims; t++)
-            packed[(int64_t)t * TILE + j] = c[(int64_t)j * dims + t];
+        t->residual[first + j] = 0;
+        for (int32_t d = 0; d < dims; d++)
+            packed[(int64_t)d * TILE + j] = c[(int64_t)j * dims + d];
     }
 }

@@ -21,6 +21,10 @@ FILTERS = [
     (r"\b\d+(\.\d+)? m?s\b", "T"),
     (r"peak memory [\d.]+ [KMG]iB", "peak memory M"),
     (r"cpu (scalar|avx\w*|amx\w*|neon), \d+ threads?", "cpu ISA"),
+    (r"at [\d.]+ GB/s", "at R GB/s"),
+    (r"memory      .* of .*: rows .*", "memory      SIZES"),
+    (r"\b\d+(m\d\d s|m\d\ds|h\d\dm)", "T"),
+    (r"\d+ clusters, cpu ISA", "K clusters, cpu ISA"),
     (r"in use by pid \d+", "in use by pid N"),
     (r" \.h5 \.hdf5;", ";"),      # a build without HDF5 does not know them
     (r"needs at least .* \(.*\)", "needs at least SIZES"),

@@ -128,6 +128,37 @@ def check_restarts(validate):
     check_outputs(d, stats)
 
 
+def check_plan(validate):
+    """--dry-run: sizes are those of the outputs that the run then writes; the times are about right."""
+    d = cli.new_directory()
+    cli.save(d, "x.npy", cli.npy(cli.noise(60000, 8)))
+    cli.save(d, "b.npy", cli.npy(cli.blobs(60, 2, seed=3), (3, 20, 2)))
+    for args in (["-k", 300, "-t", 0, "-n", 10, "x.npy"], ["-k", 300, "-t", 0, "-n", 10, "-m", "3M", "-j", 1, "x.npy"],
+                 ["-k", 3, "--restarts", 2, "-i", "k-means++", "--format", "fvecs", "b.npy"],
+                 ["-k", 3, "--no-labels", "--checkpoint", "off", "b.npy"]):
+        before = sorted(os.listdir(d))
+        run = cli.fkm("fit", "--dry-run", "--json", *args, cwd=d)
+        cli.check_equal((run.returncode, run.stderr), (0, ""), args)
+        plan = strict(run.stdout)
+        validate(plan)
+        cli.check_equal(sorted(os.listdir(d)), before, args, "left behind")
+        memory = plan["memory"]
+        cli.check_equal(memory["planned_bytes"], sum(memory[p + "_bytes"] for p in ("rows", "labels", "backend", "result")))
+        cli.check_equal(plan["reading"]["kept"], "3M" not in args, args)
+        cli.check_equal(plan["checkpoint"] is None, "off" in args)
+        stats = strict(cli.fkm("fit", "--json", *args, cwd=d).stdout)
+        cli.check_equal([(o["path"], o["bytes"]) for o in plan["outputs"]],
+                        [(o["path"], o["bytes"]) for o in stats["outputs"]], args, "sizes of outputs")
+        cli.check_equal(plan["params"], stats["params"], args)
+        for o in stats["outputs"]:
+            os.unlink(os.path.join(d, o["path"]))
+        os.unlink(os.path.join(d, plan["outputs"][0]["path"].split(".k")[0] + f".k{args[1]}.stats.json"))
+        if args[1] == 300:
+            real = sum(i["s"] for i in stats["iterations"][1:]) / 9
+            ratio = plan["predicted"]["iteration_s"] / real
+            cli.check(1 / 30 < ratio < 30, "predicted", plan["predicted"], "found", real)   # machines are busy
+
+
 def check_others(validate):
     d = cli.new_directory()
     cli.save(d, "x.npy", cli.npy(cli.blobs(30, 2)))
@@ -187,6 +218,7 @@ def main():
     check_warnings_and_names(validate)
     check_batch(validate)
     check_restarts(validate)
+    check_plan(validate)
     check_others(validate)
     cli.finish()
 

@@ -4,15 +4,30 @@
 
 #include "../../src/cpu/kernels.h"
 
+#include <math.h>
 #include <stdio.h>
 
-#define FOR_EACH_ISA(k)                                                                            \
+#define FOR_EACH_ISA_(k, eight_bit)                                                                \
     bool usable_;                                                                                  \
     const fkm_kernels *k;                                                                          \
     for (int i_ = 0; (k = fkm_kernels_at(i_, &usable_)) != NULL; i_++)                             \
-        if (!usable_)                                                                              \
+        if (k->bytes != (eight_bit))                                                               \
+            continue;                                                                              \
+        else if (!usable_)                                                                         \
             printf("%s: not on this CPU\n", k->isa);                                               \
         else
+
+#define FOR_EACH_ISA(k) FOR_EACH_ISA_(k, false)
+
+/* Those that take rows of 8-bit integers only. */
+#define FOR_EACH_BYTE_ISA(k) FOR_EACH_ISA_(k, true)
+
+/* The integer nearest to v that rows of byte kernels may hold. */
+static inline float test_byte(const fkm_kernels *k, float v)
+{
+    float low = k->takes == FKM_I8 ? -128 : 0;
+    return v < low ? low : v > low + 255 ? low + 255 : rintf(v);
+}
 
 /* xorshift64*: the same data on every run. */
 static inline uint64_t test_random(uint64_t *state)

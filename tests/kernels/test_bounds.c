@@ -73,6 +73,10 @@ static void open_setting(setting *s, const fkm_kernels *k, int32_t dims, float o
         s->c[i] = test_uniform(&random) + offset;
     for (int32_t i = 0; i < ROWS * dims; i++)
         s->x[i] = s->c[i / dims % CLUSTERS * dims + i % dims] + spread * test_uniform(&random);
+    for (int32_t i = 0; k->bytes && i < CLUSTERS * dims; i++)
+        s->c[i] *= 50;
+    for (int32_t i = 0; k->bytes && i < ROWS * dims; i++)
+        s->x[i] = test_byte(k, s->x[i] * 50);
     memset(s->labels, -1, sizeof s->labels);
     assert_int_equal(fkm_tiles_open(&s->tiles, k, CLUSTERS, dims, &e), FKM_OK);
     assert_int_equal(
@@ -122,42 +126,58 @@ static void move_centroids(setting *s, float step, uint64_t *random)
     fkm_tiles_set(&s->tiles, s->c, 1, NULL);
 }
 
+/* Returns how many rows were spared. */
+static int64_t check_kernels(const fkm_kernels *k)
+{
+    const int32_t dims[] = {1, 3, 20, 64, 100, 520};
+    const float offsets[] = {0, 100}, spreads[] = {0.01f, 0.3f, 2};
+    const float step = k->bytes ? 50 : 1;
+    int64_t spared = 0;
+    uint64_t random = 5;
+    for (int d = 0; d < 6; d++)
+        for (int v = 0; v < 6; v++) {
+            setting s;
+            int32_t list[ROWS];
+            open_setting(
+                &s, k, dims[d], k->bytes ? offsets[v % 2] / 50 : offsets[v % 2], spreads[v / 2]);
+            fkm_bounds_begin(&s.bounds, s.tiles.frame, true);
+            assert_true(s.bounds.collect);
+            label_rows(&s, NULL, ROWS, true);
+            fkm_bounds_end(&s.bounds);
+            check_bounds(&s);
+            for (int round = 0; round < 4; round++) {
+                for (int moves = 0; moves < round; moves++) /* none, one, several */
+                    move_centroids(&s, round == 3 ? step : 0.02f * step, &random);
+                fkm_bounds_begin(&s.bounds, s.tiles.frame, true);
+                if (!s.bounds.collect || !s.bounds.valid)
+                    break;
+                int64_t n = fkm_bounds_list(&s.bounds, list, 0, s.labels, ROWS);
+                spared += ROWS - n;
+                label_rows(&s, list, n, true);
+                fkm_bounds_end(&s.bounds);
+                check_bounds(&s);
+            }
+            close_setting(&s);
+        }
+    return spared;
+}
+
 static void bounds_hold(void **state)
 {
     (void)state;
-    const int32_t dims[] = {1, 3, 20, 64, 100, 520};
-    const float offsets[] = {0, 100}, spreads[] = {0.01f, 0.3f, 2};
-    int64_t spared = 0;
-    uint64_t random = 5;
     FOR_EACH_ISA(k)
     {
-        if (!k->low)
-            continue;
-        for (int d = 0; d < 6; d++)
-            for (int v = 0; v < 6; v++) {
-                setting s;
-                int32_t list[ROWS];
-                open_setting(&s, k, dims[d], offsets[v % 2], spreads[v / 2]);
-                fkm_bounds_begin(&s.bounds, s.tiles.frame, true);
-                assert_true(s.bounds.collect);
-                label_rows(&s, NULL, ROWS, true);
-                fkm_bounds_end(&s.bounds);
-                check_bounds(&s);
-                for (int round = 0; round < 4; round++) {
-                    for (int moves = 0; moves < round; moves++) /* none, one, several */
-                        move_centroids(&s, round == 3 ? 1 : 0.02f, &random);
-                    fkm_bounds_begin(&s.bounds, s.tiles.frame, true);
-                    if (!s.bounds.collect || !s.bounds.valid)
-                        break;
-                    int64_t n = fkm_bounds_list(&s.bounds, list, 0, s.labels, ROWS);
-                    spared += ROWS - n;
-                    label_rows(&s, list, n, true);
-                    fkm_bounds_end(&s.bounds);
-                    check_bounds(&s);
-                }
-                close_setting(&s);
-            }
-        assert_true(spared > 1000); /* else nothing was tested */
+        if (k->low)
+            assert_true(check_kernels(k) > 1000); /* else nothing was tested */
+    }
+}
+
+static void bounds_of_bytes_hold(void **state)
+{
+    (void)state;
+    FOR_EACH_BYTE_ISA(k)
+    {
+        assert_true(check_kernels(k) > 1000);
     }
 }
 
@@ -165,6 +185,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bounds_hold),
+        cmocka_unit_test(bounds_of_bytes_hold),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -87,7 +87,10 @@ static void pack_transposes(void **state)
             fill(shift, dims, 4);
             for (int32_t rows = 1; rows <= panel; rows += rows < 3 ? 1 : 5) {
                 float *out = guarded(bytes), *square = guarded((size_t)panel * sizeof(float));
-                k->pack(out, square, NULL, x, rows, dims, shift, 0.25f);
+                const float *row[64];
+                for (int32_t r = 0; r < rows; r++)
+                    row[r] = x + (int64_t)r * dims;
+                k->pack(out, square, NULL, row, rows, dims, shift, 0.25f);
                 for (int32_t r = 0; r < panel; r++) {
                     double want_square = 0;
                     for (int32_t t = 0; t < dims; t++) {
@@ -179,6 +182,51 @@ static void add_row_is_exact(void **state)
     }
 }
 
+static void add_squares_is_exact(void **state)
+{
+    (void)state;
+    const int32_t bits[] = {8, 20, 31, 43, 58};
+    FOR_EACH_ISA(k)
+    {
+        for (int i = 0; i < SOME_DIMS; i++)
+            for (int b = 0; b < 5; b++) {
+                int32_t dims = bits[b] == 58 && some_dims[i] > 16 ? 16 : some_dims[i];
+                float *x = malloc((size_t)dims * sizeof(float));
+                fill(x, dims, (uint64_t)b); /* below 1 in magnitude */
+                const double scale = ldexp(1, bits[b]);
+                fkm_i128 want = 0;
+                int64_t sum[2] = {3, 4};
+                for (int32_t t = 0; t < dims; t++)
+                    want += (fkm_i128)llrint(x[t] * scale) * llrint(x[t] * scale);
+                k->add_squares(sum, x, dims, scale, scale);
+                assert_true(((fkm_i128)(sum[0] - 3) << bits[b]) + (sum[1] - 4) == want);
+                free(x);
+            }
+    }
+}
+
+static void mean_row_has_the_same_bits(void **state)
+{
+    (void)state;
+    FOR_EACH_ISA(k)
+    {
+        for (int i = 0; i < SOME_DIMS; i++) {
+            int32_t dims = some_dims[i];
+            size_t bytes = (size_t)dims * sizeof(float);
+            int64_t *sum = malloc((size_t)dims * sizeof *sum);
+            float *got = guarded(bytes), *want = malloc(bytes);
+            for (int32_t t = 0; t < dims; t++)
+                sum[t] = ((int64_t)t * 0x9e3779b97f4a7c1) >> (t % 60);
+            k->mean_row(got, sum, dims, 37, 0x1p-50);
+            fkm_kernels_scalar.mean_row(want, sum, dims, 37, 0x1p-50);
+            assert_memory_equal(got, want, bytes);
+            release(got, bytes);
+            free(want);
+            free(sum);
+        }
+    }
+}
+
 /* ---- whole blocks against a search by canonical distance ---- */
 
 typedef struct shape {
@@ -230,20 +278,30 @@ static void check_store(const fkm_assign_job *plain, fkm_assign_scratch *scratch
     int32_t rows = (int32_t)job.count;
     int32_t *labels = guarded((size_t)rows * sizeof *labels);
     assert_int_equal(fkm_row_store_open(&store, job.kernels, rows, job.tiles->dims, &e), FKM_OK);
+    for (int32_t i = 0; i < rows; i++)
+        labels[i] = i % 3 ? i % job.tiles->clusters : -1;
+    fkm_row_store_start(&store, labels, rows);
     for (int32_t i = 0; i < rows; i++) {
         store.order[i] = (i * 7 + 3) % rows; /* a permutation: 7 does not divide any count below */
-        labels[i] = i % 3 ? i % job.tiles->clusters : -1;
+        store.label[i] = labels[store.order[i]];
     }
     job.store = &store;
     job.labels = labels;
     job.distances = NULL;
-    for (int32_t first = 0; first < rows; first += block)
-        fkm_assign_pack(&job, scratch, first, rows - first < block ? rows - first : block);
-    for (int pass = 0; pass < 2; pass++)
+    for (int pass = 0; pass < 3; pass++) {
+        int64_t start[102];
+        int32_t other[80];
+        if (pass == 2)
+            fkm_row_store_sort(&store, rows, job.tiles->clusters, start, other);
+        job.pack = pass != 1;
         for (int32_t first = 0; first < rows; first += block)
             fkm_assign_block(&job, scratch, first, rows - first < block ? rows - first : block);
-    for (int32_t i = 0; i < rows; i++)
-        assert_int_equal(labels[i], plain->labels[i]);
+        for (int32_t i = 0; i < rows; i++) {
+            assert_int_equal(labels[i], plain->labels[i]);
+            assert_int_equal(store.label[i], labels[store.order[i]]);
+            assert_true(pass < 2 || i == 0 || store.label[i - 1] <= store.label[i]);
+        }
+    }
     fkm_row_store_close(&store);
     release(labels, (size_t)rows * sizeof *labels);
 }
@@ -283,6 +341,16 @@ static void check_head(const fkm_assign_job *plain, fkm_assign_scratch *scratch,
     free(axes);
 }
 
+/* The same data as 8-bit rows. Huge and outlying centroids stay: they cannot be scored. */
+static void to_bytes(const fkm_kernels *k, float *x, int64_t nx, float *c, int64_t nc, int kind)
+{
+    float shift = k->takes == FKM_I8 ? 0 : 128;
+    for (int64_t i = 0; i < nx; i++)
+        x[i] = test_byte(k, x[i] * (kind == 1 ? 1 : 40) + shift);
+    for (int64_t i = 0; i < nc && kind != 4; i++)
+        c[i] = c[i] * (kind == 1 ? 1 : 40) + shift;
+}
+
 static void check_block(const fkm_kernels *k, const shape *s)
 {
     fkm_err e = {0};
@@ -290,6 +358,8 @@ static void check_block(const fkm_kernels *k, const shape *s)
     float *x = malloc((size_t)nx * sizeof *x), *c = malloc((size_t)nc * sizeof *c);
     int32_t top = s->clusters < 3 ? s->clusters : 3;
     fill_case(x, c, s);
+    if (k->bytes)
+        to_bytes(k, x, nx, c, nc, s->kind);
     fkm_tiles tiles;
     fkm_assign_scratch scratch;
     assert_int_equal(fkm_tiles_open(&tiles, k, s->clusters, s->dims, &e), FKM_OK);
@@ -353,20 +423,34 @@ static void check_block(const fkm_kernels *k, const shape *s)
     free(c);
 }
 
+static void check_shapes(const fkm_kernels *k)
+{
+    const int32_t clusters[] = {1, 2, 4, 6, 7, 12, 13, 40, 100};
+    const int32_t rows[] = {1, 15, 17, 33, 71};
+    for (int d = 0; d < SOME_DIMS; d++)
+        for (int c = 0; c < 9; c++)
+            for (int kind = 0; kind < 8; kind++) {
+                shape s = {rows[(c + d + kind) % 5], some_dims[d], clusters[c], kind};
+                if ((int64_t)s.rows * s.dims * s.clusters < 3000000)
+                    check_block(k, &s);
+            }
+}
+
 static void blocks_find_the_nearest(void **state)
 {
     (void)state;
-    const int32_t clusters[] = {1, 2, 4, 6, 7, 12, 13, 40, 100};
-    const int32_t rows[] = {1, 15, 17, 33, 71};
     FOR_EACH_ISA(k)
     {
-        for (int d = 0; d < SOME_DIMS; d++)
-            for (int c = 0; c < 9; c++)
-                for (int kind = 0; kind < 8; kind++) {
-                    shape s = {rows[(c + d + kind) % 5], some_dims[d], clusters[c], kind};
-                    if ((int64_t)s.rows * s.dims * s.clusters < 3000000)
-                        check_block(k, &s);
-                }
+        check_shapes(k);
+    }
+}
+
+static void blocks_of_bytes_find_the_nearest(void **state)
+{
+    (void)state;
+    FOR_EACH_BYTE_ISA(k)
+    {
+        check_shapes(k);
     }
 }
 
@@ -440,7 +524,10 @@ int main(void)
         cmocka_unit_test(canonical_has_the_same_bits),
         cmocka_unit_test(dot_is_within_its_bound),
         cmocka_unit_test(add_row_is_exact),
+        cmocka_unit_test(add_squares_is_exact),
+        cmocka_unit_test(mean_row_has_the_same_bits),
         cmocka_unit_test(blocks_find_the_nearest),
+        cmocka_unit_test(blocks_of_bytes_find_the_nearest),
         cmocka_unit_test(frame_is_kept_while_it_suits),
         cmocka_unit_test(rows_that_are_not_finite_have_no_label),
     };

@@ -103,7 +103,7 @@ static void fill(whole *w)
     w->s.best_iterations = 2;
     w->s.moved = 4;
     w->s.scanned = true;
-    w->s.scale = (fkm_scale){41, true};
+    w->s.scale = (fkm_scale){.exponent = 41, .wide = true};
     w->s.resumes = 3;
     w->s.elapsed_s = 12.5;
     for (int i = 0; i < BATCH * K * DIMS; i++)

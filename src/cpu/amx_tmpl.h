@@ -1,0 +1,195 @@
+/* Template of the AMX kernels: 32 rows x 32 centroids at a time in four 16 x 16 tiles of sums.
+ *
+ * Rows lie along the columns of a tile, so that the maximum over centroids is a vertical max. Per
+ * step of 64 bytes of dims two tiles of centroids and two of rows are loaded for four products (16
+ * cycles each); the sums start at -h~ and are stored to the first-level cache, where the max is
+ * taken while the next products run.
+ *
+ * Layouts, dims padded with zeros to a step:
+ *
+ *   panel   [steps][2][16 groups of dims][16 rows][4 bytes]
+ *   tile    [steps][2][16 centroids][64 bytes of dims]
+ *
+ * Included once per element type, after defining
+ *   STEP              dims in 64 bytes
+ *   SCORE, SCORES     a sum, and a vector of 16 of them
+ *   PRODUCTS(d, a, b) the tile instruction
+ * and the functions load_scores, max_scores and to_float(scores, unit). */
+#include "transpose_tmpl.h"
+
+enum { PANEL = 32, TILE = 32, PART = 16 * 64, GROUP_BYTES = 32 << 10 };
+
+_Static_assert(FKM_OWN_TILES == 4, "see is_own");
+
+/* Scores of a tile and a panel, as the tile registers leave them. */
+typedef struct scores {
+    SCORE of[2][2][16][16]
+        __attribute__((aligned(64))); /* [half of the rows][half of the tile][centroid][row] */
+    int32_t panel, tile;
+} scores;
+
+/* Hands on what passes the threshold of its row, after the tile's own best has raised the floor. */
+static void __attribute__((noinline))
+report(fkm_row_block *b, const fkm_tiles *t, const scores *s, int h, __m512 top, __m512 margin)
+{
+    const int32_t row0 = s->panel * PANEL + 16 * h;
+    const __m512 floor = _mm512_max_ps(_mm512_load_ps(b->floor + row0), _mm512_sub_ps(top, margin));
+    const __m512 limit = _mm512_sub_ps(floor, margin);
+    _mm512_store_ps(b->floor + row0, floor);
+    for (int j = 0; j < TILE; j++) {
+        const SCORE *row = s->of[h][j / 16][j % 16];
+        const __m512 score = to_float(load_scores(row), t->unit);
+        unsigned hits = _mm512_cmp_ps_mask(score, limit, _CMP_GE_OQ);
+        for (; hits; hits &= hits - 1) {
+            int r = __builtin_ctz(hits);
+            fkm_block_candidate(b, row0 + r, t, s->tile * TILE + j, (float)row[r] * t->unit);
+        }
+    }
+}
+
+/* Upper bounds of the scores of all centroids in a tile but, in some lanes, the row's old one. */
+static __m512 rivals(
+    const fkm_row_block *b, const fkm_tiles *t, const scores *s, int h, __m512 top, __mmask16 old)
+{
+    const __m512i slot = _mm512_load_si512(b->old_slot + s->panel * PANEL + 16 * h);
+    const SCORE(*of)[16] = s->of[h][0];
+    __m512 others = _mm512_set1_ps(-FKM_HALF_PAD);
+    for (int j = 0; j < TILE; j++) {
+        __mmask16 other = _mm512_cmpneq_epi32_mask(slot, _mm512_set1_epi32(j));
+        const __m512 score = to_float(load_scores(of[j]), t->unit);
+        others = _mm512_mask_max_ps(others, other, others, score);
+    }
+    return _mm512_mask_blend_ps(old, top, others);
+}
+
+static inline void finish(fkm_row_block *b, const fkm_tiles *t, const scores *s)
+{
+    const __m512 slope = _mm512_set1_ps(t->tile_slope[s->tile]);
+    const __m512 residual = _mm512_set1_ps(t->tile_residual[s->tile]);
+    const __m512 offset = _mm512_set1_ps(t->tile_offset[s->tile]);
+    const __m512 tail = _mm512_set1_ps(t->tile_tail[s->tile]);
+    for (int h = 0; h < 2; h++) {
+        const SCORE(*of)[16] = s->of[h][0];
+        SCORES top0 = load_scores(of[0]), top1 = load_scores(of[1]);
+        for (int j = 2; j < TILE; j += 2) {
+            top0 = max_scores(top0, load_scores(of[j]));
+            top1 = max_scores(top1, load_scores(of[j + 1]));
+        }
+        const __m512 top = to_float(max_scores(top0, top1), t->unit);
+        const int32_t row = s->panel * PANEL + 16 * h;
+        __m512 margin = _mm512_add_ps(_mm512_load_ps(b->slack + row), offset);
+        margin = _mm512_fmadd_ps(_mm512_load_ps(b->norm + row), slope, margin);
+        margin = _mm512_fmadd_ps(_mm512_load_ps(b->residual + row), residual, margin);
+        margin = _mm512_fmadd_ps(_mm512_load_ps(b->tail + row), tail, margin);
+        if (b->rivals) {
+            __m512i tile = _mm512_load_si512(b->old_tile + row);
+            __mmask16 old = _mm512_cmpeq_epi32_mask(tile, _mm512_set1_epi32(s->tile));
+            __m512 others = old ? rivals(b, t, s, h, top, old) : top;
+            __m512 second = _mm512_load_ps(b->second + row);
+            second = _mm512_max_ps(second, _mm512_add_ps(others, margin));
+            _mm512_store_ps(b->second + row, second);
+        }
+        __m512 limit = _mm512_sub_ps(_mm512_load_ps(b->floor + row), margin);
+        if (_mm512_cmp_ps_mask(top, limit, _CMP_GE_OQ))
+            report(b, t, s, h, top, margin);
+    }
+}
+
+static inline void multiply(const char *panel, const char *tile, const SCORE *start, int32_t steps)
+{
+    _tile_loadd(0, start, 64);
+    _tile_loadd(1, start, 64);
+    _tile_loadd(2, start + 256, 64);
+    _tile_loadd(3, start + 256, 64);
+    for (int32_t k = 0; k < steps; k++, panel += 2 * PART, tile += 2 * PART) {
+        _tile_loadd(4, tile, 64);
+        _tile_loadd(6, panel, 64);
+        PRODUCTS(0, 4, 6);
+        _tile_loadd(7, panel + PART, 64);
+        PRODUCTS(1, 4, 7);
+        _tile_loadd(5, tile + PART, 64);
+        PRODUCTS(2, 5, 6);
+        PRODUCTS(3, 5, 7);
+    }
+}
+
+static void configure(void)
+{
+    struct {
+        uint8_t palette, start_row, reserved[14];
+        uint16_t bytes_per_row[16];
+        uint8_t rows[16];
+    } c;
+    memset(&c, 0, sizeof c);
+    c.palette = 1;
+    for (int i = 0; i < 8; i++) {
+        c.bytes_per_row[i] = 64;
+        c.rows[i] = 16;
+    }
+    _tile_loadconfig(&c);
+}
+
+/* The products under way: the max of one is taken after the next has been issued, so that it hides
+ * behind it. */
+typedef struct products {
+    scores buffer[2];
+    int turn, waiting;
+} products;
+
+static inline void step(
+    products *q, fkm_row_block *b, const fkm_tiles *t, int32_t panel, int32_t tile)
+{
+    const int32_t steps = (t->screened + STEP - 1) / STEP;
+    scores *s = &q->buffer[q->turn];
+    s->panel = panel;
+    s->tile = tile;
+    multiply(b->panels + (size_t)panel * (size_t)steps * 2 * PART,
+        t->packed + (size_t)tile * t->tile_bytes,
+        (const SCORE *)t->start + (int64_t)tile * TILE * 16, steps);
+    if (q->waiting)
+        finish(b, t, &q->buffer[q->turn ^ 1]);
+    _tile_stored(0, s->of[0][0], 64);
+    _tile_stored(1, s->of[1][0], 64);
+    _tile_stored(2, s->of[0][1], 64);
+    _tile_stored(3, s->of[1][1], 64);
+    q->waiting = 1;
+    q->turn ^= 1;
+}
+
+static inline bool is_own(const int32_t *own, int32_t tile)
+{
+    return own[0] == tile || own[1] == tile || own[2] == tile || own[3] == tile;
+}
+
+/* Panels in groups that stay in the first-level cache while the tiles go by. */
+static void screen(
+    fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t, int32_t begin, int32_t end)
+{
+    const size_t panel_bytes = (size_t)((t->screened + STEP - 1) / STEP) * 2 * PART;
+    const int32_t fit = (int32_t)(GROUP_BYTES / panel_bytes), group = fit > 0 ? fit : 1;
+    products q;
+    q.turn = q.waiting = 0;
+    configure();
+    for (int32_t p = panel; begin == 0 && p < panel + panels; p++)
+        for (int i = 0; i < FKM_OWN_TILES; i++)
+            if (b->own[p * FKM_OWN_TILES + i] >= 0)
+                step(&q, b, t, p, b->own[p * FKM_OWN_TILES + i]);
+    for (int32_t g = panel; g < panel + panels; g += group) {
+        int32_t g_end = panel + panels - g < group ? panel + panels : g + group;
+        for (int32_t i = begin; i < end; i++)
+            for (int32_t p = g; p < g_end; p++)
+                if (!is_own(b->own + p * FKM_OWN_TILES, i))
+                    step(&q, b, t, p, i);
+    }
+    if (q.waiting)
+        finish(b, t, &q.buffer[q.turn ^ 1]);
+    _tile_release();
+}
+
+/* Writes -h~ for each centroid as a tile register wants it: the same in all columns. */
+static inline void set_start(fkm_tiles *t, int64_t position, SCORE value)
+{
+    SCORE *start = (SCORE *)t->start + position * 16;
+    for (int w = 0; w < 16; w++)
+        start[w] = value;
+}

@@ -1,0 +1,108 @@
+/* What the byte kernels share: rows of 8-bit integers as they are, centroids rounded to integers.
+ * For inclusion by files that are compiled for AVX-512.
+ *
+ * Rows are unsigned bytes: signed ones are raised by `bias` = 128, which H gives back. With at most
+ * FKM_BYTES_MOST_DIMS dims, |sum x_t g_t| <= 5.4e8, the bias is worth 2.7e8 at most, and centroids
+ * with |H| above 1.1e9 (far outside the range of the data) are not scored: so no 32-bit sum
+ * overflows, and padding at PAD_SCORE lies below all scores.
+ *
+ * Panels, dims padded with zeros to 64:  [steps][2][16 groups of 4 dims][16 rows][4]   bytes */
+#ifndef FKM_BYTES_TMPL_H
+#define FKM_BYTES_TMPL_H
+
+#include "kernels.h"
+
+#include <immintrin.h>
+#include <math.h>
+
+enum { BYTES_STEP = 64, BYTES_PART = 16 * 64, BYTES_PANEL = 32, SIGNED_BIAS = 128 };
+
+#define PAD_SCORE (-2000000000)
+#define MOST_H 1.07e9
+
+static inline __mmask16 live_lanes(int64_t n)
+{
+    unsigned mask = n >= 16 ? 0xffff : n <= 0 ? 0 : (1u << n) - 1;
+    return (__mmask16)mask;
+}
+
+/* 64 integers, given as floats, as bytes; adds up (x scale - shift)^2. */
+static inline __m512i bytes_step(
+    const float *x, int64_t live, const float *shift, __m512 scale, __m512i bias, __m512 *square)
+{
+    __m128i part[4];
+    for (int h = 0; h < 4; h++) {
+        const __mmask16 m = live_lanes(live - 16 * h);
+        const __m512 v = _mm512_maskz_loadu_ps(m, x + 16 * h);
+        const __m512 framed =
+            _mm512_sub_ps(_mm512_mul_ps(v, scale), _mm512_maskz_loadu_ps(m, shift + 16 * h));
+        const __m512i q = _mm512_maskz_add_epi32(m, _mm512_cvtps_epi32(v), bias);
+        *square = _mm512_fmadd_ps(framed, framed, *square);
+        part[h] = _mm512_cvtepi32_epi8(q);
+    }
+    __m512i out = _mm512_castsi128_si512(part[0]);
+    out = _mm512_inserti32x4(out, part[1], 1);
+    out = _mm512_inserti32x4(out, part[2], 2);
+    return _mm512_inserti32x4(out, part[3], 3);
+}
+
+static inline void pack_bytes(void *panel, float *square, float *residual, const float *const *x,
+    int32_t rows, int32_t dims, const float *shift, float scale, int32_t bias)
+{
+    const __m512 s = _mm512_set1_ps(scale);
+    const __m512i b = _mm512_set1_epi32(bias);
+    for (int half = 0; half < 2; half++) {
+        __m512 squares[16];
+        for (int r = 0; r < 16; r++)
+            squares[r] = _mm512_setzero_ps();
+        for (int32_t t = 0; t < dims; t += BYTES_STEP) {
+            __m512i m[16];
+            for (int r = 0; r < 16; r++) {
+                int32_t row = 16 * half + r;
+                m[r] = _mm512_setzero_si512();
+                if (row < rows)
+                    m[r] = bytes_step(x[row] + t, dims - t, shift + t, s, b, &squares[r]);
+            }
+            transpose(m);
+            char *out = (char *)panel + (size_t)(t / BYTES_STEP * 2 + half) * BYTES_PART;
+            for (int r = 0; r < 16; r++)
+                _mm512_store_si512(out + 64 * r, m[r]);
+        }
+        for (int r = 0; r < 16; r++) {
+            square[16 * half + r] = _mm512_reduce_add_ps(squares[r]);
+            residual[16 * half + r] = 0;
+        }
+    }
+}
+
+/* Rounds centroid c: [dims] of a position to integers g: [dims padded]; returns -H, or what stands
+ * for it, and fills t->residual. */
+static inline int32_t round_centroid(
+    int8_t *g, fkm_tiles *t, int64_t position, const float *c, int32_t padded, int32_t bias)
+{
+    double along = 0, residual = 0;
+    int64_t sum = 0;
+    for (int32_t d = 0; d < padded; d++)
+        g[d] = 0;
+    for (int32_t d = 0; d < t->dims; d++) {
+        double v = rint((double)c[d] / t->quantum);
+        v = v > FKM_BYTES_TOP ? FKM_BYTES_TOP : v < -FKM_BYTES_TOP ? -FKM_BYTES_TOP : v;
+        double rest = (double)c[d] - v * t->quantum;
+        g[d] = (int8_t)v;
+        sum += g[d];
+        along += v * t->shift[d];
+        residual += rest * rest;
+    }
+    t->residual[position] = (float)residual;
+    if (position >= t->clusters)
+        return PAD_SCORE;
+    double h = rint((along * t->quantum + t->half[position]) / t->unit);
+    if (fabs(h) <= MOST_H)
+        return (int32_t)(-h) - (int32_t)(bias * sum);
+    t->residual[position] = FKM_UNSCORED;
+    for (int32_t d = 0; d < t->dims; d++)
+        g[d] = 0;
+    return 0;
+}
+
+#endif

@@ -1,0 +1,63 @@
+/* AMX int8 kernels, for rows of 8-bit integers: see amx_tmpl.h and bytes_tmpl.h. All else that
+ * the table asks for is that of AVX-512. */
+#if defined(__x86_64__)
+
+#include "kernels.h"
+
+#include <immintrin.h>
+#include <string.h>
+
+#define STEP 64
+#define SCORE int32_t
+#define SCORES __m512i
+#define PRODUCTS(d, a, b) _tile_dpbsud(d, a, b) /* centroids are signed, rows are not */
+
+static inline SCORES load_scores(const SCORE *p)
+{
+    return _mm512_load_si512(p);
+}
+
+static inline SCORES max_scores(SCORES a, SCORES b)
+{
+    return _mm512_max_epi32(a, b);
+}
+
+static inline __m512 to_float(SCORES v, float unit)
+{
+    return _mm512_mul_ps(_mm512_cvtepi32_ps(v), _mm512_set1_ps(unit));
+}
+
+#include "amx_tmpl.h"
+
+#include "bytes_tmpl.h"
+
+static void pack_tile(fkm_tiles *t, int64_t first, const float *c, int32_t bias)
+{
+    char *out = t->packed + (size_t)(first / TILE) * t->tile_bytes;
+    int32_t padded = (t->dims + STEP - 1) / STEP * STEP;
+    int8_t g[FKM_BYTES_MOST_DIMS];
+    for (int j = 0; j < TILE; j++) {
+        int32_t start = round_centroid(g, t, first + j, c + (int64_t)j * t->dims, padded, bias);
+        set_start(t, first + j, start);
+        for (int32_t d = 0; d < padded; d += STEP)
+            memcpy(out + (size_t)(d / STEP * 2 + j / 16) * PART + 64 * (j % 16), g + d, STEP);
+    }
+}
+
+#define BIAS 0
+#define NAME(f) f##_u8
+#define TABLE fkm_kernels_amx_u8
+#define ISA "amx"
+#define TAKES FKM_U8
+#include "int8_tmpl.h"
+
+#define BIAS SIGNED_BIAS
+#define NAME(f) f##_i8
+#define TABLE fkm_kernels_amx_i8
+#define ISA "amx"
+#define TAKES FKM_I8
+#include "int8_tmpl.h"
+
+#else
+typedef int fkm_kernels_amx_int8_needs_x86_64;
+#endif

@@ -1,0 +1,170 @@
+/* AVX-512 VNNI kernels, for rows of 8-bit integers: see bytes_tmpl.h. 32 rows x 12 centroids of
+ * 32-bit sums in registers; rows lie along the lanes, four dims are multiplied at a time.
+ *
+ *   tile    [groups of 4 dims][12 centroids][4]   bytes */
+#if defined(__x86_64__)
+
+#include "kernels.h"
+
+#include <immintrin.h>
+#include <string.h>
+
+#include "transpose_tmpl.h"
+
+#include "bytes_tmpl.h"
+
+enum { PANEL = BYTES_PANEL, TILE = 12 };
+
+#define UNROLL _Pragma("GCC unroll 32")
+
+/* Scores of a tile and a panel: [centroid][row]. */
+typedef struct scores {
+    int32_t of[TILE][PANEL] __attribute__((aligned(64)));
+} scores;
+
+static inline __m512 to_float(__m512i v, float unit)
+{
+    return _mm512_mul_ps(_mm512_cvtepi32_ps(v), _mm512_set1_ps(unit));
+}
+
+/* Hands on what passes the threshold of its row, after the tile's own best has raised the floor. */
+static void __attribute__((noinline)) report(fkm_row_block *b, int32_t row0, const fkm_tiles *t,
+    int32_t tile, const scores *s, int h, __m512 top, __m512 margin)
+{
+    const __m512 floor = _mm512_max_ps(_mm512_load_ps(b->floor + row0), _mm512_sub_ps(top, margin));
+    const __m512 limit = _mm512_sub_ps(floor, margin);
+    _mm512_store_ps(b->floor + row0, floor);
+    for (int j = 0; j < TILE; j++) {
+        const int32_t *row = s->of[j] + 16 * h;
+        const __m512 score = to_float(_mm512_load_si512(row), t->unit);
+        unsigned hits = _mm512_cmp_ps_mask(score, limit, _CMP_GE_OQ);
+        for (; hits; hits &= hits - 1) {
+            int r = __builtin_ctz(hits);
+            fkm_block_candidate(b, row0 + r, t, tile * TILE + j, (float)row[r] * t->unit);
+        }
+    }
+}
+
+/* The best scores of a tile but for, in some lanes, the row's old centroid. */
+static __m512 rivals(const fkm_row_block *b, int32_t row0, const fkm_tiles *t, const scores *s,
+    int h, __m512 top, __mmask16 old)
+{
+    const __m512i slot = _mm512_load_si512(b->old_slot + row0);
+    __m512 others = _mm512_set1_ps(-FKM_HALF_PAD);
+    for (int j = 0; j < TILE; j++) {
+        __mmask16 other = _mm512_cmpneq_epi32_mask(slot, _mm512_set1_epi32(j));
+        const __m512 score = to_float(_mm512_load_si512(s->of[j] + 16 * h), t->unit);
+        others = _mm512_mask_max_ps(others, other, others, score);
+    }
+    return _mm512_mask_blend_ps(old, top, others);
+}
+
+static void finish(
+    fkm_row_block *b, int32_t row0, const fkm_tiles *t, int32_t tile, const scores *s, int h)
+{
+    __m512i best = _mm512_load_si512(s->of[0] + 16 * h);
+    for (int j = 1; j < TILE; j++)
+        best = _mm512_max_epi32(best, _mm512_load_si512(s->of[j] + 16 * h));
+    const __m512 top = to_float(best, t->unit);
+    __m512 margin =
+        _mm512_add_ps(_mm512_load_ps(b->slack + row0), _mm512_set1_ps(t->tile_offset[tile]));
+    margin = _mm512_fmadd_ps(
+        _mm512_load_ps(b->norm + row0), _mm512_set1_ps(t->tile_slope[tile]), margin);
+    margin = _mm512_fmadd_ps(
+        _mm512_load_ps(b->residual + row0), _mm512_set1_ps(t->tile_residual[tile]), margin);
+    if (b->rivals) {
+        __m512i at = _mm512_load_si512(b->old_tile + row0);
+        __mmask16 old = _mm512_cmpeq_epi32_mask(at, _mm512_set1_epi32(tile));
+        __m512 others = old ? rivals(b, row0, t, s, h, top, old) : top;
+        __m512 second = _mm512_load_ps(b->second + row0);
+        _mm512_store_ps(b->second + row0, _mm512_max_ps(second, _mm512_add_ps(others, margin)));
+    }
+    __m512 limit = _mm512_sub_ps(_mm512_load_ps(b->floor + row0), margin);
+    if (_mm512_cmp_ps_mask(top, limit, _CMP_GE_OQ))
+        report(b, row0, t, tile, s, h, top, margin);
+}
+
+static inline void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int32_t tile)
+{
+    const char *x = b->panels + (size_t)panel * fkm_panel_bytes(&fkm_kernels_vnni_u8, t->dims);
+    const char *c = t->packed + (size_t)tile * t->tile_bytes;
+    const int32_t *start = (const int32_t *)t->start + (int64_t)tile * TILE;
+    const int32_t groups = (t->dims + 3) / 4;
+    __m512i low[TILE], high[TILE];
+    UNROLL
+    for (int j = 0; j < TILE; j++)
+        low[j] = high[j] = _mm512_set1_epi32(start[j]);
+    for (int32_t g = 0; g < groups; g++, c += 4 * TILE) {
+        const char *at = x + (size_t)(g / 16) * 2 * BYTES_PART + (size_t)(g % 16) * 64;
+        const __m512i x0 = _mm512_load_si512(at), x1 = _mm512_load_si512(at + BYTES_PART);
+        UNROLL
+        for (int j = 0; j < TILE; j++) {
+            int32_t four;
+            memcpy(&four, c + 4 * j, sizeof four);
+            const __m512i cj = _mm512_set1_epi32(four);
+            low[j] = _mm512_dpbusd_epi32(low[j], x0, cj);
+            high[j] = _mm512_dpbusd_epi32(high[j], x1, cj);
+        }
+    }
+    scores s;
+    UNROLL
+    for (int j = 0; j < TILE; j++) {
+        _mm512_store_si512(s.of[j], low[j]);
+        _mm512_store_si512(s.of[j] + 16, high[j]);
+    }
+    finish(b, panel * PANEL, t, tile, &s, 0);
+    finish(b, panel * PANEL + 16, t, tile, &s, 1);
+}
+
+static bool is_own(const int32_t *own, int32_t tile)
+{
+    for (int i = 0; i < FKM_OWN_TILES; i++)
+        if (own[i] == tile)
+            return true;
+    return false;
+}
+
+static void screen(
+    fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t, int32_t begin, int32_t end)
+{
+    for (int32_t p = panel; p < panel + panels; p++) {
+        const int32_t *own = b->own + (int64_t)p * FKM_OWN_TILES;
+        for (int i = 0; begin == 0 && i < FKM_OWN_TILES; i++)
+            if (own[i] >= 0)
+                screen_tile(b, p, t, own[i]);
+        for (int32_t i = begin; i < end; i++)
+            if (!is_own(own, i))
+                screen_tile(b, p, t, i);
+    }
+}
+
+static void pack_tile(fkm_tiles *t, int64_t first, const float *c, int32_t bias)
+{
+    char *out = t->packed + (size_t)(first / TILE) * t->tile_bytes;
+    int32_t padded = (t->dims + BYTES_STEP - 1) / BYTES_STEP * BYTES_STEP;
+    int8_t g[FKM_BYTES_MOST_DIMS];
+    for (int j = 0; j < TILE; j++) {
+        int32_t *start = (int32_t *)t->start + first + j;
+        *start = round_centroid(g, t, first + j, c + (int64_t)j * t->dims, padded, bias);
+        for (int32_t d = 0; d < padded; d += 4)
+            memcpy(out + (size_t)d * TILE + 4 * j, g + d, 4);
+    }
+}
+
+#define BIAS 0
+#define NAME(f) f##_u8
+#define TABLE fkm_kernels_vnni_u8
+#define ISA "avx512vnni"
+#define TAKES FKM_U8
+#include "int8_tmpl.h"
+
+#define BIAS SIGNED_BIAS
+#define NAME(f) f##_i8
+#define TABLE fkm_kernels_vnni_i8
+#define ISA "avx512vnni"
+#define TAKES FKM_I8
+#include "int8_tmpl.h"
+
+#else
+typedef int fkm_kernels_vnni_needs_x86_64;
+#endif

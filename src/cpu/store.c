@@ -1,0 +1,75 @@
+/* Rows laid out for screening: see store.h. */
+#include "store.h"
+
+#include "../base/checked.h"
+#include "../base/mem.h"
+
+#include <string.h>
+
+int64_t fkm_row_store_bytes(const fkm_kernels *k, int64_t rows, int32_t dims)
+{
+    int64_t padded = fkm_round_up(rows, k->panel);
+    int64_t panels = fkm_mul_sat(padded / k->panel, (int64_t)fkm_panel_bytes(k, dims));
+    return fkm_add_sat(panels, fkm_mul_sat(padded, 2 * sizeof(int32_t) + 3 * sizeof(float)));
+}
+
+fkm_status fkm_row_store_open(
+    fkm_row_store *s, const fkm_kernels *k, int64_t rows, int32_t dims, fkm_err *e)
+{
+    static const char what[] = "rows laid out for screening";
+    fkm_status st = FKM_OK;
+    int64_t padded = fkm_round_up(rows, k->panel);
+    memset(s, 0, sizeof *s);
+    FKM_GO(fkm_alloc(&s->panels, padded / k->panel, fkm_panel_bytes(k, dims), what, e));
+    FKM_GO(fkm_alloc(&s->order, padded, sizeof *s->order, what, e));
+    FKM_GO(fkm_alloc(&s->label, padded, sizeof *s->label, what, e));
+    FKM_GO(fkm_alloc(&s->norm, padded, sizeof *s->norm, what, e));
+    FKM_GO(fkm_alloc(&s->residual, padded, sizeof *s->residual, what, e));
+    FKM_GO(fkm_alloc(&s->tail, padded, sizeof *s->tail, what, e));
+    return FKM_OK;
+out:
+    fkm_row_store_close(s);
+    return st;
+}
+
+void fkm_row_store_close(fkm_row_store *s)
+{
+    fkm_free(s->panels);
+    fkm_free(s->order);
+    fkm_free(s->label);
+    fkm_free(s->norm);
+    fkm_free(s->residual);
+    fkm_free(s->tail);
+    memset(s, 0, sizeof *s);
+}
+
+void fkm_row_store_start(fkm_row_store *s, const int32_t *labels, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        s->order[i] = (int32_t)i;
+    memcpy(s->label, labels, (size_t)count * sizeof *labels);
+    s->known = true;
+    s->ordered = false;
+    s->strays = 0;
+    s->frame = 0;
+}
+
+void fkm_row_store_sort(
+    fkm_row_store *s, int64_t count, int32_t clusters, int64_t *start, int32_t *other)
+{
+    memset(start, 0, ((size_t)clusters + 2) * sizeof *start);
+    for (int64_t p = 0; p < count; p++)
+        start[(s->label[p] < 0 ? clusters : s->label[p]) + 1]++;
+    for (int32_t j = 0; j <= clusters; j++)
+        start[j + 1] += start[j];
+    for (int64_t p = 0; p < count; p++)
+        other[start[s->label[p] < 0 ? clusters : s->label[p]]++] = s->order[p];
+    memcpy(s->order, other, (size_t)count * sizeof *other);
+    int64_t p = 0; /* start[j] is the end of segment j now */
+    for (int32_t j = 0; j <= clusters; j++)
+        for (; p < start[j]; p++)
+            s->label[p] = j < clusters ? j : -1;
+    s->ordered = true;
+    s->strays = 0;
+    s->frame = 0;
+}

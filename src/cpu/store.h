@@ -1,0 +1,37 @@
+/* Rows of a chunk laid out for screening, kept from pass to pass: rounded copies in an order of
+ * their own, by label, so that a panel's rows have few centroids between them, and so that what is
+ * known of a row lies beside what is known of the next. Low kernels only.
+ *
+ * A position is a place in that order; row order[p] of the chunk is at position p. */
+#ifndef FKM_STORE_H
+#define FKM_STORE_H
+
+#include "kernels.h"
+
+typedef struct fkm_row_store {
+    uint32_t frame; /* of the tiles that the rows were packed with; 0: not packed */
+    bool known;     /* order and label hold */
+    bool ordered;   /* by label */
+    int64_t strays; /* labels that have changed since */
+    int32_t *order; /* [rows rounded up to panels] */
+    int32_t *label; /* the same: labels of the last pass, by position */
+    char *panels;
+    float *norm; /* see fkm_row_block */
+    float *tail;
+    float *residual; /* negative: the row cannot be screened */
+} fkm_row_store;
+
+int64_t fkm_row_store_bytes(const fkm_kernels *k, int64_t rows, int32_t dims);
+fkm_status fkm_row_store_open(
+    fkm_row_store *s, const fkm_kernels *k, int64_t rows, int32_t dims, fkm_err *e) FKM_MUST_USE;
+void fkm_row_store_close(fkm_row_store *s); /* safe on zeroed structs */
+
+/* Forgets the labels: rows in the order they come. labels: [count], by row. */
+void fkm_row_store_start(fkm_row_store *s, const int32_t *labels, int64_t count);
+
+/* Brings positions into label order, rows without a label last; what is packed is stale then.
+ * start: [clusters + 2] and other: [count] are scratch. */
+void fkm_row_store_sort(
+    fkm_row_store *s, int64_t count, int32_t clusters, int64_t *start, int32_t *other);
+
+#endif
