@@ -63,7 +63,8 @@ $(B)/CTestTestfile.cmake: FORCE
 	@tests/list-tests $(B) $(CONFIG) $(PYTHON) $(UNIT_SRC) $(FUZZ_SRC) $(SCRIPT_TESTS) $(LINT_TESTS) > $@
 
 .PHONY: tests check fuzz
-tests: $(B)/fkm $(UNIT_BIN) $(if $(filter fuzz,$(CONFIG)),,$(FUZZ_BIN)) $(B)/tests/gen $(HEADERS_OK) \
+tests: $(B)/fkm $(UNIT_BIN) $(if $(filter fuzz,$(CONFIG)),,$(FUZZ_BIN)) $(B)/tests/gen \
+	$(if $(filter coverage,$(CONFIG)),,$(HEADERS_OK)) \
 	$(if $(filter build/release,$(B)),faults)
 
 # The fault layer is in a build of its own: tests/cli/torture.sh.
