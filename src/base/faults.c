@@ -72,6 +72,12 @@ __attribute__((constructor)) static void read_settings(void)
         g_mode = *end == '+' ? FOR_GOOD : *end == '~' ? SHORT : *end == '!' ? KILL : ONCE;
 }
 
+/* After main there is only libgcov, in builds for coverage, which does not bear it. */
+__attribute__((destructor)) static void end(void)
+{
+    g_mode = OFF;
+}
+
 /* ---- who calls ---- */
 
 extern const char __executable_start, etext;
