@@ -187,7 +187,7 @@ COVERAGE_FLAGS := CFLAGS='--coverage -fprofile-update=atomic' LDFLAGS=--coverage
 coverage:
 	find build -name '*.gcda' -delete 2>/dev/null || true
 	-$(MAKE) CONFIG=coverage check
-	$(MAKE) CONFIG=faults B=build/coverage-faults $(COVERAGE_FLAGS) build/coverage-faults/fkm
+	$(MAKE) CONFIG=faults B=build/coverage-faults CC=gcc $(COVERAGE_FLAGS) build/coverage-faults/fkm
 	-scripts/torture --shallow 60 --seed 1 --fkm build/coverage-faults/fkm
 	gcovr --config tests/gcovr.cfg --html-details build/coverage/index.html --fail-under-line 90 \
 		--fail-under-branch 80 build/coverage build/coverage-faults
