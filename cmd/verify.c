@@ -5,8 +5,8 @@
 #include "../src/base/crc32c.h"
 #include "../src/base/file.h"
 #include "../src/base/mem.h"
+#include "../src/base/parse_json.h"
 
-#include <cjson/cJSON.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -97,7 +97,7 @@ fkm_status verified_run_load(verified_run *out, const char *prefix, fkm_err *e)
     cJSON *root = NULL;
     FKM_GO(fkm_asprintf(&run.stats_path, e, "%s.stats.json", prefix));
     FKM_GO(fkm_file_slurp(&text, run.stats_path, MAX_STATS_BYTES, e));
-    root = cJSON_Parse(text);
+    FKM_GO(fkm_json_parse(&root, text, strlen(text), e));
     FKM_GO(take_run(&run, root, e));
     *out = run;
     memset(&run, 0, sizeof run);

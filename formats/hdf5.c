@@ -7,12 +7,10 @@
  * are stored in.
  *
  * The library is not safe for threads in every build, so one lock covers all calls. */
-#define H5_USE_110_API
-#include <hdf5.h>
-
 #include "../src/base/checked.h"
 #include "../src/base/mem.h"
 #include "elements.h"
+#include "h5lib.h"
 #include "h5write.h"
 
 #include <pthread.h>
@@ -33,13 +31,24 @@
 
 static pthread_mutex_t library = PTHREAD_MUTEX_INITIALIZER;
 
-/* Every entry from outside. The error stack is a thread's own in some builds, so it is silenced in
- * each call; plugins would be code from wherever HDF5_PLUGIN_PATH points. */
+/* Every entry from outside but the first, which also loads the library. The error stack is a
+ * thread's own in some builds, so it is silenced in each call; plugins would be code from wherever
+ * HDF5_PLUGIN_PATH points. */
 static void enter(void)
 {
     pthread_mutex_lock(&library);
     (void)H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     (void)H5PLset_loading_state(0);
+}
+
+static fkm_status first_enter(fkm_err *e)
+{
+    pthread_mutex_lock(&library);
+    fkm_status st = fkm_h5_load(e);
+    pthread_mutex_unlock(&library);
+    if (st == FKM_OK)
+        enter();
+    return st;
 }
 
 static void leave(void)
@@ -56,10 +65,17 @@ typedef struct h5 {
 
 /* ---- errors ---- */
 
+typedef struct reason {
+    char text[160];
+    bool no_memory;
+} reason;
+
 static herr_t keep_first(unsigned n, const H5E_error2_t *record, void *arg)
 {
+    reason *r = arg;
     (void)n;
-    fkm_printable(arg, 160, record->desc ? record->desc : "");
+    fkm_printable(r->text, sizeof r->text, record->desc ? record->desc : "");
+    r->no_memory = record->maj_num == H5E_RESOURCE && record->min_num == H5E_NOSPACE;
     return 1;
 }
 
@@ -68,10 +84,12 @@ static herr_t keep_first(unsigned n, const H5E_error2_t *record, void *arg)
  */
 static fkm_status failed(const char *path, const char *what, fkm_err *e)
 {
-    char reason[160] = "";
-    (void)H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep_first, reason);
-    fkm_status code = strstr(reason, "errno = ") ? FKM_EFILE : FKM_EDATA;
-    fkm_fail(e, code, "%s: %s: HDF5 says: %s", path, what, reason[0] ? reason : "nothing more");
+    reason r = {"", false};
+    (void)H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep_first, &r);
+    if (r.no_memory)
+        return fkm_fail(e, FKM_ENOMEM, "%s: %s: no memory for HDF5: %s", path, what, r.text);
+    fkm_status code = strstr(r.text, "errno = ") ? FKM_EFILE : FKM_EDATA;
+    fkm_fail(e, code, "%s: %s: HDF5 says: %s", path, what, r.text[0] ? r.text : "nothing more");
     return fkm_hint(e, "'h5dump -H' or 'h5stat' may tell more; the file may be damaged");
 }
 
@@ -177,7 +195,8 @@ typedef struct walk {
     int found_count;
     char list[400]; /* of all of them */
     size_t list_used;
-    fkm_status st; /* our own failure inside the library's callback */
+    const char *path; /* of the file */
+    fkm_status st;    /* our own failure inside the library's callback */
     fkm_err *e;
 } walk;
 
@@ -198,8 +217,10 @@ static void note_dataset(walk *w, hid_t group, const char *name, const char *ful
     hid_t data = H5Dopen2(group, name, H5P_DEFAULT);
     hid_t type = data >= 0 ? H5Dget_type(data) : -1, space = data >= 0 ? H5Dget_space(data) : -1;
     hsize_t dim[2];
-    if (type >= 0 && space >= 0 && is_numeric(type) && H5Sget_simple_extent_ndims(space) == 2 &&
-        H5Sget_simple_extent_dims(space, dim, NULL) == 2) {
+    if (type < 0 || space < 0) /* it might be the one */
+        w->st = failed(w->path, "cannot open a dataset", w->e);
+    else if (is_numeric(type) && H5Sget_simple_extent_ndims(space) == 2 &&
+             H5Sget_simple_extent_dims(space, dim, NULL) == 2) {
         char text[40];
         fkm_list_array(w->list, sizeof w->list, &w->list_used, full, (int64_t)dim[0],
             (int64_t)dim[1], describe_type(text, sizeof text, type));
@@ -266,6 +287,7 @@ static fkm_status find_only(char **out, hid_t file, const char *path, fkm_err *e
     walk *w;
     FKM_TRY(fkm_calloc(&w, 1, sizeof *w, "a search in HDF5", e));
     w->e = e;
+    w->path = path;
     fkm_status st = walk_groups(w, file, path, e);
     if (st == FKM_OK && w->found_count == 0) {
         fkm_fail(e, FKM_EDATA, "%s: has no 2-D numeric dataset", path);
@@ -637,7 +659,8 @@ static fkm_status open_locked(
 static fkm_status open_h5(
     void *priv, fkm_file *f, const fkm_format_options *o, fkm_shape *shape, fkm_err *e)
 {
-    enter();
+    if (first_enter(e) != FKM_OK)
+        return fkm_wrap(e, "%s", fkm_file_path(f));
     fkm_status st = open_locked(priv, f, o, shape, e);
     leave();
     return st;
@@ -646,13 +669,14 @@ static fkm_status open_h5(
 static void close_h5(void *priv)
 {
     h5 *h = priv;
+    if (h->file <= 0)
+        return; /* the library may not even be there */
     enter();
     if (h->type > 0)
         H5Tclose(h->type);
     if (h->data > 0)
         H5Dclose(h->data);
-    if (h->file > 0)
-        H5Fclose(h->file);
+    H5Fclose(h->file);
     leave();
     fkm_free(h->name);
 }
@@ -764,7 +788,8 @@ struct fkm_h5_out {
 /* As failed(), for files of ours: nothing about them can be wrong data. */
 static fkm_status write_failed(const char *path, const char *what, fkm_err *e)
 {
-    (void)failed(path, what, e);
+    if (failed(path, what, e) == FKM_ENOMEM)
+        return FKM_ENOMEM;
     e->code = FKM_EFILE;
     return fkm_hint(e, "make room, or write elsewhere with -o");
 }
@@ -774,8 +799,7 @@ fkm_status fkm_h5_create(fkm_h5_out **out, const char *name, const char *path, f
     fkm_h5_out *h;
     FKM_TRY(fkm_calloc(&h, 1, sizeof *h, "an HDF5 output", e));
     fkm_status st = fkm_strdup(&h->path, path, e);
-    if (st == FKM_OK) {
-        enter();
+    if (st == FKM_OK && (st = first_enter(e)) == FKM_OK) {
         hid_t access_list = access_properties();
         h->file = H5Fcreate(name, H5F_ACC_TRUNC, H5P_DEFAULT, access_list);
         if (h->file < 0) {

@@ -1,9 +1,9 @@
 /* safetensors: a JSON table of named arrays, then their bytes. */
 #include "../src/base/checked.h"
 #include "../src/base/mem.h"
+#include "../src/base/parse_json.h"
 #include "elements.h"
 
-#include <cJSON.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -52,9 +52,12 @@ static fkm_status read_table(cJSON **out, int64_t *data, fkm_file *f, fkm_err *e
     char *text;
     FKM_TRY(fkm_alloc(&text, (int64_t)length, 1, "a safetensors header", e));
     fkm_status st = fkm_file_read(f, LENGTH_BYTES, text, (size_t)length, e);
-    cJSON *table = st == FKM_OK ? cJSON_ParseWithLength(text, (size_t)length) : NULL;
+    cJSON *table = NULL;
+    if (st == FKM_OK)
+        st = fkm_json_parse(&table, text, (size_t)length, e);
     fkm_free(text);
-    FKM_TRY(st);
+    if (st != FKM_OK)
+        return fkm_wrap(e, "%s", path);
     if (!cJSON_IsObject(table)) {
         cJSON_Delete(table);
         return damaged(path, "is not a JSON object", e);

@@ -249,15 +249,11 @@ static int32_t nearest_to(const double *x, const float *c, int32_t clusters, int
 }
 
 int64_t fkm_find_wrong_label(int32_t *nearest, const fkm_bench_shape *s, const void *x,
-    const float *c, const int32_t *labels, int64_t sample)
+    const float *c, const int32_t *labels, int64_t sample, double *row)
 {
-    double *row = NULL;
     int64_t wrong = -1;
     size_t size = fkm_dtype_size(s->dtype);
-    fkm_err e = {0};
     *nearest = -1;
-    if (fkm_alloc(&row, s->dims, sizeof *row, "a row", &e) != FKM_OK)
-        return 0; /* not checked is not right */
     for (int64_t i = 0; i < sample && wrong < 0; i++) {
         int64_t at = i * s->rows / sample;
         const char *from = (const char *)x + (size_t)(at * s->dims) * size;
@@ -267,7 +263,6 @@ int64_t fkm_find_wrong_label(int32_t *nearest, const fkm_bench_shape *s, const v
         if (labels[at] != *nearest)
             wrong = at;
     }
-    fkm_free(row);
     return wrong;
 }
 
@@ -281,6 +276,7 @@ typedef struct bench {
     void *x;
     int32_t *labels;
     float *centroids;
+    double *row; /* [dims] */
     fkm_scale scale;
 } bench;
 
@@ -359,7 +355,7 @@ static fkm_status check(bench *b, fkm_speed *out, fkm_err *e)
     FKM_TRY(b->m->ops->get_centroids(b->backend, b->centroids, NULL, e));
     out->checked_rows = fkm_min_i64(CHECKED_ROWS, s->rows);
     int64_t wrong =
-        fkm_find_wrong_label(&nearest, s, b->x, b->centroids, b->labels, out->checked_rows);
+        fkm_find_wrong_label(&nearest, s, b->x, b->centroids, b->labels, out->checked_rows, b->row);
     if (wrong < 0)
         return FKM_OK;
     fkm_fail(e, FKM_EBUG, "%lld x %d, k=%d, isa %s: row %lld has label %d, its nearest is %d",
@@ -423,11 +419,13 @@ fkm_status fkm_measure_shape(
     FKM_GO(fkm_alloc(&b.labels, shape->rows, sizeof *b.labels, "labels", e));
     FKM_GO(fkm_alloc(
         &b.centroids, (int64_t)shape->clusters * shape->dims, sizeof(float), "centroids", e));
+    FKM_GO(fkm_alloc(&b.row, shape->dims, sizeof *b.row, "a row", e));
     st = run_bench(&b, out, e);
 out:
     m->ops->close(b.backend);
     fkm_free(b.x);
     fkm_free(b.labels);
     fkm_free(b.centroids);
+    fkm_free(b.row);
     return st;
 }

@@ -92,8 +92,8 @@ void fkm_make_blobs(
 
 /* Holds the labels of `sample` rows, evenly spread, against the argmin of the canonical distance to
  * c: [clusters][dims]. Returns the first row whose label is another, or -1; *nearest: what it
- * should be. */
+ * should be. row: [dims], room to work in. */
 int64_t fkm_find_wrong_label(int32_t *nearest, const fkm_bench_shape *shape, const void *x,
-    const float *c, const int32_t *labels, int64_t sample);
+    const float *c, const int32_t *labels, int64_t sample, double *row);
 
 #endif

@@ -69,7 +69,10 @@ static fkm_status follow(char **path, bool *moved, fkm_err *e)
     ssize_t len = readlink(*path, text, sizeof text - 1);
     *moved = len >= 0;
     if (len < 0)
-        return FKM_OK;
+        return fkm_is_link_unknown(errno)
+                   ? fkm_fail(e, FKM_EFILE, "%s: cannot tell whether it is a link: %s", *path,
+                         strerror(errno))
+                   : FKM_OK;
     text[len] = '\0';
     FKM_TRY(split(&dir, &name, *path, e));
     fkm_status st =
@@ -144,13 +147,27 @@ static fkm_status lock_busy(int fd, const char *name, fkm_err *e)
     return fkm_hint(e, "wait until it is done, or choose other names with -o");
 }
 
+/* Whether something is at path; by stat or lstat. Not knowing is not the same as absent: what is
+ * there would be replaced without being asked for. */
+static fkm_status look(bool *there, struct stat *s, int (*by)(const char *, struct stat *),
+    const char *path, fkm_err *e)
+{
+    *there = by(path, s) == 0;
+    if (*there || fkm_is_absent(errno))
+        return FKM_OK;
+    return fkm_fail(e, FKM_EFILE, "cannot look up %s: %s", path, strerror(errno));
+}
+
 /* Whether path still names the file behind fd: its last owner removes it while holding the lock, so
  * a lock on an orphan keeps nobody out. */
-static bool is_named(int fd, const char *path)
+static fkm_status is_named(bool *named, int fd, const char *path, fkm_err *e)
 {
     struct stat a, b;
-    return fstat(fd, &a) == 0 && stat(path, &b) == 0 && a.st_dev == b.st_dev &&
-           a.st_ino == b.st_ino;
+    if (fstat(fd, &a) != 0)
+        return fkm_fail(e, FKM_EFILE, "cannot look up %s: %s", path, strerror(errno));
+    FKM_TRY(look(named, &b, stat, path, e));
+    *named = *named && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+    return FKM_OK;
 }
 
 static void write_pid(int fd)
@@ -180,11 +197,13 @@ static fkm_status lock_once(int *fd, const char *path, const char *name, fkm_err
         }
         return st;
     }
-    if (!is_named(*fd, path)) {
+    bool named = false;
+    st = is_named(&named, *fd, path, e);
+    if (!named) {
         close(*fd);
         *fd = -1;
     }
-    return FKM_OK;
+    return st;
 }
 
 static fkm_status take_lock(fkm_outputs *o, const char *lock_name, fkm_err *e)
@@ -246,7 +265,7 @@ static bool has_leftover(const struct item *it, const char *kind, const char *pi
     struct stat s;
     if (fkm_asprintf(&path, &e, "%s/.%s.%s.%s", it->dir, it->name, kind, pid) != FKM_OK)
         return true; /* when in doubt, nothing is removed */
-    bool there = lstat(path, &s) == 0;
+    bool there = lstat(path, &s) == 0 || !fkm_is_absent(errno);
     fkm_free(path);
     return there;
 }
@@ -280,7 +299,8 @@ static void find_uncommitted(fkm_outputs *o)
 static void clean_up_after_kill(fkm_outputs *o)
 {
     struct stat s;
-    bool restore = o->count > 1 && lstat(o->items[o->count - 1].target, &s) != 0;
+    bool restore =
+        o->count > 1 && lstat(o->items[o->count - 1].target, &s) != 0 && fkm_is_absent(errno);
     if (restore)
         find_uncommitted(o);
     for (int i = 0; i < o->all; i++) {
@@ -304,7 +324,7 @@ static fkm_status check_target(
     struct item *it, const fkm_outputs_spec *spec, bool may_exist, fkm_err *e)
 {
     struct stat s;
-    it->existed = stat(it->target, &s) == 0;
+    FKM_TRY(look(&it->existed, &s, stat, it->target, e));
     if (!it->existed)
         return FKM_OK;
     for (int g = 0; g < spec->guard_count; g++)
@@ -439,12 +459,16 @@ static fkm_status sync_directory(const char *dir, fkm_err *e)
 static fkm_status check_still_free(const fkm_outputs *o, fkm_err *e)
 {
     struct stat s;
-    for (int i = 0; i < o->count; i++)
-        if (!o->items[i].existed && !o->force && lstat(o->items[i].target, &s) == 0) {
+    for (int i = 0; i < o->count; i++) {
+        bool there = false;
+        if (!o->items[i].existed && !o->force)
+            FKM_TRY(look(&there, &s, lstat, o->items[i].target, e));
+        if (there) {
             fkm_fail(e, FKM_EFILE, "output %s was created by another program meanwhile",
                 o->items[i].path);
             return fkm_hint(e, "nothing was written; replace it with -f, or use other names");
         }
+    }
     return FKM_OK;
 }
 
@@ -454,7 +478,7 @@ static fkm_status set_aside(fkm_outputs *o, fkm_err *e)
     for (int i = 0; i < o->count; i++) {
         struct item *it = &o->items[i];
         struct stat s;
-        it->existed = lstat(it->target, &s) == 0;
+        FKM_TRY(look(&it->existed, &s, lstat, it->target, e));
         if (!it->existed)
             continue;
         bool marker = i == o->count - 1;

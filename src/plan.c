@@ -10,6 +10,8 @@
 #define RING_CHUNKS 3 /* one computed, one ready, one being read */
 #define RING_CHUNK_BYTES ((int64_t)64 << 20)
 #define RING_CHUNK_MIN_BYTES ((int64_t)64 << 10)
+/* Code, stacks, page tables and small change that the plan does not count. */
+#define UNPLANNED_BYTES ((int64_t)16 << 20)
 #define RESIDENT_CHUNK_ROWS (256 << 10) /* the stop flag is looked at between chunks */
 
 /* Of the backend that passes of seeding go through: over the rows, or over candidates in memory. */
@@ -43,20 +45,26 @@ static int64_t total_bytes(
     return run->planned_bytes = total;
 }
 
-static fkm_status does_not_fit(const fkm_run_plan *run, const fkm_plan_request *r, fkm_err *e)
+/* limit: bytes that the plan may take; room: those that the machine or the group has for it. */
+static fkm_status does_not_fit(
+    const fkm_run_plan *run, const fkm_plan_request *r, int64_t limit, int64_t room, fkm_err *e)
 {
     char text[6][32];
+    const char *who = limit == room              ? "what is available, less 16 MiB, is"
+                      : r->machine->memory_bytes ? "--memory allows"
+                                                 : "half of the available memory is";
     fkm_fail(e, FKM_ENOMEM,
         "needs at least %s, %s %s (rows in flight %s, labels %s, centroids and sums %s, results "
         "and "
         "buffers %s)",
-        fkm_bytes_text(text[0], 32, run->planned_bytes),
-        r->machine->memory_bytes ? "--memory allows" : "half of the available memory is",
-        fkm_bytes_text(text[1], 32, run->memory_limit_bytes),
+        fkm_bytes_text(text[0], 32, run->planned_bytes), who, fkm_bytes_text(text[1], 32, limit),
         fkm_bytes_text(text[2], 32, run->rows_bytes),
         fkm_bytes_text(text[3], 32, run->labels_bytes),
         fkm_bytes_text(text[4], 32, run->backend_bytes),
         fkm_bytes_text(text[5], 32, run->result_bytes));
+    if (limit == room)
+        return fkm_hint(e, "raise the limit of the process or its cgroup, end other programs, or "
+                           "use fewer clusters or fewer --threads");
     return fkm_hint(e, "give --memory %lldM or more, fewer clusters, or fewer --threads",
         (long long)(run->planned_bytes / (1 << 20) + 1));
 }
@@ -84,7 +92,8 @@ fkm_status fkm_plan_make(
         .isa = r->machine->isa,
         .devices = r->devices,
     };
-    int64_t limit = fkm_min_i64(run->memory_limit_bytes, available);
+    int64_t room = fkm_max_i64(0, available - UNPLANNED_BYTES);
+    int64_t limit = fkm_min_i64(run->memory_limit_bytes, room);
     int64_t chunk = fkm_min_i64(shape->rows, RESIDENT_CHUNK_ROWS);
     for (int keep = 1; keep >= 0 && r->may_stay; keep--) {
         backend->keep = keep;
@@ -97,5 +106,5 @@ fkm_status fkm_plan_make(
     chunk = fkm_min_i64(chunk, INT32_MAX / 2); /* row indices within a chunk are int32 */
     while (total_bytes(run, backend, r, false, chunk) > limit && chunk > least)
         chunk = fkm_max_i64(least, chunk / 2);
-    return run->planned_bytes <= limit ? FKM_OK : does_not_fit(run, r, e);
+    return run->planned_bytes <= limit ? FKM_OK : does_not_fit(run, r, limit, room, e);
 }

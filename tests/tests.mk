@@ -12,7 +12,8 @@ TESTS ?=
 
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c tests/formats/test_*.c tests/kernels/test_*.c))
 UNIT_BIN := $(UNIT_SRC:%.c=$(B)/%)
-FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_SRC := $(sort $(filter-out $(if $(filter 1,$(HAVE_HDF5)),,%/fuzz_hdf5.c),\
+	$(wildcard tests/fuzz/fuzz_*.c)))
 FUZZ_BIN := $(FUZZ_SRC:%.c=$(B)/%)
 SCRIPT_TESTS := $(sort $(shell find tests/cli tests/contract tests/formats -maxdepth 1 -type f \
 	\( -name '*.sh' -o -name '*.py' \) -perm -u+x 2>/dev/null))
@@ -41,6 +42,9 @@ $(FUZZ_BIN): %: %.o $(B)/tests/fuzz/replay.o $(TEST_LIBS)
 	$(call say,LD,$@)$(CC) $(ALL_LDFLAGS) -o $@ $< $(B)/tests/fuzz/replay.o $(TEST_LIBS) $(ALL_LDLIBS)
 endif
 
+# It makes the files by the library that fkm only loads.
+$(B)/tests/fuzz/fuzz_hdf5: ALL_LDLIBS += $(shell $(PKG_CONFIG) --libs $(HDF5_PKG))
+
 $(B)/tests/gen: $(B)/tests/gen.o
 	$(call say,LD,$@)$(CC) $(ALL_LDFLAGS) -o $@ $< $(ALL_LDLIBS)
 
@@ -59,7 +63,15 @@ $(B)/CTestTestfile.cmake: FORCE
 	@tests/list-tests $(B) $(CONFIG) $(PYTHON) $(UNIT_SRC) $(FUZZ_SRC) $(SCRIPT_TESTS) $(LINT_TESTS) > $@
 
 .PHONY: tests check fuzz
-tests: $(B)/fkm $(UNIT_BIN) $(if $(filter fuzz,$(CONFIG)),,$(FUZZ_BIN)) $(B)/tests/gen $(HEADERS_OK)
+tests: $(B)/fkm $(UNIT_BIN) $(if $(filter fuzz,$(CONFIG)),,$(FUZZ_BIN)) $(B)/tests/gen \
+	$(if $(filter coverage,$(CONFIG)),,$(HEADERS_OK)) \
+	$(if $(filter build/release,$(B)),faults)
+
+# The fault layer is in a build of its own: tests/cli/torture.sh. By gcc, whose AddressSanitizer is a
+# library that it can stand in front of.
+.PHONY: faults
+faults:
+	$(Q)$(MAKE) --no-print-directory -s CONFIG=faults B=build/faults CC=gcc build/faults/fkm
 
 check: tests $(B)/CTestTestfile.cmake
 	@rm -rf $(B)/tests/tmp

@@ -297,8 +297,11 @@ fkm_status fkm_file_unchanged(fkm_file *f, fkm_err *e)
     FKM_TRY(compare_identity(f, &s, e));
     if (!f->by_name)
         return FKM_OK;
-    if (stat(f->path, &s) != 0)
-        return changed(f, e, strerror(errno));
+    if (stat(f->path, &s) != 0) {
+        if (fkm_is_absent(errno))
+            return changed(f, e, strerror(errno));
+        return fkm_fail(e, FKM_EFILE, "%s: cannot look it up: %s", f->path, strerror(errno));
+    }
     return compare_identity(f, &s, e);
 }
 
@@ -362,7 +365,10 @@ static fkm_status follow_link(char **next, const char *name, fkm_err *e)
     ssize_t length = readlink(name, text, sizeof text - 1);
     *next = NULL;
     if (length < 0)
-        return FKM_OK;
+        return fkm_is_link_unknown(errno)
+                   ? fkm_fail(e, FKM_EFILE, "%s: cannot tell whether it is a link: %s", name,
+                         strerror(errno))
+                   : FKM_OK;
     text[length] = '\0';
     if (text[0] == '/')
         return fkm_strdup(next, text, e);
@@ -419,7 +425,9 @@ static fkm_status resolve_directory(char **out, const char *path, const char *na
 static fkm_status check_target(const fkm_outfile *f, fkm_err *e)
 {
     struct stat s;
-    if (stat(f->target, &s) != 0 || S_ISREG(s.st_mode))
+    if (stat(f->target, &s) != 0)
+        return fkm_is_absent(errno) ? FKM_OK : write_failed(f, e, "look up a file");
+    if (S_ISREG(s.st_mode))
         return FKM_OK;
     fkm_fail(e, FKM_EFILE, "%s: is %s", f->path,
         S_ISDIR(s.st_mode) ? "a directory" : "not a regular file");
@@ -661,7 +669,19 @@ void fkm_outfile_close(fkm_outfile *f)
 bool fkm_path_exists(const char *path)
 {
     struct stat s;
-    return stat(path, &s) == 0;
+    return stat(path, &s) == 0 || !fkm_is_absent(errno);
+}
+
+bool fkm_is_absent(int error)
+{
+    return error == ENOENT || error == ENOTDIR;
+}
+
+/* A name that cannot be reached or is too long is no link either: what is done with it next fails
+ * and says so better. */
+bool fkm_is_link_unknown(int error)
+{
+    return error != EINVAL && !fkm_is_absent(error) && error != EACCES && error != ENAMETOOLONG;
 }
 
 int64_t fkm_free_space(const char *path)

@@ -79,7 +79,12 @@ void fkm_outfile_close(fkm_outfile *f);
 
 /* ---- small helpers ---- */
 
-bool fkm_path_exists(const char *path);        /* follows symbolic links */
+/* Follows symbolic links. True also when that cannot be found out: opening it tells why. */
+bool fkm_path_exists(const char *path);
+/* Whether this errno of stat, open or readlink says that there is nothing of that name. */
+bool fkm_is_absent(int error);
+/* Whether this errno of readlink leaves open what is there. */
+bool fkm_is_link_unknown(int error);
 int64_t fkm_free_space(const char *path);      /* bytes free for files beside path; -1: unknown */
 const char *fkm_path_suffix(const char *path); /* ".npy", or "" */
 fkm_status fkm_path_base(

@@ -37,6 +37,13 @@ fkm_status fkm_hint(fkm_err *e, const char *fmt, ...) FKM_PRINTF(2, 3);
 /* Prepends "context: "; keeps code and hint; returns the code. */
 fkm_status fkm_wrap(fkm_err *e, const char *fmt, ...) FKM_PRINTF(2, 3);
 
+/* For scripts/analyze: these never return FKM_OK, which an analyser of one file cannot know. */
+#ifdef FKM_ANALYSIS
+#define fkm_fail(e, code, ...) ((void)fkm_fail(e, code, __VA_ARGS__), (code))
+#define fkm_hint(...) ((void)fkm_hint(__VA_ARGS__), FKM_EBUG)
+#define fkm_wrap(...) ((void)fkm_wrap(__VA_ARGS__), FKM_EBUG)
+#endif
+
 /* The exit code of a status, but for FKM_ESTOPPED, whose code depends on the signal. */
 int fkm_exit_code(fkm_status s);
 

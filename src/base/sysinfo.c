@@ -37,19 +37,27 @@ static int64_t read_kilobytes(const char *path, const char *key)
     return found;
 }
 
-/* The path of this process in the cgroup v2 tree ("" when unknown). */
-static void cgroup_path(char *out, size_t cap)
+/* The path of this process in the tree of a version 1 controller, or of version 2 (controller "").
+ * "" when unknown. Lines are NUMBER:CONTROLLER,CONTROLLER:PATH. */
+static void cgroup_path(char *out, size_t cap, const char *controller)
 {
-    char line[512];
+    char line[512], wanted[32];
     out[0] = '\0';
+    snprintf(wanted, sizeof wanted, ",%s,", controller);
     FILE *f = fopen("/proc/self/cgroup", "re");
     if (!f)
         return;
-    while (fgets(line, sizeof line, f))
-        if (!strncmp(line, "0::", 3)) {
-            line[strcspn(line, "\n")] = '\0';
-            snprintf(out, cap, "%s", line + 3);
-        }
+    while (fgets(line, sizeof line, f)) {
+        char list[300];
+        char *names = strchr(line, ':'), *path = names ? strchr(names + 1, ':') : NULL;
+        if (!path || path - names > 256)
+            continue;
+        *path++ = '\0';
+        path[strcspn(path, "\n")] = '\0';
+        snprintf(list, sizeof list, ",%s,", names + 1);
+        if (*controller ? strstr(list, wanted) != NULL : names[1] == '\0')
+            snprintf(out, cap, "%s", path);
+    }
     fclose(f);
 }
 
@@ -72,29 +80,40 @@ static int64_t cgroup_room(const char *dir, const char *limit_name, const char *
     FILE *f = fopen(path, "re");
     if (f) {
         char line[256];
-        while (fgets(line, sizeof line, f))
-            if (!strncmp(line, "inactive_file ", 14) || !strncmp(line, "active_file ", 12))
-                cache += strtoll(strchr(line, ' '), NULL, 10);
+        while (fgets(line, sizeof line, f)) {
+            size_t name = strcspn(line, " ");
+            if (!strncmp(line, "inactive_file ", name + 1) ||
+                !strncmp(line, "active_file ", name + 1))
+                cache += strtoll(line + name, NULL, 10);
+        }
         fclose(f);
     }
     return fkm_max_i64(0, limit - fkm_max_i64(0, used - cache));
 }
 
-/* The least room on the way from this process's cgroup up to the root. */
-static int64_t cgroup_memory(void)
+/* The least room on the way from this process's cgroup up to the root. In a container the path may
+ * be one that only the host sees; its own limit is then at the root. */
+static int64_t least_room(
+    const char *root, const char *controller, const char *limit_name, const char *used_name)
 {
     char rel[512], dir[640];
-    cgroup_path(rel, sizeof rel);
-    int64_t room =
-        cgroup_room("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes");
+    int64_t room = INT64_MAX;
+    cgroup_path(rel, sizeof rel, controller);
     for (;;) {
-        snprintf(dir, sizeof dir, "/sys/fs/cgroup%s", rel);
-        room = fkm_min_i64(room, cgroup_room(dir, "memory.max", "memory.current"));
+        snprintf(dir, sizeof dir, "%s%s", root, rel);
+        room = fkm_min_i64(room, cgroup_room(dir, limit_name, used_name));
         char *slash = strrchr(rel, '/');
         if (!slash)
             return room;
         *slash = '\0';
     }
+}
+
+static int64_t cgroup_memory(void)
+{
+    int64_t v1 = least_room(
+        "/sys/fs/cgroup/memory", "memory", "memory.limit_in_bytes", "memory.usage_in_bytes");
+    return fkm_min_i64(v1, least_room("/sys/fs/cgroup", "", "memory.max", "memory.current"));
 }
 
 static int64_t address_space_room(void)
@@ -129,7 +148,7 @@ int64_t fkm_peak_memory(void)
 static int cgroup_cpus(void)
 {
     char rel[512], path[640], text[64];
-    cgroup_path(rel, sizeof rel);
+    cgroup_path(rel, sizeof rel, "");
     snprintf(path, sizeof path, "/sys/fs/cgroup%s/cpu.max", rel);
     read_line(path, text, sizeof text);
     char *end;

@@ -57,6 +57,7 @@ static void test_wrong_label(void **state)
     (void)state;
     enum { ROWS = 21 };
     float x[ROWS];
+    double row;
     int32_t labels[ROWS], nearest;
     const float c[] = {0, 10, 20, 10};
     const fkm_bench_shape shape = {ROWS, 1, 4, FKM_F32};
@@ -64,12 +65,13 @@ static void test_wrong_label(void **state)
         x[i] = (float)i;
         labels[i] = i <= 5 ? 0 : i <= 15 ? 1 : 2; /* ties at 5, 15 and between 1 and 3: the lower */
     }
-    assert_int_equal(fkm_find_wrong_label(&nearest, &shape, x, c, labels, ROWS), -1);
+    assert_int_equal(fkm_find_wrong_label(&nearest, &shape, x, c, labels, ROWS, &row), -1);
     const int wrong[][3] = {{5, 1, 0}, {10, 3, 1}, {20, 1, 2}, {0, -1, 0}};
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         int32_t right = labels[wrong[i][0]];
         labels[wrong[i][0]] = wrong[i][1];
-        assert_int_equal(fkm_find_wrong_label(&nearest, &shape, x, c, labels, ROWS), wrong[i][0]);
+        assert_int_equal(
+            fkm_find_wrong_label(&nearest, &shape, x, c, labels, ROWS, &row), wrong[i][0]);
         assert_int_equal(nearest, wrong[i][2]);
         labels[wrong[i][0]] = right;
     }
@@ -77,9 +79,9 @@ static void test_wrong_label(void **state)
     const fkm_bench_shape small = {3, 1, 2, FKM_U8};
     const float far[] = {0, 200};
     int32_t own[] = {0, 1, 0}; /* a tie */
-    assert_int_equal(fkm_find_wrong_label(&nearest, &small, bytes, far, own, 3), -1);
+    assert_int_equal(fkm_find_wrong_label(&nearest, &small, bytes, far, own, 3, &row), -1);
     own[1] = 0;
-    assert_int_equal(fkm_find_wrong_label(&nearest, &small, bytes, far, own, 3), 1);
+    assert_int_equal(fkm_find_wrong_label(&nearest, &small, bytes, far, own, 3, &row), 1);
 }
 
 int main(void)

@@ -1,0 +1,111 @@
+#!/usr/bin/python3
+"""Little memory: limits of address space (ulimit -v) and of a control group. A run either does with
+what there is, or says no before the work (exit code 5); it is never killed, and never ends otherwise."""
+import os
+import resource
+import subprocess
+
+import cli
+
+MIB = 1 << 20
+GROUPS = {"/sys/fs/cgroup/memory": "memory.limit_in_bytes", "/sys/fs/cgroup": "memory.max"}
+
+
+class Group:
+    """A control group of our own; None where that is not allowed."""
+
+    def __init__(self, root, limit_file):
+        self.limit_file = limit_file
+        self.path = os.path.join(root, f"fkm-test-{os.getpid()}")
+        try:
+            os.mkdir(self.path)
+        except OSError:
+            self.path = None
+        if self.path and not os.path.exists(os.path.join(self.path, limit_file)):
+            self.close()
+
+    def close(self):
+        if self.path:
+            os.rmdir(self.path)
+        self.path = None
+
+    def limit(self, size):
+        with open(os.path.join(self.path, self.limit_file), "w") as f:
+            f.write(str(size))
+
+    def enter(self):
+        with open(os.path.join(self.path, "cgroup.procs"), "w") as f:
+            f.write("0")
+
+
+def generate(d, rows, dims):
+    path = os.path.join(d, "x.fbin")
+    subprocess.run([os.path.join(os.environ["BUILD"], "tests/gen"), path, str(rows), str(dims)], check=True,
+                   stdout=subprocess.DEVNULL)
+    return path
+
+
+def labels_of(d, args):
+    run = cli.fkm(*args, "-f", cwd=d)
+    cli.check_equal(run.returncode, 0, run.stderr)
+    with open(os.path.join(d, "run.labels.npy"), "rb") as f:
+        labels = f.read()
+    for name in os.listdir(d):
+        if name.startswith("run"):
+            os.unlink(os.path.join(d, name))
+    return labels
+
+
+def check_run(d, what, args, before, reference, ends):
+    run = subprocess.run([cli.FKM, *args], cwd=d, env=cli.clean_environment(), stdin=subprocess.DEVNULL,
+                         capture_output=True, text=True, preexec_fn=before)
+    ends.append(run.returncode)
+    cli.check(run.returncode in (0, 5), *what, "exit", run.returncode, run.stderr)
+    if run.returncode == 5:
+        cli.check("fkm: " in run.stderr and "hint: " in run.stderr, *what, run.stderr)
+        cli.check(not os.path.exists(os.path.join(d, "run.stats.json")), *what, "left results")
+    elif run.returncode == 0:
+        with open(os.path.join(d, "run.labels.npy"), "rb") as f:
+            cli.check(f.read() == reference, *what, "another result")
+    for name in os.listdir(d):
+        if name.startswith("run") or name.startswith("."):
+            os.unlink(os.path.join(d, name))
+
+
+def main():
+    if cli.SLOW:
+        cli.skip("sanitizers need more memory than there is to limit")
+    d = cli.new_directory()
+    args = ["fit", "-q", "-k", "40", "-n", "2", "-j", "2", "-o", "run", generate(d, 60000, 128)]
+    options = ((), ("-m", "4G"), ("-m", "6M"), ("-i", "k-means++"))
+    references = {more: labels_of(d, [*args, *more]) for more in options}
+
+    ends = []
+    for size in (10, 14, 20, 26, 32, 40, 60, 90, 150, 300):
+        for more in options:
+            check_run(d, ("ulimit -v", size, "MiB", *more), [*args, *more],
+                      lambda: resource.setrlimit(resource.RLIMIT_AS, (size * MIB, size * MIB)), references[more], ends)
+    cli.check(0 in ends and 5 in ends, "the limits of address space try nothing", ends)
+    print("address space:", len(ends), "runs,", ends.count(0), "did with it,", ends.count(5), "said no")
+
+    for root, limit_file in GROUPS.items():
+        group = Group(root, limit_file)
+        if not group.path:
+            print(f"not checked: no right to make a group with {limit_file} in {root}")
+            continue
+        ends = []
+        try:
+            for size in (8, 18, 20, 24, 32, 48, 64, 100):
+                group.limit(size * MIB)
+                for more in options:
+                    check_run(d, (limit_file, size, "MiB", *more), [*args, *more], group.enter, references[more],
+                              ends)
+        finally:
+            group.close()
+        cli.check(0 in ends and 5 in ends, "the limits of the group try nothing", ends)
+        print(f"{limit_file}:", len(ends), "runs,", ends.count(0), "did with it,", ends.count(5), "said no")
+    cli.finish()
+
+
+if __name__ == "__main__":
+    main()
