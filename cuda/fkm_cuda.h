@@ -1,0 +1,17 @@
+/* The GPU backend for src/backend.c: all that is seen of cuda/ from outside. */
+#ifndef FKM_CUDA_H
+#define FKM_CUDA_H
+
+#include "../src/backend.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+extern const fkm_backend_ops fkm_backend_cuda;
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
