@@ -30,9 +30,22 @@ static inline void fkm_ldmatrix_x4(uint32_t r[4], const void *row)
     {                                                                                              \
         layer(d, a, b, N);                                                                         \
     }
+#define FKM_MMA_ROW_FROM(name, type, layer)                                                        \
+    template <int N>                                                                               \
+    static inline void name(                                                                       \
+        type (*d)[4], const uint32_t a[4], const uint32_t (*b)[2], const type (*start)[2])         \
+    {                                                                                              \
+        for (int j = 0; j < N; j++)                                                                \
+            for (int i = 0; i < 4; i++)                                                            \
+                d[j][i] = start[j][i & 1];                                                         \
+        layer(d, a, b, N);                                                                         \
+    }
 FKM_MMA_ROW(fkm_mma_row_f16, float, cuo_mma_f16_row)
 FKM_MMA_ROW(fkm_mma_row_bf16, float, cuo_mma_bf16_row)
 FKM_MMA_ROW(fkm_mma_row_s8, int, cuo_mma_s8s8_row)
+FKM_MMA_ROW_FROM(fkm_mma_row_from_f16, float, cuo_mma_f16_row)
+FKM_MMA_ROW_FROM(fkm_mma_row_from_bf16, float, cuo_mma_bf16_row)
+FKM_MMA_ROW_FROM(fkm_mma_row_from_s8, int, cuo_mma_s8s8_row)
 
 #else
 
@@ -76,9 +89,31 @@ static __device__ __forceinline__ void fkm_ldmatrix_x4(uint32_t r[4], const void
             "+" constraint(d[j][3])                                                                \
             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[j][0]), "r"(b[j][1]));             \
     }
-FKM_MMA_ROW(fkm_mma_row_f16, float, "f", "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32")
-FKM_MMA_ROW(fkm_mma_row_bf16, float, "f", "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32")
-FKM_MMA_ROW(fkm_mma_row_s8, int, "r", "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32")
+
+/* d[j] = start + a b[j]: start[j] holds what each of the thread's two columns begins with. The first
+ * step of a sum takes it as an operand of its own, so that no register is set for it. */
+#define FKM_MMA_ROW_FROM(name, type, constraint, instruction)                                      \
+    template <int N>                                                                               \
+    static __device__ __forceinline__ void name(                                                   \
+        type(*d)[4], const uint32_t a[4], const uint32_t(*b)[2], const type(*start)[2])            \
+    {                                                                                              \
+        _Pragma("unroll") for (int j = 0; j < N; j++) asm volatile(                                \
+            instruction " {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%11,%10,%11};"               \
+            : "=" constraint(d[j][0]), "=" constraint(d[j][1]), "=" constraint(d[j][2]),           \
+            "=" constraint(d[j][3])                                                                \
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[j][0]), "r"(b[j][1]),              \
+            constraint(start[j][0]), constraint(start[j][1]));                                     \
+    }
+
+#define FKM_MMA_F16 "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32"
+#define FKM_MMA_BF16 "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32"
+#define FKM_MMA_S8 "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32"
+FKM_MMA_ROW(fkm_mma_row_f16, float, "f", FKM_MMA_F16)
+FKM_MMA_ROW(fkm_mma_row_bf16, float, "f", FKM_MMA_BF16)
+FKM_MMA_ROW(fkm_mma_row_s8, int, "r", FKM_MMA_S8)
+FKM_MMA_ROW_FROM(fkm_mma_row_from_f16, float, "f", FKM_MMA_F16)
+FKM_MMA_ROW_FROM(fkm_mma_row_from_bf16, float, "f", FKM_MMA_BF16)
+FKM_MMA_ROW_FROM(fkm_mma_row_from_s8, int, "r", FKM_MMA_S8)
 
 #endif
 #endif
