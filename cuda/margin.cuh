@@ -1,0 +1,101 @@
+/* The certificate of the matrix units: how far a score may be from the truth.
+ *
+ * Notation of src/cpu/screen.h: u = 2^-24; X = (x - mu) s, C = (c - mu) s exactly; X~, C~ their
+ * float32 images; nx >= |X~|, |X| (1 - u); nc, h~ = |C|^2 / 2 likewise. The kernels see X^ and C^,
+ * any vectors with rx >= |X - X^| and rc >= |C - C^|, both measured when the copies are made. The
+ * true score is S = X.C - |C|^2 / 2, the kernel's S^ = -h~ + sum X^_t C^_t as its unit adds it up.
+ *
+ *   | X^.C^ - X.C | <= |X^ - X| |C| + |X^| |C^ - C| <= rx nc + (nx + rx) rc       (Cauchy-Schwarz)
+ *   | S^ - (X^.C^ - h~) | <= gamma ((nx + rx) (nc + rc) + h~)
+ *
+ * gamma: what the unit loses by adding. Products of fp16 and of bf16 are exact in float32. How the
+ * unit adds them is not documented. Assumed is, of one m16n8k16 (or any 16 products and an
+ * accumulator, in any shape of instruction):
+ *
+ *   | d - (a + sum p_k) | <= FKM_MMA_LOSS M,    M = the largest of |a|, |p_k|, |d|,
+ *
+ * with FKM_MMA_LOSS = 18 2^-23: each of 17 addends aligned to the largest and cut to 24 bits, the
+ * sum cut again. That is coarser than what has been published of V100, A100 and H100 (cuts toward
+ * zero of 24, 25 and 26 bits; Fasi, Higham, Mikaitis, Pranesh 2021). Every partial sum is within
+ * h~ + |X^| |C^|, so gamma = g / (1 - g), g = ceil(dims / 16) FKM_MMA_LOSS. The layer of the tests
+ * has a mode that cuts like this, always in the direction that hurts (CUO_MMA=worst).
+ *
+ * int8: sums of int32 are exact, gamma = 0; -h~ is rounded to a quantum q (a power of two), which
+ * is q / 2 in the offset. The score is turned into float32 once: 1 u, paid for by the 9 u below.
+ *
+ * Float32 in the doubt (resolve.cu): a dot product in any order with chains of at most
+ * FKM_DOT_CHAIN roundings, as on the CPU. With the canonical slack kappa and the allowances for
+ * thresholds (9 u, see src/cpu/screen.h) this gives
+ *
+ *   e(i, j) = nx fine_slope + fine_offset + kappa nx^2
+ *   m(i, j) = nx slope + rx rival + offset + kappa nx^2
+ *   slope   = fine_slope + rc + (gamma + 9 u) (nc + rc)
+ *   rival   = (nc + rc) (1 + gamma + 9 u)
+ *   offset  = fine_offset + (gamma + 9 u) h~ (+ q / 2)
+ *
+ * and if S^_j + m(i, j) < S^_b - m(i, b), then j is strictly farther than b in the canonical
+ * distance. Everything is computed in float64 and rounded up. No assumption on the data is made.
+ *
+ * tests/cuda: rows for which half of this margin gives a wrong label. */
+#ifndef FKM_MARGIN_CUH
+#define FKM_MARGIN_CUH
+
+#include "assign.cuh"
+#include "device.cuh"
+
+#define FKM_U 0x1p-24
+#define FKM_MMA_LOSS (18 * 0x1p-23)
+#define FKM_DOT_CHAIN(dims) ((dims) / 16 + 24)
+#define FKM_HIGHER_ORDER (1 + 0x1p-10) /* second-order terms, and rounding of the bound itself */
+#define FKM_TINY 0x1p-100f             /* underflow, with dims <= 2^20 */
+#define FKM_NORM_TINY 0x1p-64f         /* squares of coordinates below 2^-75 underflow */
+#define FKM_NORM_MAX 0x1p60f           /* beyond, scores could overflow: decided canonically */
+
+/* An upper bound of |X~| from its float32 sum of squares in any order. NaN stays NaN. */
+static __device__ __forceinline__ float fkm_norm_bound(float square, int32_t dims)
+{
+    return __fsqrt_rn(square) * (1 + (float)(dims + 8) * 0x1p-24f) + FKM_NORM_TINY;
+}
+
+/* An upper bound of |X - X^| from the float32 sum of (X~ - X^)^2: X~ is one rounding off X. */
+static __device__ __forceinline__ float fkm_residual_bound(float square, float norm, int32_t dims)
+{
+    return fkm_norm_bound(square, dims) + norm * 0x1p-22f;
+}
+
+struct fkm_margin {
+    float fine_slope, fine_offset, slope, rival, offset;
+};
+
+static inline __host__ __device__ double fkm_kappa(int32_t dims)
+{
+    return (dims / 8.0 + 8) * 0x1p-53 / 2 * FKM_HIGHER_ORDER;
+}
+
+static inline __host__ __device__ double fkm_mma_gamma(fkm_unit unit, int32_t dims)
+{
+    double g = (dims + 15) / 16 * FKM_MMA_LOSS;
+    return unit == FKM_UNIT_S8 ? 0 : g / (1 - g);
+}
+
+/* Of a centroid with |C|^2 = norm2, h~ = half, and residual2 = sum (C~ - C^)^2. quantum: of the
+ * scores of int8, in the frame; 0 else. */
+static inline __device__ fkm_margin fkm_margin_of(double norm2, double half, double residual2,
+    fkm_unit unit, int32_t dims, double quantum)
+{
+    const double chain = FKM_DOT_CHAIN(dims), fine = chain * FKM_U / (1 - chain * FKM_U) + 9 * FKM_U;
+    const double gamma = fkm_mma_gamma(unit, dims) + 9 * FKM_U, kappa = fkm_kappa(dims);
+    const double f = FKM_PLANT(2) ? 0.5 : FKM_HIGHER_ORDER;
+    double nc = sqrt(norm2) * (1 + 0x1p-20);
+    double rc = sqrt(residual2) * (1 + dims * FKM_U) + 2 * FKM_U * nc + FKM_NORM_TINY;
+    fkm_margin m;
+    m.fine_slope = (float)((fine + 2 * kappa) * nc * f) + FKM_TINY;
+    m.fine_offset = (float)((fine * half + kappa * nc * nc) * f) + FKM_TINY;
+    m.slope = (float)(((fine + 2 * kappa) * nc + rc + gamma * (nc + rc)) * f) + FKM_TINY;
+    m.rival = (float)((nc + rc) * (1 + gamma) * f) + FKM_TINY;
+    m.offset =
+        (float)(((fine + gamma) * half + kappa * nc * nc + quantum / 2) * f) + FKM_TINY;
+    return m;
+}
+
+#endif
