@@ -13,7 +13,7 @@ docdir  ?= $(PREFIX)/share/doc/fkm
 INSTALL ?= install
 PKG_CONFIG ?= pkg-config
 
-B := build/$(CONFIG)
+B := build/$(CONFIG)$(if $(filter emulated,$(CUDA)),-emulated)
 
 # ---- sources, by folder (calls go down only: see CONTRIBUTING.md) ----
 
@@ -48,16 +48,6 @@ endif
 CJSON_CFLAGS := $(shell $(PKG_CONFIG) --cflags libcjson 2>/dev/null)
 CJSON_LIBS := $(or $(shell $(PKG_CONFIG) --libs libcjson 2>/dev/null),-lcjson)
 
-NVCC ?= nvcc
-ifeq ($(CUDA),auto)
-  HAVE_CUDA := 0
-  CUDA_NOTE := CPU only (the CUDA backend is not part of this version)
-else ifeq ($(CUDA),1)
-  $(error CUDA=1: the CUDA backend is not part of this version)
-else
-  HAVE_CUDA := 0
-  CUDA_NOTE := CPU only (CUDA=0)
-endif
 ifneq ($(MPI),0)
   $(error MPI=1: MPI is not part of this version)
 endif
@@ -76,6 +66,8 @@ OPT := $(OPT_$(CONFIG))
 ifeq ($(OPT),)
   $(error CONFIG=$(CONFIG): expected release, debug, asan, ubsan, tsan or fuzz)
 endif
+include cuda/cuda.mk
+
 HARDEN := -fPIE -fstack-protector-strong $(if $(filter release,$(CONFIG)),-D_FORTIFY_SOURCE=2)
 
 # -ffp-contract=off: a contracted multiply-add would change the bits of the canonical distance.
@@ -83,7 +75,7 @@ ALL_CFLAGS := -std=c11 $(WARN) $(OPT) $(HARDEN) -ffp-contract=off -pthread $(CFL
 ALL_CPPFLAGS := -D_GNU_SOURCE -DFKM_HAVE_HDF5=$(HAVE_HDF5) -DFKM_HAVE_CUDA=$(HAVE_CUDA) \
 	$(CJSON_CFLAGS) $(HDF5_CFLAGS) $(CPPFLAGS)
 ALL_LDFLAGS := $(filter -fsanitize%,$(OPT)) -pie -pthread -Wl,-z,relro,-z,now $(LDFLAGS)
-ALL_LDLIBS := $(HDF5_LIBS) $(CJSON_LIBS) -lm $(LDLIBS)
+ALL_LDLIBS := $(HDF5_LIBS) $(CJSON_LIBS) $(CUDA_LIBS) -lm $(LDLIBS)
 
 # Instruction sets: for these objects only, chosen at run time. No -mfma for the canonical code:
 # -ffp-contract=off covers it.
@@ -98,7 +90,7 @@ endif
 $(B)/src/cpu/kernels_scalar.o $(B)/src/cpu/ceilings.o: ISA_FLAGS := $(if $(filter release,$(CONFIG)),-O3)
 
 LIB_SRC := $(BASE_SRC) $(FORMAT_SRC) $(CPU_SRC) $(CORE_SRC)
-LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
+LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o) $(CUDA_OBJ)
 CMD_OBJ := $(CMD_SRC:%.c=$(B)/%.o)
 
 Q := $(if $(filter 1,$(V)),,@)
@@ -109,13 +101,13 @@ all: $(B)/fkm
 	@echo 'fkm: $(B)/fkm  $(CUDA_NOTE)  HDF5=$(HAVE_HDF5)  CC=$(CC)'
 
 $(B)/fkm: $(CMD_OBJ) $(B)/libfkm.a
-	$(call say,LD,$@)$(CC) $(ALL_LDFLAGS) -o $@ $(CMD_OBJ) $(B)/libfkm.a $(ALL_LDLIBS)
+	$(call say,LD,$@)$(LINK) $(ALL_LDFLAGS) -o $@ $(CMD_OBJ) $(B)/libfkm.a $(ALL_LDLIBS)
 
 $(B)/libfkm.a: $(LIB_OBJ)
 	$(call say,AR,$@)rm -f $@ && ar rcs $@ $^
 
 # Objects depend on the flags: the stamp changes when they do.
-FLAGS := $(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(ALL_LDLIBS)
+FLAGS := $(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(ALL_LDLIBS) $(CUDA_FLAGS)
 $(B)/flags: FORCE
 	@mkdir -p $(@D)
 	@printf '%s\n' '$(FLAGS)' | cmp -s - $@ || printf '%s\n' '$(FLAGS)' > $@
@@ -169,5 +161,6 @@ help:
 	@echo 'make lint format dist clean'
 	@echo
 	@echo 'CONFIG=release|debug|asan|ubsan|tsan|fuzz   now: $(CONFIG)'
-	@echo 'CUDA=auto|0|1  HDF5=auto|0|1  MPI=0|1        now: $(CUDA) $(HDF5) $(MPI)'
-	@echo 'CC, CFLAGS, CPPFLAGS, LDFLAGS, LDLIBS are honoured; V=1 shows commands'
+	@echo 'CUDA=auto|0|1|emulated  HDF5=auto|0|1  MPI=0|1  now: $(CUDA) $(HDF5) $(MPI)'
+	@echo 'CUDA_ARCHS="80 90 100 120"                   now: $(CUDA_ARCHS); NVCC=$(NVCC)'
+	@echo 'CC, CXX, CFLAGS, CXXFLAGS, NVCCFLAGS, CPPFLAGS, LDFLAGS, LDLIBS are honoured; V=1 shows commands'

@@ -82,7 +82,7 @@ struct Block {
 };
 
 extern Device devices[16];
-extern std::vector<cuo_stream *> streams;
+extern std::vector<cuo_stream *> &streams;
 extern thread_local int current_device;
 
 /* A call of the API: takes the lock, counts, and says whether the call may go on. */

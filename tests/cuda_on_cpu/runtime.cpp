@@ -11,11 +11,13 @@ namespace cuo
 {
 
 Device devices[16];
-std::vector<cuo_stream *> streams;
+/* Never destroyed: leak checkers look at what they hold after the end of main(). */
+std::vector<cuo_stream *> &streams = *new std::vector<cuo_stream *>;
 thread_local int current_device;
 
 static thread_local cudaError_t last_error;
-static std::map<uintptr_t, Block> blocks; /* by end - 1, so that lower_bound finds the container */
+/* By end - 1, so that lower_bound finds the container. */
+static std::map<uintptr_t, Block> &blocks = *new std::map<uintptr_t, Block>;
 static std::map<const void *, int> shared_attributes;
 static bool started;
 

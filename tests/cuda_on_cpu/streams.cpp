@@ -145,16 +145,29 @@ void check_not_pending(const char *from, const char *to)
 
 /* ---- streams ---- */
 
+/* Of streams that are no more: TSan has room for some thousand contexts. */
+static std::vector<std::pair<void *, TsanThreads *>> &spare =
+    *new std::vector<std::pair<void *, TsanThreads *>>;
+
 cuo_stream *new_stream(int device, bool blocking)
 {
     cuo_stream *s = new cuo_stream();
     s->device = device;
     s->blocking = blocking;
     s->capture = nullptr;
-    s->context = tsan_new_context();
-    s->threads = tsan_threads_new();
+    if (spare.empty())
+        spare.push_back({tsan_new_context(), tsan_threads_new()});
+    s->context = spare.back().first;
+    s->threads = spare.back().second;
+    spare.pop_back();
     streams.push_back(s);
     return s;
+}
+
+static void delete_stream(cuo_stream *s)
+{
+    spare.push_back({s->context, s->threads});
+    delete s;
 }
 
 cuo_stream *stream_of(cudaStream_t s)
@@ -177,7 +190,7 @@ bool is_capturing(int device)
 void streams_reset()
 {
     for (cuo_stream *s : streams)
-        delete s;
+        delete_stream(s);
     streams.clear();
     for (Device &d : devices)
         d = Device();
@@ -477,7 +490,7 @@ cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest)
     return cudaSuccess;
 }
 
-/* Stays in the list while something of it is pending; then its last operation is done for good. */
+/* Waits, where the real one lets the device go on: nothing could observe the difference here. */
 cudaError_t cudaStreamDestroy(cudaStream_t s)
 {
     Call call("cudaStreamDestroy");
@@ -488,7 +501,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t s)
         return call.end(cudaErrorInvalidResourceHandle);
     wait_stream(mine);
     streams.erase(std::find(streams.begin(), streams.end(), mine));
-    delete mine;
+    delete_stream(mine);
     return call.end(cudaSuccess);
 }
 
@@ -542,7 +555,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t e, unsigned)
     }
     if (s->capture)
         return call.end(cudaErrorStreamCaptureIsolation);
-    if (!e->op || e->op->done)
+    if (!e->op)
         return call.end(cudaSuccess);
     OpRef op = new_op("cudaStreamWaitEvent", OP_EVENT, [](cuo_stream *) {});
     op->after.push_back(e->op);
@@ -630,10 +643,8 @@ cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to)
 cudaError_t cudaEventDestroy(cudaEvent_t e)
 {
     Call call("cudaEventDestroy");
-    if (call.error)
-        return call.error;
-    delete e;
-    return call.end(cudaSuccess);
+    delete e; /* also of a device that is lost */
+    return call.end(call.error);
 }
 
 /* ---- graphs ---- */
@@ -752,19 +763,15 @@ cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t)
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t e)
 {
     Call call("cudaGraphExecDestroy");
-    if (call.error)
-        return call.error;
-    delete e;
-    return call.end(cudaSuccess);
+    delete e; /* also of a device that is lost */
+    return call.end(call.error);
 }
 
 cudaError_t cudaGraphDestroy(cudaGraph_t g)
 {
     Call call("cudaGraphDestroy");
-    if (call.error)
-        return call.error;
-    delete g;
-    return call.end(cudaSuccess);
+    delete g; /* also of a device that is lost */
+    return call.end(call.error);
 }
 
 } // extern "C"
