@@ -2,11 +2,11 @@
 #ifndef FKM_CUDA_H
 #define FKM_CUDA_H
 
-#include "../src/backend.h"
-
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+#include "../src/backend.h"
 
 extern const fkm_backend_ops fkm_backend_cuda;
 

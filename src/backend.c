@@ -4,11 +4,17 @@
 #include "base/log.h"
 #include "cpu/backend_cpu.h"
 #include "fkm.h"
+#if FKM_HAVE_CUDA
+#include "../cuda/fkm_cuda.h"
+#endif
 
 #include <string.h>
 
 /* In order of preference. */
 static const fkm_backend_ops *const table[] = {
+#if FKM_HAVE_CUDA
+    &fkm_backend_cuda,
+#endif
     &fkm_backend_cpu,
 };
 #define TABLE_ROWS (sizeof table / sizeof table[0])
@@ -49,7 +55,7 @@ fkm_status fkm_backend_choose(
         return fkm_hint(e, "use --device cpu: the results are the same bits");
     }
     fkm_fail(e, FKM_EUSAGE, "--device %s: no such device", device);
-    return fkm_hint(e, "expected auto or cpu");
+    return fkm_hint(e, "expected auto, cpu, cuda or cuda:LIST");
 }
 
 const char *fkm_isa_name(int i, bool *usable)

@@ -34,12 +34,13 @@ typedef struct fkm_plan {
     bool wide;       /* room for 128-bit sums (set when set_scale may ask for them) */
     int32_t top;     /* most nearest centroids a row that `nearest` is asked for; 1: none */
     int32_t threads;
-    const char *isa;     /* CPU path, NULL: best; cuda ignores it */
-    const char *devices; /* cuda: "0,2", NULL: all; cpu ignores it */
+    const char *isa;      /* CPU path, or the GPU's type of screening; NULL: best */
+    const char *devices;  /* cuda: "0,2", NULL: all; cpu ignores it */
+    int64_t device_bytes; /* cuda: most memory of each GPU; 0: nearly all that is free */
 } fkm_plan;
 
 /* Rows in host memory, [count][dims] of plan.dtype, tightly packed. Borrowed until the feed
- * returns (cpu) or until the next feed or end (cuda). */
+ * returns. A row index means the same row until reset: a backend may keep what it was fed. */
 typedef struct fkm_rows {
     const void *x;
     int64_t row0, count; /* row0: index within the problem */
@@ -55,6 +56,7 @@ typedef struct fkm_pass_options {
     bool update;  /* accumulate sums and counts; move() and inertia need it */
     bool squares; /* also accumulate the constant sum of squares that inertia needs: in the first
                      pass with a new scale; kept until reset or the next such pass */
+    bool labels_later; /* labels may stay with the backend until `labels` or `wait` is called */
 } fkm_pass_options;
 
 /* What a pass brings back: a few scalars. */
@@ -129,9 +131,16 @@ typedef struct fkm_backend_ops {
      * pass after set_scale (they warm-start the search, are compared for `moved`, and tell a
      * backend that keeps its sums what to change); out: the nearest centroid, -1 for rows that are
      * not finite. distances: [count] canonical squared distances to it, or NULL; NaN for rows that
-     * are not finite. Both may complete as late as end(). */
+     * are not finite. Both may complete as late as wait() or end(). */
     fkm_status (*feed)(
         fkm_backend *b, const fkm_rows *r, int32_t *labels, double *distances, fkm_err *e);
+
+    /* Completes labels and distances of all rows fed so far in this pass. */
+    fkm_status (*wait)(fkm_backend *b, fkm_err *e);
+
+    /* After a pass with labels_later: writes the labels of all its rows. labels: [rows] of the
+     * problem, the array that the chunks fed were parts of. */
+    fkm_status (*labels)(fkm_backend *b, int32_t *labels, fkm_err *e);
 
     /* Waits for the pass and fills *out. */
     fkm_status (*end)(fkm_backend *b, fkm_pass *out, fkm_err *e);

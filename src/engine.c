@@ -157,7 +157,8 @@ static fkm_status label_rows(problem *p, fkm_pass *pass, bool *scale_failed, fkm
     int64_t done = 0;
     bool scanning = !p->scanned, collecting = collect_farthest(p);
     double *distances = collecting ? r->distances : NULL;
-    fkm_pass_options options = {.update = true, .squares = !p->squares_known};
+    fkm_pass_options options = {
+        .update = true, .squares = !p->squares_known, .labels_later = !collecting};
     *scale_failed = false;
     FKM_TRY(r->ops->begin(r->backend, &options, e));
     for (;;) {
@@ -178,8 +179,10 @@ static fkm_status label_rows(problem *p, fkm_pass *pass, bool *scale_failed, fkm
         int32_t *labels = p->labels + rows.row0;
         if (!*scale_failed)
             FKM_TRY(r->ops->feed(r->backend, &rows, labels, distances, e));
-        if (!*scale_failed && collecting)
+        if (!*scale_failed && collecting) {
+            FKM_TRY(r->ops->wait(r->backend, e));
             fkm_farthest_offer(&p->far, &rows, labels, distances);
+        }
         done += rows.count;
         report_progress(p, done);
     }
@@ -216,6 +219,7 @@ static fkm_status find_farthest(problem *p, fkm_farthest *far, fkm_err *e)
 {
     run *r = p->r;
     fkm_rows rows;
+    FKM_TRY(r->ops->labels(r->backend, p->labels, e));
     for (;;) {
         if (stopped(r))
             return fkm_fail(e, FKM_ESTOPPED, "stopped by a signal");
@@ -480,6 +484,7 @@ static fkm_status run_start(problem *p, fkm_err *e)
         FKM_TRY(label_rows(p, &pass, &failed, e));
         p->result->converged = pass.moved == 0;
     }
+    FKM_TRY(r->ops->labels(r->backend, p->labels, e));
     p->result->inertia = pass.inertia;
     p->result->rows_used = pass.rows;
     p->result->rows_skipped = pass.skipped;
@@ -515,6 +520,7 @@ static fkm_status restore_best(problem *p, fkm_err *e)
     p->iteration = r->o->max_iter + 1;
     fkm_source_last_pass(r->source);
     FKM_TRY(label_rows(p, &pass, &failed, e));
+    FKM_TRY(r->ops->labels(r->backend, p->labels, e));
     if (pass.inertia != p->result->inertia)
         return fkm_fail(e, FKM_EBUG, "the best start had inertia %.17g, now it is %.17g",
             p->result->inertia, pass.inertia);

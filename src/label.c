@@ -80,7 +80,8 @@ static fkm_status label_chunk(run *r, const fkm_rows *rows, fkm_err *e)
     if (o->top > 1)
         return r->ops->nearest(r->backend, rows, o->top, r->labels, r->distances, e);
     memset(r->labels, -1, (size_t)rows->count * sizeof *r->labels);
-    return r->ops->feed(r->backend, rows, r->labels, r->distances, e);
+    FKM_TRY(r->ops->feed(r->backend, rows, r->labels, r->distances, e));
+    return r->ops->wait(r->backend, e);
 }
 
 static void report_progress(run *r, int64_t done)
@@ -107,6 +108,7 @@ static fkm_status label_problem(
     fkm_scan unused;
     fkm_pass pass;
     fkm_rows rows;
+    r->ops->reset(r->backend);
     FKM_TRY(r->ops->set_centroids(
         r->backend, o->centroids + (o->centroids_batch ? problem * o->clusters * o->dims : 0), e));
     FKM_TRY(fkm_source_start(r->source, problem, &unused, r->w, e));

@@ -209,7 +209,7 @@ static void reset(fkm_backend *b)
 {
     b->update.exponent = 0;
     b->update.wide = false;
-    b->pass = (fkm_pass_options){false, false};
+    memset(&b->pass, 0, sizeof b->pass);
     b->sums_hold = false;
     for (int64_t i = 0; i < b->store_count; i++)
         b->stores[i].frame = 0;
@@ -391,6 +391,22 @@ static fkm_status feed(
     return FKM_OK;
 }
 
+/* Labels are written as rows are fed. */
+static fkm_status wait_for_feeds(fkm_backend *b, fkm_err *e)
+{
+    (void)b;
+    (void)e;
+    return FKM_OK;
+}
+
+static fkm_status write_labels(fkm_backend *b, int32_t *labels, fkm_err *e)
+{
+    (void)b;
+    (void)labels;
+    (void)e;
+    return FKM_OK;
+}
+
 static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
 {
     (void)e;
@@ -477,6 +493,8 @@ const fkm_backend_ops fkm_backend_cpu = {
     .set_scale = set_scale,
     .begin = begin,
     .feed = feed,
+    .wait = wait_for_feeds,
+    .labels = write_labels,
     .end = end,
     .move = move,
     .distances = distances_of,
