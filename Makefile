@@ -45,8 +45,19 @@ ifeq ($(HAVE_HDF5),1)
   HDF5_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(HDF5_PKG))
   HDF5_LIBS := $(shell $(PKG_CONFIG) --libs $(HDF5_PKG))
 endif
-CJSON_CFLAGS := $(shell $(PKG_CONFIG) --cflags libcjson 2>/dev/null)
-CJSON_LIBS := $(or $(shell $(PKG_CONFIG) --libs libcjson 2>/dev/null),-lcjson)
+# CJSON_DIR, for machines without the package: a directory with cJSON.c and cJSON.h, which are compiled
+# in, or with cjson/cJSON.h and a built libcjson.
+CJSON_DIR ?=
+ifeq ($(CJSON_DIR),)
+  CJSON_CFLAGS := $(shell $(PKG_CONFIG) --cflags libcjson 2>/dev/null)
+  CJSON_LIBS := $(or $(shell $(PKG_CONFIG) --libs libcjson 2>/dev/null),-lcjson)
+else ifneq ($(wildcard $(CJSON_DIR)/cJSON.c),)
+  CJSON_CFLAGS := -I$(B)/include
+  CJSON_OBJ := $(B)/cJSON.o
+else
+  CJSON_CFLAGS := -I$(CJSON_DIR)
+  CJSON_LIBS := -L$(CJSON_DIR) -Wl,-rpath,$(abspath $(CJSON_DIR)) -lcjson
+endif
 
 ifneq ($(MPI),0)
   $(error MPI=1: MPI is not part of this version)
@@ -90,7 +101,7 @@ endif
 $(B)/src/cpu/kernels_scalar.o $(B)/src/cpu/ceilings.o: ISA_FLAGS := $(if $(filter release,$(CONFIG)),-O3)
 
 LIB_SRC := $(BASE_SRC) $(FORMAT_SRC) $(CPU_SRC) $(CORE_SRC)
-LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o) $(CUDA_OBJ)
+LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o) $(CUDA_OBJ) $(CJSON_OBJ)
 CMD_OBJ := $(CMD_SRC:%.c=$(B)/%.o)
 
 Q := $(if $(filter 1,$(V)),,@)
@@ -117,6 +128,15 @@ FORCE:
 $(B)/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)
 	$(call say,CC,$<)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(ISA_FLAGS) -MMD -MP -c -o $@ $<
+
+ifneq ($(CJSON_OBJ),)
+$(B)/include/cjson/cJSON.h: $(CJSON_DIR)/cJSON.h
+	@mkdir -p $(@D)
+	cp $< $@
+$(B)/cJSON.o: $(CJSON_DIR)/cJSON.c $(B)/include/cjson/cJSON.h $(B)/flags
+	$(call say,CC,$<)$(CC) $(OPT) $(HARDEN) $(CFLAGS) -c -o $@ $<
+$(LIB_SRC:%.c=$(B)/%.o) $(CMD_OBJ): | $(B)/include/cjson/cJSON.h
+endif
 
 -include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d)
 
@@ -162,5 +182,6 @@ help:
 	@echo
 	@echo 'CONFIG=release|debug|asan|ubsan|tsan|fuzz   now: $(CONFIG)'
 	@echo 'CUDA=auto|0|1|emulated  HDF5=auto|0|1  MPI=0|1  now: $(CUDA) $(HDF5) $(MPI)'
+	@echo 'CJSON_DIR=DIR                                cJSON from there instead of the system'
 	@echo 'CUDA_ARCHS="80 90 100 120"                   now: $(CUDA_ARCHS); NVCC=$(NVCC)'
 	@echo 'CC, CXX, CFLAGS, CXXFLAGS, NVCCFLAGS, CPPFLAGS, LDFLAGS, LDLIBS are honoured; V=1 shows commands'
