@@ -21,6 +21,7 @@ typedef enum opt_kind {
     OPT_SEED,   /* uint64_t */
     OPT_REAL,   /* double; min..max */
     OPT_SIZE,   /* int64_t bytes; see opt_to_size */
+    OPT_BYTES,  /* the same without percentages, which are of host memory */
     OPT_ROWS,   /* opt_rows */
     OPT_TEXT,   /* const char *, borrowed from argv or the environment */
     OPT_CHOICE, /* int; index into the choices */

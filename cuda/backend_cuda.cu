@@ -54,6 +54,11 @@ static const struct {
     {"bf16", FKM_UNIT_BF16},
 };
 
+extern "C" const char *fkm_backend_cuda_isa(int i)
+{
+    return i >= 0 && (size_t)i < sizeof units / sizeof units[0] ? units[i].name : NULL;
+}
+
 static fkm_status choose_unit(fkm_unit *out, const char *isa, fkm_err *e)
 {
     *out = FKM_UNIT_F16;
@@ -64,8 +69,8 @@ static fkm_status choose_unit(fkm_unit *out, const char *isa, fkm_err *e)
         if (!strcmp(isa, u.name))
             return FKM_OK;
     }
-    fkm_fail(e, FKM_EUSAGE, "--isa %s: no such type of screening on a GPU", isa);
-    return fkm_hint(e, "expected f16 or bf16");
+    fkm_fail(e, FKM_EUSAGE, "--isa %s: no such element type of screening on a GPU", isa);
+    return fkm_hint(e, "'fkm help isa' lists them; use --device cpu for a CPU path");
 }
 
 /* ---- life ---- */

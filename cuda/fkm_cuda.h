@@ -10,6 +10,9 @@ extern "C" {
 
 extern const fkm_backend_ops fkm_backend_cuda;
 
+/* The i-th element type of screening, for --isa; NULL at the end. */
+const char *fkm_backend_cuda_isa(int i);
+
 #ifdef __cplusplus
 }
 #endif

@@ -19,10 +19,22 @@ static const fkm_backend_ops *const table[] = {
 };
 #define TABLE_ROWS (sizeof table / sizeof table[0])
 
-static fkm_status choose_best(const fkm_backend_ops **out, fkm_err *e)
+/* Does --isa name a CPU path? Then auto means the CPU. */
+static bool is_cpu_isa(const char *isa)
+{
+    bool usable;
+    for (int i = 0; isa && fkm_backend_cpu_isa(i, &usable); i++)
+        if (!strcmp(isa, fkm_backend_cpu_isa(i, &usable)))
+            return true;
+    return false;
+}
+
+static fkm_status choose_best(const fkm_backend_ops **out, const char *isa, fkm_err *e)
 {
     fkm_status st = FKM_EBUG;
     for (size_t i = 0; i < TABLE_ROWS; i++) {
+        if (table[i] != &fkm_backend_cpu && is_cpu_isa(isa))
+            continue;
         st = table[i]->probe(NULL, e);
         if (st == FKM_OK) {
             *out = table[i];
@@ -33,12 +45,13 @@ static fkm_status choose_best(const fkm_backend_ops **out, fkm_err *e)
     return st;
 }
 
-fkm_status fkm_backend_choose(
-    const fkm_backend_ops **out, const char **devices, const char *device, fkm_err *e)
+fkm_status fkm_backend_choose(const fkm_backend_ops **out, const char **devices,
+    const struct fkm_machine *machine, fkm_err *e)
 {
+    const char *device = machine->device;
     *devices = NULL;
     if (!device || !strcmp(device, "auto"))
-        return choose_best(out, e);
+        return choose_best(out, machine->isa, e);
     const char *colon = strchr(device, ':');
     size_t length = colon ? (size_t)(colon - device) : strlen(device);
     for (size_t i = 0; i < TABLE_ROWS; i++) {
@@ -48,7 +61,8 @@ fkm_status fkm_backend_choose(
             break;
         *devices = colon ? colon + 1 : NULL;
         *out = table[i];
-        return table[i]->probe(*devices, e);
+        FKM_TRY(table[i]->probe(*devices, e));
+        return FKM_OK;
     }
     if (length == 4 && !strncmp(device, "cuda", 4)) {
         fkm_fail(e, FKM_EDEVICE, "--device %s: this fkm was built without CUDA", device);
@@ -61,4 +75,14 @@ fkm_status fkm_backend_choose(
 const char *fkm_isa_name(int i, bool *usable)
 {
     return fkm_backend_cpu_isa(i, usable);
+}
+
+const char *fkm_gpu_isa_name(int i)
+{
+#if FKM_HAVE_CUDA
+    return fkm_backend_cuda_isa(i);
+#else
+    (void)i;
+    return NULL;
+#endif
 }

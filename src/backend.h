@@ -170,10 +170,12 @@ typedef struct fkm_backend_ops {
     void (*close)(fkm_backend *b); /* NULL is fine */
 } fkm_backend_ops;
 
+struct fkm_machine; /* fkm.h */
+
 /* Picks by --device: "auto" (NULL), "cpu", "cuda", "cuda:LIST". auto takes CUDA when it can be
- * used. *devices: the list after "cuda:", or NULL. FKM_EUSAGE: unknown; FKM_EDEVICE: an explicit
- * device that is not there. */
-fkm_status fkm_backend_choose(
-    const fkm_backend_ops **out, const char **devices, const char *device, fkm_err *e) FKM_MUST_USE;
+ * used, unless --isa names a CPU path. *devices: the list after "cuda:", or NULL. FKM_EUSAGE:
+ * unknown; FKM_EDEVICE: an explicit device that is not there. */
+fkm_status fkm_backend_choose(const fkm_backend_ops **out, const char **devices,
+    const struct fkm_machine *machine, fkm_err *e) FKM_MUST_USE;
 
 #endif

@@ -638,7 +638,7 @@ static fkm_status make_plan(run *r, fkm_err *e)
         .result_bytes = fkm_add_sat(result, fkm_reader_heap_bytes(r->in)),
         .bytes_per_row = (int64_t)sizeof(double) + fkm_seed_bytes_per_row(method),
     };
-    FKM_TRY(fkm_backend_choose(&r->ops, &r->request.devices, o->machine.device, e));
+    FKM_TRY(fkm_backend_choose(&r->ops, &r->request.devices, &o->machine, e));
     r->request.ops = r->ops;
     FKM_TRY(fkm_plan_make(&r->out->run.plan, &r->plan, &r->request, e));
     r->plan.wide = false;

@@ -31,7 +31,7 @@ static fkm_status open_run(run *r, fkm_err *e)
     const char *devices;
     bool distances = o->distances || o->top > 1;
     fkm_plan plan;
-    FKM_TRY(fkm_backend_choose(&r->ops, &devices, o->machine.device, e));
+    FKM_TRY(fkm_backend_choose(&r->ops, &devices, &o->machine, e));
     fkm_plan_request request = {
         .ops = r->ops,
         .devices = devices,

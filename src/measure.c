@@ -43,7 +43,7 @@ fkm_spread fkm_spread_of(const double *samples, int32_t count)
 fkm_status fkm_measure_begin(fkm_measure *out, const fkm_measure_options *o, fkm_err *e)
 {
     memset(out, 0, sizeof *out);
-    FKM_TRY(fkm_backend_choose(&out->ops, &out->devices, o->machine.device, e));
+    FKM_TRY(fkm_backend_choose(&out->ops, &out->devices, &o->machine, e));
     int64_t available = fkm_memory_available();
     out->o = *o;
     out->threads = o->machine.threads > 0 ? o->machine.threads : fkm_cpu_count();
@@ -405,6 +405,7 @@ fkm_status fkm_measure_shape(
         .threads = m->threads,
         .isa = m->o.machine.isa,
         .devices = m->devices,
+        .device_bytes = m->o.machine.gpu_memory_bytes,
     };
     memset(out, 0, sizeof *out);
     out->shape = *shape;

@@ -83,6 +83,7 @@ fkm_status fkm_plan_make(
         .threads = run->threads,
         .isa = r->machine->isa,
         .devices = r->devices,
+        .device_bytes = r->machine->gpu_memory_bytes,
     };
     int64_t limit = fkm_min_i64(run->memory_limit_bytes, available);
     int64_t chunk = fkm_min_i64(shape->rows, RESIDENT_CHUNK_ROWS);
