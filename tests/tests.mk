@@ -27,7 +27,8 @@ ifeq ($(CUDA),emulated)
   UNIT_SRC :=
   FUZZ_SRC :=
   LINT_TESTS :=
-  SCRIPT_TESTS := $(filter tests/contract/%,$(SCRIPT_TESTS)) $(sort $(wildcard tests/cuda_on_cpu/*.sh))
+  SCRIPT_TESTS := $(filter-out %/seeding.py,$(filter tests/contract/%,$(SCRIPT_TESTS))) \
+	$(sort $(wildcard tests/cuda_on_cpu/*.sh))
 endif
 UNIT_BIN := $(UNIT_SRC:%.c=$(B)/%)
 FUZZ_BIN := $(FUZZ_SRC:%.c=$(B)/%)
