@@ -434,6 +434,8 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
         out->inertia = fkm_update_inertia(&b->update, b->centroids);
         b->sums_hold = true;
         b->moved = out->moved;
+    } else if (out->moved > 0) {
+        b->sums_hold = false; /* they are of other labels than the next pass is handed */
     }
     return FKM_OK;
 }
