@@ -45,6 +45,17 @@ static fkm_status choose_best(const fkm_backend_ops **out, const char *isa, fkm_
     return st;
 }
 
+/* A device that was named, not chosen. */
+static fkm_status ask_for(
+    const fkm_backend_ops *ops, const char *devices, const char *device, fkm_err *e)
+{
+    fkm_status st = ops->probe(devices, e);
+    if (st != FKM_EDEVICE)
+        return st;
+    fkm_wrap(e, "--device %s", device);
+    return fkm_hint(e, "use --device cpu: the results are the same bits");
+}
+
 fkm_status fkm_backend_choose(const fkm_backend_ops **out, const char **devices,
     const struct fkm_machine *machine, fkm_err *e)
 {
@@ -61,8 +72,7 @@ fkm_status fkm_backend_choose(const fkm_backend_ops **out, const char **devices,
             break;
         *devices = colon ? colon + 1 : NULL;
         *out = table[i];
-        FKM_TRY(table[i]->probe(*devices, e));
-        return FKM_OK;
+        return ask_for(table[i], *devices, device, e);
     }
     if (length == 4 && !strncmp(device, "cuda", 4)) {
         fkm_fail(e, FKM_EDEVICE, "--device %s: this fkm was built without CUDA", device);
