@@ -1,5 +1,7 @@
 # fkm: the whole build. `make help` lists targets and variables.
 
+.DEFAULT_GOAL := all
+
 CONFIG ?= release
 CUDA   ?= auto
 HDF5   ?= auto
