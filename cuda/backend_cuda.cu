@@ -2,6 +2,7 @@
  * deals pieces of rows to GPUs, adds up what they bring back, and moves the centroids. */
 #include "fkm_cuda.h"
 
+#include "ceilings.cuh"
 #include "check.cuh"
 #include "devices.cuh"
 #include "frame.cuh"
@@ -531,15 +532,6 @@ static const char *isa(const fkm_backend *b)
     return b->gpu[0].kernel->name;
 }
 
-static fkm_status ceiling(fkm_ceiling *out, int i, const fkm_ceiling_options *o, fkm_err *e)
-{
-    (void)i;
-    (void)o;
-    (void)e;
-    memset(out, 0, sizeof *out);
-    return FKM_OK;
-}
-
 /* In the order of src/backend.h: C++17 has no designated initialisers. */
 extern "C" const fkm_backend_ops fkm_backend_cuda = {
     "cuda",
@@ -559,6 +551,6 @@ extern "C" const fkm_backend_ops fkm_backend_cuda = {
     nearest_of,
     get_centroids,
     isa,
-    ceiling,
+    fkm_cuda_ceiling,
     close_backend,
 };
