@@ -30,8 +30,7 @@ static fkm_status count_devices(int *found, fkm_err *e)
             driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
     }
     default:
-        return fkm_fail(
-            e, FKM_EDEVICE, "CUDA does not start: %s (%s)", cudaGetErrorString(st), cudaGetErrorName(st));
+        return fkm_cuda_check(st, "cudaGetDeviceCount()", __FILE__, __LINE__, "cuda", e);
     }
 }
 

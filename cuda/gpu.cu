@@ -15,6 +15,7 @@ extern "C" {
 /* Left to the driver and to other processes when nothing was said about memory. */
 #define RESERVE_SHARE 16
 #define NEAREST_BLOCKS 64
+#define GRAIN 512 /* cudaMalloc rounds up to this */
 
 #define CU(call) FKM_CUDA(g->name, call)
 
@@ -56,6 +57,7 @@ static fkm_status device_alloc(
     fkm_gpu *g, T **out, int64_t count, int64_t size, const char *what, fkm_err *e)
 {
     int64_t bytes = fkm_mul_sat(count > 0 ? count : 1, size);
+    bytes = fkm_add_sat(bytes, GRAIN - 1) / GRAIN * GRAIN;
     void *p = NULL;
     *out = NULL;
     if (bytes > g->budget - g->used)
