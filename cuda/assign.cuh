@@ -13,8 +13,12 @@
  *
  * Layouts. Rows and centroids are packed alike: `stride` bytes each, a multiple of 32 and at most
  * FKM_PACK_STRIDE_MAX, zero beyond `dims`; base addresses are aligned to 256 bytes. Centroids are
- * sorted by norm ("positions") and padded to whole tiles of FKM_TILE; padding scores at most -3e38
- * (INT32_MIN / 2 for int8) and is never reported. Rows are not padded: at row `rows` memory ends. */
+ * sorted by norm ("positions") and padded to whole tiles of FKM_TILE; padding scores -3e38, or
+ * INT32_MIN for int8, below every centroid, and must not become a candidate (index is -1). Rows are
+ * not padded: at row `rows` memory ends.
+ *
+ * Units. Scores of int8 are integers; floors and margins are floats in the same unit, and an integer
+ * score is turned into a float before it is compared with them. */
 #ifndef FKM_ASSIGN_CUH
 #define FKM_ASSIGN_CUH
 
@@ -26,7 +30,8 @@
 #define FKM_FLOOR_NONE (-1e37f) /* below every score but that of padding */
 #define FKM_FLOOR_DEAD 1e37f   /* nothing reaches it: rows that are not screened */
 #define FKM_HALF_PAD 3e38f
-#define FKM_START_PAD_S8 (INT32_MIN / 2)
+#define FKM_START_PAD_S8 INT32_MIN
+#define FKM_S8_MOST 0x1p30 /* sums of products, and -start, are at most this */
 
 /* Types of packed elements. */
 enum fkm_unit { FKM_UNIT_F16, FKM_UNIT_BF16, FKM_UNIT_S8, FKM_UNITS };
@@ -41,7 +46,7 @@ struct fkm_packed_rows {
 /* Centroids packed for screening, on the device; [positions] is a multiple of FKM_TILE. */
 struct fkm_packed_centroids {
     const void *c;      /* [positions] of stride bytes */
-    const void *start;  /* [positions] float -|C|^2 / 2; int32 of score_unit for int8 */
+    const void *start;  /* [positions] float -|C|^2 / 2, or the int32 nearest to it for int8 */
     const float *slope; /* [positions]: m = norm slope + residual rival + offset + kappa norm^2 */
     const float *rival; /* [positions] */
     const float *offset;

@@ -27,6 +27,9 @@ extern "C" {
  * rows: each costs 4 dims atomics, which must beat reading all rows. Not measured on a GPU yet. */
 #define CHANGE_SHARE 16
 
+#define SAMPLE (1 << 18) /* coordinates that the quantum of rows is chosen from */
+#define S8_MOST_DIMS (1 << 16) /* 127^2 dims < 2^30 */
+
 struct fkm_backend {
     fkm_plan plan;
     int32_t gpu_count;
@@ -36,8 +39,10 @@ struct fkm_backend {
     int64_t piece_count;
     fkm_piece *pieces;
     float *shift; /* [dims]: of the frame */
-    float scale;
-    uint32_t frame; /* number of the frame in use; 0: none */
+    float scale, row_quant, centroid_quant;
+    bool quantised; /* row_quant has been chosen from rows of this problem */
+    bool framed;    /* there is a frame */
+    uint32_t frame; /* its number, from 1 */
     int32_t exponent;
     fkm_pass_options pass;
     bool sums_hold; /* sums are those of the labels that the next pass is handed */
@@ -53,6 +58,7 @@ static const struct {
 } units[] = {
     {"f16", FKM_UNIT_F16},
     {"bf16", FKM_UNIT_BF16},
+    {"s8", FKM_UNIT_S8},
 };
 
 extern "C" const char *fkm_backend_cuda_isa(int i)
@@ -60,15 +66,19 @@ extern "C" const char *fkm_backend_cuda_isa(int i)
     return i >= 0 && (size_t)i < sizeof units / sizeof units[0] ? units[i].name : NULL;
 }
 
-static fkm_status choose_unit(fkm_unit *out, const char *isa, fkm_err *e)
+static fkm_status choose_unit(fkm_unit *out, const char *isa, int32_t dims, fkm_err *e)
 {
     *out = FKM_UNIT_F16;
     if (!isa)
         return FKM_OK;
     for (auto &u : units) {
         *out = u.unit;
-        if (!strcmp(isa, u.name))
-            return FKM_OK;
+        if (strcmp(isa, u.name) != 0)
+            continue;
+        if (u.unit == FKM_UNIT_S8 && dims > S8_MOST_DIMS)
+            return fkm_fail(e, FKM_EUSAGE, "--isa s8 takes at most %d dims, the data has %d",
+                S8_MOST_DIMS, dims);
+        return FKM_OK;
     }
     fkm_fail(e, FKM_EUSAGE, "--isa %s: no such element type of screening on a GPU", isa);
     return fkm_hint(e, "'fkm help isa' lists them; use --device cpu for a CPU path");
@@ -186,7 +196,7 @@ static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
     fkm_backend *b = NULL;
     fkm_unit unit;
     int32_t devices[FKM_MOST_DEVICES];
-    FKM_TRY(choose_unit(&unit, p->isa, e));
+    FKM_TRY(choose_unit(&unit, p->isa, p->dims, e));
     FKM_TRY(fkm_calloc(&b, 1, sizeof *b, "the CUDA backend", e));
     b->plan = *p;
     FKM_GO(fkm_devices(devices, &b->gpu_count, p->devices, e));
@@ -219,19 +229,73 @@ static void reset(fkm_backend *b)
     }
     forget_labels(b);
     b->sums_hold = false;
+    b->framed = false; /* the next centroids choose a frame */
     memset(&b->pass, 0, sizeof b->pass);
 }
 
 /* ---- centroids ---- */
 
+static bool is_eight_bit(const fkm_backend *b)
+{
+    return b->plan.dtype == FKM_U8 || b->plan.dtype == FKM_I8;
+}
+
+static bool is_int8(const fkm_backend *b)
+{
+    return b->gpu[0].packing.unit == FKM_UNIT_S8;
+}
+
+static fkm_status use_frame(fkm_backend *b, fkm_err *e)
+{
+    b->frame++;
+    b->framed = true;
+    for (int32_t i = 0; i < b->gpu_count; i++)
+        FKM_TRY(fkm_gpu_set_frame(
+            &b->gpu[i], b->scale, b->shift, b->row_quant, b->centroid_quant, e));
+    return FKM_OK;
+}
+
+/* int8: centroids to 127 at most. 8-bit rows less a shift of whole numbers are exact, where they fit;
+ * for others see quantise_rows. */
+static void quantise(fkm_backend *b, const float *c)
+{
+    const int64_t dims = b->plan.dims;
+    float most = 0x1p-30f;
+    for (int64_t t = 0; t < dims && is_eight_bit(b); t++)
+        b->shift[t] = rintf(b->shift[t] / b->scale) * b->scale;
+    for (int64_t i = 0; i < b->plan.clusters * dims; i++)
+        most = fmaxf(most, fabsf(c[i] * b->scale - b->shift[i % dims]));
+    b->centroid_quant = fkm_frame_quant(most);
+    b->row_quant = is_eight_bit(b) ? 1 / b->scale : b->centroid_quant / 4;
+}
+
 static fkm_status new_frame(fkm_backend *b, float scale, const float *c, fkm_err *e)
 {
     b->scale = scale;
-    b->frame++;
+    b->row_quant = b->centroid_quant = 1;
     fkm_frame_shift(b->shift, scale, c, b->plan.clusters, b->plan.dims);
-    for (int32_t i = 0; i < b->gpu_count; i++)
-        FKM_TRY(fkm_gpu_set_frame(&b->gpu[i], scale, b->shift, e));
-    return FKM_OK;
+    if (is_int8(b))
+        quantise(b, c);
+    b->quantised = !is_int8(b) || is_eight_bit(b);
+    return use_frame(b, e);
+}
+
+/* int8: the quantum of rows that are not 8-bit, from a sample: all but one in 10000 coordinates fit. */
+static fkm_status quantise_rows(fkm_backend *b, const fkm_rows *r, fkm_err *e)
+{
+    const int64_t dims = b->plan.dims, rows = fkm_min_i64(r->count, 1 + SAMPLE / dims);
+    const size_t size = fkm_dtype_size(b->plan.dtype);
+    float *v = NULL;
+    b->quantised = true;
+    FKM_TRY(fkm_alloc(&v, rows * dims, sizeof *v, "a sample of rows", e));
+    for (int64_t i = 0; i < rows * dims; i++) {
+        int64_t at = i / dims * (r->count / rows) * dims + i % dims;
+        float x = fkm_dtype_to_float(b->plan.dtype, (const char *)r->x + (size_t)at * size);
+        v[i] = x * b->scale - b->shift[i % dims];
+    }
+    b->row_quant = fkm_frame_quant(fkm_frame_quantile(v, rows * dims, 0.9999));
+    fkm_free(v);
+    return use_frame(b, e);
 }
 
 static fkm_status prepare(fkm_backend *b, fkm_err *e)
@@ -245,7 +309,7 @@ static fkm_status set_centroids(fkm_backend *b, const float *c, fkm_err *e)
 {
     float scale =
         fkm_frame_scale(fkm_frame_largest(c, (int64_t)b->plan.clusters * b->plan.dims));
-    if (!b->frame || !fkm_frame_suits(b->scale, scale))
+    if (!b->framed || !fkm_frame_suits(b->scale, scale))
         FKM_TRY(new_frame(b, scale, c, e));
     for (int32_t i = 0; i < b->gpu_count; i++)
         FKM_TRY(fkm_gpu_set_centroids(&b->gpu[i], c, e));
@@ -377,6 +441,10 @@ template <class F> static fkm_status each_piece(fkm_backend *b, const fkm_rows *
 static fkm_status feed(
     fkm_backend *b, const fkm_rows *r, int32_t *labels, double *distances, fkm_err *e)
 {
+    if (!b->quantised && r->count > 0) {
+        FKM_TRY(quantise_rows(b, r, e));
+        FKM_TRY(prepare(b, e));
+    }
     return each_piece(b, r, e, [&](fkm_gpu *g, fkm_piece *p, const void *x, int64_t at) {
         fkm_feed f;
         f.x = x;

@@ -46,3 +46,20 @@ void fkm_frame_shift(float *shift, float scale, const float *c, int32_t clusters
         shift[d] = value[sample / 2] * scale;
     }
 }
+
+float fkm_frame_quant(float most)
+{
+    int exponent = 0;
+    (void)frexpf(127 / most, &exponent); /* 127 / most = m 2^exponent, m < 1 */
+    exponent = exponent - 1 > 40 ? 40 : exponent - 1 < -40 ? -40 : exponent - 1;
+    return ldexpf(1, exponent);
+}
+
+float fkm_frame_quantile(float *v, int64_t n, double share)
+{
+    for (int64_t i = 0; i < n; i++)
+        v[i] = isfinite(v[i]) ? fabsf(v[i]) : 0;
+    qsort(v, (size_t)n, sizeof *v, compare_floats);
+    float most = v[(int64_t)((double)(n - 1) * share)];
+    return most > 0x1p-30f ? most : 0x1p-30f;
+}

@@ -14,6 +14,13 @@ bool fkm_frame_suits(float scale, float wanted);
 /* The largest |c| of n values, finite. */
 float fkm_frame_largest(const float *c, int64_t n);
 
+/* Elements a unit of the frame for int8: the largest power of two that keeps values up to `most`
+ * within 127. most > 0. */
+float fkm_frame_quant(float most);
+
+/* The share-th quantile of |v|, of n values, at least 2^-30; not finite counts as 0. Changes v. */
+float fkm_frame_quantile(float *v, int64_t n, double share);
+
 /* shift: [dims] = scale times the median of some centroids; c: [clusters][dims] in host memory. */
 void fkm_frame_shift(float *shift, float scale, const float *c, int32_t clusters, int32_t dims);
 

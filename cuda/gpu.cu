@@ -293,13 +293,16 @@ fkm_status fkm_gpu_keep_packed(fkm_gpu *g, fkm_piece *p, fkm_err *e)
 
 /* ---- centroids ---- */
 
-fkm_status fkm_gpu_set_frame(fkm_gpu *g, float scale, const float *shift, fkm_err *e)
+fkm_status fkm_gpu_set_frame(fkm_gpu *g, float scale, const float *shift, float row_quant,
+    float centroid_quant, fkm_err *e)
 {
     FKM_TRY(fkm_gpu_use(g, e));
     CU(cudaMemcpyAsync(g->frame_shift, shift, (size_t)g->plan.dims * sizeof *shift,
         cudaMemcpyHostToDevice, g->compute));
     CU(cudaStreamSynchronize(g->compute)); /* shift is the caller's */
     g->frame.scale = scale;
+    g->packing.row_quant = row_quant;
+    g->packing.centroid_quant = centroid_quant;
     g->frame.shift = g->frame_shift;
     return FKM_OK;
 }

@@ -106,8 +106,9 @@ fkm_status fkm_gpu_keep_labels(fkm_gpu *g, fkm_piece *p, fkm_err *e);
 fkm_status fkm_gpu_keep_rows(fkm_gpu *g, fkm_piece *p, fkm_err *e);
 fkm_status fkm_gpu_keep_packed(fkm_gpu *g, fkm_piece *p, fkm_err *e);
 
-/* The frame of screening: scale, and shift [dims] in host memory. */
-fkm_status fkm_gpu_set_frame(fkm_gpu *g, float scale, const float *shift, fkm_err *e);
+/* The frame of screening: scale, shift [dims] in host memory; quanta as in fkm_packing. */
+fkm_status fkm_gpu_set_frame(fkm_gpu *g, float scale, const float *shift, float row_quant,
+    float centroid_quant, fkm_err *e);
 
 /* c: [clusters][dims] in host memory. The tables follow by fkm_gpu_prepare. */
 fkm_status fkm_gpu_set_centroids(fkm_gpu *g, const float *c, fkm_err *e);

@@ -20,8 +20,8 @@
  * h~ + |X^| |C^|, so gamma = g / (1 - g), g = ceil(dims / 16) FKM_MMA_LOSS. The layer of the tests
  * has a mode that cuts like this, always in the direction that hurts (CUO_MMA=worst).
  *
- * int8: sums of int32 are exact, gamma = 0; -h~ is rounded to a quantum q (a power of two), which
- * is q / 2 in the offset. The score is turned into float32 once: 1 u, paid for by the 9 u below.
+ * int8: sums of int32 are exact, gamma = 0; -h~ is rounded to an integer number of quanta (and cut,
+ * should it not fit), and by how much, measured, is in the offset. The score is turned into float32 once: 1 u, paid for by the 9 u below.
  *
  * Float32 in the doubt (resolve.cu): a dot product in any order with chains of at most
  * FKM_DOT_CHAIN roundings, as on the CPU. With the canonical slack kappa and the allowances for
@@ -31,7 +31,7 @@
  *   m(i, j) = nx slope + rx rival + offset + kappa nx^2
  *   slope   = fine_slope + rc + (gamma + 9 u) (nc + rc)
  *   rival   = (nc + rc) (1 + gamma + 9 u)
- *   offset  = fine_offset + (gamma + 9 u) h~ (+ q / 2)
+ *   offset  = fine_offset + (gamma + 9 u) h~ + | start + h~ |
  *
  * and if S^_j + m(i, j) < S^_b - m(i, b), then j is strictly farther than b in the canonical
  * distance. Everything is computed in float64 and rounded up. No assumption on the data is made.
@@ -78,10 +78,10 @@ static inline __host__ __device__ double fkm_mma_gamma(fkm_unit unit, int32_t di
     return unit == FKM_UNIT_S8 ? 0 : g / (1 - g);
 }
 
-/* Of a centroid with |C|^2 = norm2, h~ = half, and residual2 = sum (C~ - C^)^2. quantum: of the
- * scores of int8, in the frame; 0 else. */
+/* Of a centroid with |C|^2 = norm2, h~ = half, and residual2 = sum (C~ - C^)^2. start_error: how far
+ * the kernel's start is from -h~. */
 static inline __device__ fkm_margin fkm_margin_of(double norm2, double half, double residual2,
-    fkm_unit unit, int32_t dims, double quantum)
+    fkm_unit unit, int32_t dims, double start_error)
 {
     const double chain = FKM_DOT_CHAIN(dims), fine = chain * FKM_U / (1 - chain * FKM_U) + 9 * FKM_U;
     const double gamma = fkm_mma_gamma(unit, dims) + 9 * FKM_U, kappa = fkm_kappa(dims);
@@ -94,7 +94,7 @@ static inline __device__ fkm_margin fkm_margin_of(double norm2, double half, dou
     m.slope = (float)(((fine + 2 * kappa) * nc + rc + gamma * (nc + rc)) * f) + FKM_TINY;
     m.rival = (float)((nc + rc) * (1 + gamma) * f) + FKM_TINY;
     m.offset =
-        (float)(((fine + gamma) * half + kappa * nc * nc + quantum / 2) * f) + FKM_TINY;
+        (float)(((fine + gamma) * half + kappa * nc * nc + start_error) * f) + FKM_TINY;
     return m;
 }
 

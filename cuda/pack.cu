@@ -185,8 +185,6 @@ __global__ void __launch_bounds__(THREADS)
     pack_centroids(fkm_centroid_tables t, fkm_frame frame, fkm_packing p)
 {
     const int32_t warps = (int32_t)gridDim.x * WARPS, positions = t.tiles * FKM_TILE;
-    const double quantum =
-        UNIT == FKM_UNIT_S8 ? 1.0 / ((double)p.row_quant * p.centroid_quant) : 0;
     const float unit = UNIT == FKM_UNIT_S8 ? p.row_quant * p.centroid_quant : 1;
     for (int32_t at = (int32_t)blockIdx.x * WARPS + (int32_t)(threadIdx.x >> 5); at < positions;
          at += warps) {
@@ -208,8 +206,10 @@ __global__ void __launch_bounds__(THREADS)
         double norm2 = real ? t.norm2[j] : 0;
         float half = real ? (float)(norm2 / 2) : FKM_HALF_PAD;
         fkm_margin m = {0, 0, 0, 0, 0};
+        double start = real ? -rint(fmin(half * (double)unit, FKM_S8_MOST)) : FKM_START_PAD_S8;
+        double start_error = UNIT == FKM_UNIT_S8 ? fabs(start / unit + half) : 0;
         if (real) {
-            m = fkm_margin_of(norm2, half, lost, UNIT, t.dims, quantum);
+            m = fkm_margin_of(norm2, half, lost, UNIT, t.dims, start_error);
             t.position[j] = at;
         } else {
             t.index[at] = -1;
@@ -221,7 +221,7 @@ __global__ void __launch_bounds__(THREADS)
         t.rival[at] = m.rival * unit;
         t.offset[at] = m.offset * unit;
         if (UNIT == FKM_UNIT_S8)
-            ((int32_t *)t.start)[at] = real ? -(int32_t)rint(half * (double)unit) : FKM_START_PAD_S8;
+            ((int32_t *)t.start)[at] = (int32_t)start;
         else
             ((float *)t.start)[at] = -half;
     }
