@@ -65,10 +65,10 @@ LINK := $(CXX)
 $(B)/%_sm90a.cu.o: GENCODE := $(GENCODE_90A)
 $(B)/%.cu.o: %.cu $(B)/flags
 	@mkdir -p $(@D)
-	$(call say,NVCC,$<)$(NVCC) $(NVCC_FLAGS) $(GENCODE) $(CUDA_CPPFLAGS) $(NVCCFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,NVCC,$<)$(NVCC) $(NVCC_FLAGS) $(GENCODE) $(CUDA_CPPFLAGS) $(CPPFLAGS) $(NVCCFLAGS) -MMD -MP -c -o $@ $<
 $(B)/%.cpp.o: %.cpp $(B)/flags
 	@mkdir -p $(@D)
-	$(call say,NVCC,$<)$(NVCC) $(NVCC_FLAGS) $(GENCODE) $(CUDA_CPPFLAGS) $(NVCCFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,NVCC,$<)$(NVCC) $(NVCC_FLAGS) $(GENCODE) $(CUDA_CPPFLAGS) $(CPPFLAGS) $(NVCCFLAGS) -MMD -MP -c -o $@ $<
 
 -include $(CUDA_OBJ:.o=.d)
 

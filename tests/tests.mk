@@ -82,7 +82,8 @@ $(B)/CTestTestfile.cmake: FORCE
 	@mkdir -p $(@D)
 	@EMULATED=$(filter emulated,$(CUDA)) tests/list-tests $(B) $(CONFIG) $(PYTHON) $(UNIT_SRC) $(CUDA_TEST_SRC) $(FUZZ_SRC) $(SCRIPT_TESTS) $(LINT_TESTS) > $@
 
-.PHONY: tests check fuzz
+.PHONY: tests check fuzz cuda-tests
+cuda-tests: $(CUDA_TEST_BIN)
 tests: $(B)/fkm $(UNIT_BIN) $(CUDA_TEST_BIN) $(if $(filter fuzz,$(CONFIG)),,$(FUZZ_BIN)) $(B)/tests/gen $(HEADERS_OK)
 
 check: tests $(B)/CTestTestfile.cmake

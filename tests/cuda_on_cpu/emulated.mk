@@ -20,9 +20,9 @@ CUDA_FLAGS := $(CXX) $(CXX_KERNEL) $(CXX_LAYER) $(CUDA_CPPFLAGS) $(CXXFLAGS)
 $(CUO_OBJ): CXX_KERNEL := $(CXX_LAYER)
 $(B)/%.cu.o: %.cu $(B)/flags
 	@mkdir -p $(@D)
-	$(call say,CXX,$<)$(CXX) $(CUDA_CPPFLAGS) $(CXX_KERNEL) $(CXXFLAGS) -MMD -MP -c -o $@ -x c++ $<
+	$(call say,CXX,$<)$(CXX) $(CUDA_CPPFLAGS) $(CPPFLAGS) $(CXX_KERNEL) $(CXXFLAGS) -MMD -MP -c -o $@ -x c++ $<
 $(B)/%.cpp.o: %.cpp $(B)/flags
 	@mkdir -p $(@D)
-	$(call say,CXX,$<)$(CXX) $(CUDA_CPPFLAGS) $(CXX_KERNEL) $(CXXFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CXX,$<)$(CXX) $(CUDA_CPPFLAGS) $(CPPFLAGS) $(CXX_KERNEL) $(CXXFLAGS) -MMD -MP -c -o $@ $<
 
 -include $(CUDA_OBJ:.o=.d)
