@@ -600,6 +600,31 @@ static const char *isa(const fkm_backend *b)
     return b->gpu[0].kernel->name;
 }
 
+/* Portable: for all devices. */
+static bool pin(void *p, size_t bytes)
+{
+    cudaError_t st = cudaHostRegister(p, bytes, cudaHostRegisterPortable);
+    if (st == cudaSuccess)
+        return true;
+    fkm_verbose("memory stays pageable, copies are slower: %s", cudaGetErrorString(st));
+    (void)cudaGetLastError();
+    return false;
+}
+
+static void unpin(void *p)
+{
+    if (cudaHostUnregister(p) != cudaSuccess)
+        (void)cudaGetLastError();
+}
+
+static bool streams(const fkm_backend *b)
+{
+    for (int64_t i = 0; i < b->piece_count; i++)
+        if (b->pieces[i].count > 0 && !b->pieces[i].raw)
+            return true;
+    return false;
+}
+
 /* In the order of src/backend.h: C++17 has no designated initialisers. */
 extern "C" const fkm_backend_ops fkm_backend_cuda = {
     "cuda",
@@ -619,6 +644,10 @@ extern "C" const fkm_backend_ops fkm_backend_cuda = {
     nearest_of,
     get_centroids,
     isa,
+    pin,
+    unpin,
+    streams,
+    1 << 20,
     fkm_cuda_ceiling,
     close_backend,
 };

@@ -164,6 +164,18 @@ typedef struct fkm_backend_ops {
 
     const char *(*isa)(const fkm_backend *b); /* the path in use, static text for stats.json */
 
+    /* Makes host memory that chunks are fed from quick to copy, until unpin; that it cannot be is
+     * no error. NULL: nothing to gain. */
+    bool (*pin)(void *p, size_t bytes);
+    void (*unpin)(void *p);
+
+    /* Are rows copied from host memory in every pass, for want of room on the device? */
+    bool (*streams)(const fkm_backend *b);
+
+    /* Most rows a chunk of data that stays in host memory: enough to keep the device busy, few
+     * enough for the stop flag to be looked at in between. */
+    int64_t chunk_rows;
+
     /* Measures the i-th ceiling of the device, from 0; out->name is NULL after the last. Needs no
      * open backend. FKM_ENOMEM. */
     fkm_status (*ceiling)(fkm_ceiling *out, int i, const fkm_ceiling_options *o, fkm_err *e);

@@ -654,6 +654,7 @@ static fkm_status open_run(run *r, fkm_err *e)
     if (r->w && r->w->planned)
         r->w->planned(r->w->arg, plan);
     FKM_TRY(fkm_source_open(&r->source, r->in, plan, e));
+    fkm_source_pin(r->source, r->ops, r->backend);
     FKM_TRY(fkm_alloc(&r->distances, plan->chunk_rows, sizeof(double), "distances", e));
     return allocate_result(r, e);
 }

@@ -51,6 +51,7 @@ static fkm_status open_run(run *r, fkm_err *e)
     if (r->w && r->w->planned)
         r->w->planned(r->w->arg, &r->stats.plan);
     FKM_TRY(fkm_source_open(&r->source, r->in, &r->stats.plan, e));
+    fkm_source_pin(r->source, r->ops, r->backend);
     int64_t cells = plan.chunk_rows * o->top;
     FKM_TRY(fkm_alloc(&r->labels, cells, sizeof *r->labels, "labels", e));
     return distances ? fkm_alloc(&r->distances, cells, sizeof *r->distances, "distances", e)

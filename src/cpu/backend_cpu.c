@@ -485,6 +485,12 @@ static const char *isa(const fkm_backend *b)
     return b->kernels->isa;
 }
 
+static bool streams(const fkm_backend *b)
+{
+    (void)b;
+    return false;
+}
+
 const fkm_backend_ops fkm_backend_cpu = {
     .name = "cpu",
     .probe = probe,
@@ -503,6 +509,10 @@ const fkm_backend_ops fkm_backend_cpu = {
     .nearest = nearest_of,
     .get_centroids = get_centroids,
     .isa = isa,
+    .pin = NULL,
+    .unpin = NULL,
+    .streams = streams,
+    .chunk_rows = 256 << 10,
     .ceiling = fkm_cpu_ceiling,
     .close = close_backend,
 };
