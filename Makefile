@@ -54,10 +54,10 @@ ifeq ($(CJSON_DIR),)
   CJSON_CFLAGS := $(shell $(PKG_CONFIG) --cflags libcjson 2>/dev/null)
   CJSON_LIBS := $(or $(shell $(PKG_CONFIG) --libs libcjson 2>/dev/null),-lcjson)
 else ifneq ($(wildcard $(CJSON_DIR)/cJSON.c),)
-  CJSON_CFLAGS := -I$(B)/include
+  CJSON_CFLAGS := -I$(B)/include -I$(B)/include/cjson
   CJSON_OBJ := $(B)/cJSON.o
 else
-  CJSON_CFLAGS := -I$(CJSON_DIR)
+  CJSON_CFLAGS := -I$(CJSON_DIR) -I$(CJSON_DIR)/cjson
   CJSON_LIBS := -L$(CJSON_DIR) -Wl,-rpath,$(abspath $(CJSON_DIR)) -lcjson
 endif
 
