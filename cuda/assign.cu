@@ -34,7 +34,7 @@ template <int ROWS> struct row_state {
     float threshold[ROWS]; /* of the tile at hand */
     int floor[ROWS];       /* fkm_ordered */
     int count[ROWS];       /* candidates; more than FKM_CANDIDATES: overflow */
-    float norm[ROWS], residual[ROWS], slack[ROWS];
+    float norm[ROWS], residual[ROWS], tail[ROWS], slack[ROWS];
     int32_t position[ROWS][FKM_CANDIDATES];
     float upper[ROWS][FKM_CANDIDATES];
 };
@@ -167,6 +167,7 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES> struct screen {
         bool real = r < a.rows && a.x.residual[r] >= 0;
         s.row.norm[t] = real ? a.x.norm[r] : 0;
         s.row.residual[t] = real ? a.x.residual[r] : 0;
+        s.row.tail[t] = real ? a.x.tail[r] : 0;
         s.row.slack[t] = a.c.kappa * s.row.norm[t] * s.row.norm[t];
         s.row.floor[t] = fkm_ordered(real ? a.floor[r] : FKM_FLOOR_DEAD);
         s.row.count[t] = 0;
@@ -190,7 +191,7 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES> struct screen {
     __device__ float tile_margin(int t, int tile)
     {
         return s.row.norm[t] * a.c.tile_slope[tile] + s.row.residual[t] * a.c.tile_rival[tile] +
-               a.c.tile_offset[tile] + s.row.slack[t];
+               s.row.tail[t] * a.c.tile_tail[tile] + a.c.tile_offset[tile] + s.row.slack[t];
     }
 
     /* At the beginning of a tile, after a barrier: nobody is in the slow path of the one before. */
@@ -210,7 +211,7 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES> struct screen {
         if (a.c.index[position] < 0)
             return; /* padding: only int8's reaches a threshold, and only in a cold start */
         float m = s.row.norm[t] * a.c.slope[position] + s.row.residual[t] * a.c.rival[position] +
-                  a.c.offset[position] + s.row.slack[t];
+                  s.row.tail[t] * a.c.tail[position] + a.c.offset[position] + s.row.slack[t];
         float lower = v - m, upper = v + m;
         if (upper < fkm_unordered(s.row.floor[t]))
             return;

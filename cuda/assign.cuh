@@ -41,16 +41,16 @@ struct fkm_packed_rows {
     const void *x;         /* [rows] of stride bytes */
     const float *norm;     /* [rows] >= |X~|; 0 when the row cannot be screened */
     const float *residual; /* [rows] >= |X - X^|; negative: the row cannot be screened */
+    const float *tail;     /* [rows] >= |X beyond the head|; 0 without a head (head.cuh) */
 };
 
 /* Centroids packed for screening, on the device; [positions] is a multiple of FKM_TILE. */
 struct fkm_packed_centroids {
     const void *c;      /* [positions] of stride bytes */
     const void *start;  /* [positions] float -|C|^2 / 2, or the int32 nearest to it for int8 */
-    const float *slope; /* [positions]: m = norm slope + residual rival + offset + kappa norm^2 */
-    const float *rival; /* [positions] */
-    const float *offset;
-    const float *tile_slope, *tile_rival, *tile_offset; /* [tiles]: the largest of a tile */
+    /* [positions]: m = norm slope + residual rival + tail tail + offset + kappa norm^2 */
+    const float *slope, *rival, *tail, *offset;
+    const float *tile_slope, *tile_rival, *tile_tail, *tile_offset; /* [tiles]: largest of a tile */
     const int32_t *index;    /* [positions]: which centroid; -1: padding */
     const int32_t *position; /* [clusters]: inverse of index */
     float kappa;

@@ -85,10 +85,10 @@ static fkm_status open_centroids(fkm_gpu *g, fkm_err *e)
     FKM_TRY(device_alloc(g, &c->packed, n, g->packing.stride, what, e));
     FKM_TRY(device_alloc(g, &c->start, n, 4, what, e));
     float **columns[] = {
-        &c->half, &c->fine_slope, &c->fine_offset, &c->slope, &c->rival, &c->offset};
+        &c->half, &c->fine_slope, &c->fine_offset, &c->slope, &c->rival, &c->tail, &c->offset};
     for (float **column : columns)
         FKM_TRY(device_alloc(g, column, n, sizeof(float), what, e));
-    float **tile_columns[] = {&c->tile_slope, &c->tile_rival, &c->tile_offset};
+    float **tile_columns[] = {&c->tile_slope, &c->tile_rival, &c->tile_tail, &c->tile_offset};
     for (float **column : tile_columns)
         FKM_TRY(device_alloc(g, column, c->tiles, sizeof(float), what, e));
     FKM_TRY(device_alloc(g, &c->norm2, k, sizeof(double), what, e));
@@ -146,6 +146,7 @@ static fkm_status open_scratch(fkm_gpu *g, fkm_err *e)
     FKM_TRY(device_alloc(g, &g->packed, rows, g->packing.stride, what, e));
     FKM_TRY(device_alloc(g, &g->norm, rows, sizeof(float), what, e));
     FKM_TRY(device_alloc(g, &g->residual, rows, sizeof(float), what, e));
+    FKM_TRY(device_alloc(g, &g->tail, rows, sizeof(float), what, e));
     FKM_TRY(device_alloc(g, &g->floor, rows, sizeof(float), what, e));
     FKM_TRY(device_alloc(g, &g->old, rows, sizeof(int32_t), what, e));
     FKM_TRY(device_alloc(g, &g->labels, fkm_mul_sat(rows, p->top), sizeof(int32_t), what, e));
@@ -191,7 +192,7 @@ static fkm_status describe(fkm_gpu *g, fkm_unit unit, fkm_err *e)
     g->chip.shared_bytes = (int32_t)prop.sharedMemPerBlockOptin;
     g->chip.processors = prop.multiProcessorCount;
     g->packing.unit = unit;
-    g->packing.dims = g->plan.dims;
+    g->packing.dims = g->packing.screened = g->plan.dims;
     g->packing.stride = fkm_pack_stride(unit, g->plan.dims);
     g->packing.row_quant = g->packing.centroid_quant = 1;
     g->kernel = fkm_assign_choose(&g->chip, unit, g->packing.stride);
@@ -281,13 +282,15 @@ fkm_status fkm_gpu_keep_rows(fkm_gpu *g, fkm_piece *p, fkm_err *e)
 
 fkm_status fkm_gpu_keep_packed(fkm_gpu *g, fkm_piece *p, fkm_err *e)
 {
-    float *norm, *residual;
+    float *norm, *residual, *tail;
     FKM_TRY(fkm_gpu_use(g, e));
     FKM_TRY(device_alloc(g, &norm, p->count, sizeof(float), "packed rows", e));
     FKM_TRY(device_alloc(g, &residual, p->count, sizeof(float), "packed rows", e));
+    FKM_TRY(device_alloc(g, &tail, p->count, sizeof(float), "packed rows", e));
     FKM_TRY(device_alloc(g, &p->packed, p->count, g->packing.stride, "packed rows", e));
     p->norm = norm;
     p->residual = residual;
+    p->tail = tail;
     return FKM_OK;
 }
 
@@ -387,13 +390,15 @@ static fkm_status pack_piece(fkm_gpu *g, fkm_piece *p, const fkm_device_rows *ro
     bool own = p->packed != NULL;
     void *packed = own ? p->packed : g->packed;
     float *norm = own ? p->norm : g->norm, *residual = own ? p->residual : g->residual;
+    float *tail = own ? p->tail : g->tail;
     if (!own || p->frame != frame)
-        CU(fkm_pack_rows(packed, norm, residual, rows, &g->frame, &g->packing, g->compute));
+        CU(fkm_pack_rows(packed, norm, residual, tail, rows, &g->frame, &g->packing, g->compute));
     if (own)
         p->frame = frame;
     out->x = packed;
     out->norm = norm;
     out->residual = residual;
+    out->tail = tail;
     return FKM_OK;
 }
 

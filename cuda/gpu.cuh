@@ -26,7 +26,7 @@ struct fkm_piece {
     int32_t count;
     void *raw;    /* NULL: rows do not stay */
     void *packed; /* NULL: packed anew each pass */
-    float *norm, *residual;
+    float *norm, *residual, *tail;
     int32_t *labels;  /* on the device; NULL: they come and go with the rows */
     bool raw_valid;   /* raw holds the rows */
     bool labelled;    /* labels hold those of the last pass, else all are -1 */
@@ -75,7 +75,7 @@ struct fkm_gpu {
     cudaEvent_t copied[FKM_GPU_BUFFERS], freed[FKM_GPU_BUFFERS];
     int turn; /* buffer that is filled next */
     void *packed;
-    float *norm, *residual, *floor;
+    float *norm, *residual, *tail, *floor;
     int32_t *old, *labels;
     double *distances;
     unsigned *list_counts; /* [2]: doubt, rescan */

@@ -33,6 +33,15 @@
  *   rival   = (nc + rc) (1 + gamma + 9 u)
  *   offset  = fine_offset + (gamma + 9 u) h~ + | start + h~ |
  *
+ * Fewer dimensions. With axes A, |A A' - 1| <= gram (head.cuh), the unit sees X^ and C^ near y = A X
+ * and z = A C, and X.C = y.z - y'(A A' - 1) z + x_t.c_t for what is beyond them. |y| <= |X| (1 + gram);
+ * rx and rc then include how far the computed y and z may be off, fkm_turn_error of the length each:
+ *
+ *   m      = nx slope + rx rival + tail_i tail_j + offset + kappa nx^2
+ *   slope  = fine_slope + (1 + gram)^2 (rc + (gamma + 9 u) (nc + rc) + gram nc)
+ *   rival  = (1 + gram)^2 (nc + rc) (1 + gamma + 9 u)
+ *   tail^2 = |X|^2 - |y|^2 (1 - gram), from bounds of both; likewise of C
+ *
  * and if S^_j + m(i, j) < S^_b - m(i, b), then j is strictly farther than b in the canonical
  * distance. Everything is computed in float64 and rounded up. No assumption on the data is made.
  *
@@ -42,6 +51,8 @@
 
 #include "assign.cuh"
 #include "device.cuh"
+
+#include <math.h>
 
 #define FKM_U 0x1p-24
 #define FKM_MMA_LOSS (18 * 0x1p-23)
@@ -63,8 +74,35 @@ static __device__ __forceinline__ float fkm_residual_bound(float square, float n
     return fkm_norm_bound(square, dims) + norm * 0x1p-22f;
 }
 
+/* At least the length of a computed head of a vector of length 1, less the exact one: each coordinate
+ * is a dot product of FKM_DOT_CHAIN roundings with an axis of length near 1. */
+static inline __host__ __device__ double fkm_turn_error(int32_t screened, int32_t dims)
+{
+    double chain = FKM_DOT_CHAIN(dims);
+    return chain * FKM_U / (1 - chain * FKM_U) * sqrt((double)screened) * FKM_HIGHER_ORDER;
+}
+
+/* At least the length beyond the head of a vector of length at most `norm`, whose computed head has
+ * length at least `head`. */
+static inline __host__ __device__ double fkm_tail_bound(
+    double norm, double head, double turn_error, double gram)
+{
+    double least = fmax(0.0, head - turn_error * norm);
+    double rest = norm * norm * (1 + 0x1p-40) - least * least * (1 - gram);
+    return sqrt(fmax(0.0, rest)) * (1 + 0x1p-20) + FKM_NORM_TINY;
+}
+
+/* What packing a centroid has measured, in float64; half in float32. */
+struct fkm_packed_figures {
+    double norm2;       /* |C~|^2 */
+    double half;        /* h~ */
+    double lost2;       /* sum of (C~ - C^)^2, or of (z~ - C^)^2 */
+    double start_error; /* | start + h~ | */
+    double head2;       /* |z~|^2; with a head only */
+};
+
 struct fkm_margin {
-    float fine_slope, fine_offset, slope, rival, offset;
+    float fine_slope, fine_offset, slope, rival, tail, offset;
 };
 
 static inline __host__ __device__ double fkm_kappa(int32_t dims)
@@ -78,23 +116,27 @@ static inline __host__ __device__ double fkm_mma_gamma(fkm_unit unit, int32_t di
     return unit == FKM_UNIT_S8 ? 0 : g / (1 - g);
 }
 
-/* Of a centroid with |C|^2 = norm2, h~ = half, and residual2 = sum (C~ - C^)^2. start_error: how far
- * the kernel's start is from -h~. */
-static inline __device__ fkm_margin fkm_margin_of(double norm2, double half, double residual2,
-    fkm_unit unit, int32_t dims, double start_error)
+/* The margins of a centroid. screened: dims, or the length of a head. */
+static inline __device__ fkm_margin fkm_margin_of(
+    const fkm_packed_figures &c, fkm_unit unit, int32_t dims, int32_t screened, double gram)
 {
     const double chain = FKM_DOT_CHAIN(dims), fine = chain * FKM_U / (1 - chain * FKM_U) + 9 * FKM_U;
-    const double gamma = fkm_mma_gamma(unit, dims) + 9 * FKM_U, kappa = fkm_kappa(dims);
-    const double f = FKM_PLANT(2) ? 0.5 : FKM_HIGHER_ORDER;
-    double nc = sqrt(norm2) * (1 + 0x1p-20);
-    double rc = sqrt(residual2) * (1 + dims * FKM_U) + 2 * FKM_U * nc + FKM_NORM_TINY;
+    const double gamma = fkm_mma_gamma(unit, screened) + 9 * FKM_U, kappa = fkm_kappa(dims);
+    const double f = FKM_PLANT(2) ? 0.5 : FKM_HIGHER_ORDER, wide = (1 + gram) * (1 + gram);
+    const bool head = screened < dims;
+    const double turn_error = head ? fkm_turn_error(screened, dims) : 0;
+    double nc = sqrt(c.norm2) * (1 + 0x1p-20);
+    double rc = sqrt(c.lost2) * (1 + dims * FKM_U) + (2 * FKM_U + turn_error) * nc + FKM_NORM_TINY;
+    double least = sqrt(c.head2) * (1 - (screened + 8) * FKM_U);
     fkm_margin m;
     m.fine_slope = (float)((fine + 2 * kappa) * nc * f) + FKM_TINY;
-    m.fine_offset = (float)((fine * half + kappa * nc * nc) * f) + FKM_TINY;
-    m.slope = (float)(((fine + 2 * kappa) * nc + rc + gamma * (nc + rc)) * f) + FKM_TINY;
-    m.rival = (float)((nc + rc) * (1 + gamma) * f) + FKM_TINY;
+    m.fine_offset = (float)((fine * c.half + kappa * nc * nc) * f) + FKM_TINY;
+    m.slope = (float)(((fine + 2 * kappa) * nc + wide * (rc + gamma * (nc + rc) + gram * nc)) * f) +
+              FKM_TINY;
+    m.rival = (float)(wide * (nc + rc) * (1 + gamma) * f) + FKM_TINY;
+    m.tail = head ? (float)(fkm_tail_bound(nc, least, turn_error, gram) * f) + FKM_TINY : 0;
     m.offset =
-        (float)(((fine + gamma) * half + kappa * nc * nc + start_error) * f) + FKM_TINY;
+        (float)(((fine + gamma) * c.half + kappa * nc * nc + c.start_error) * f) + FKM_TINY;
     return m;
 }
 

@@ -71,9 +71,27 @@ __device__ void pack_vector(void *out, float *square, float *residual, F get, in
     *residual = fkm_warp_sum(lost);
 }
 
+/* Writes what is known of row r, by one lane; clears a row that cannot be screened. */
+struct row_figures {
+    float *norm, *residual, *tail;
+
+    __device__ void write(int32_t r, float n, float l, float t, void *packed, int32_t stride) const
+    {
+        bool good = n < FKM_NORM_MAX && l < FKM_NORM_MAX; /* false for NaN */
+        if (!good)
+            for (int32_t w = fkm_lane(); w < stride / 4; w += 32)
+                ((uint32_t *)packed)[w] = 0;
+        if (fkm_lane() == 0) {
+            norm[r] = good ? n : 0;
+            residual[r] = good ? l : -1;
+            tail[r] = good ? t : 0;
+        }
+    }
+};
+
 template <fkm_unit UNIT, class T>
-__global__ void __launch_bounds__(THREADS) pack_rows(void *out, float *norm, float *residual,
-    fkm_device_rows rows, fkm_frame frame, fkm_packing p)
+__global__ void __launch_bounds__(THREADS) pack_rows(
+    void *out, row_figures figures, fkm_device_rows rows, fkm_frame frame, fkm_packing p)
 {
     const int32_t warps = (int32_t)gridDim.x * WARPS;
     for (int32_t r = (int32_t)blockIdx.x * WARPS + (int32_t)(threadIdx.x >> 5); r < rows.count;
@@ -86,15 +104,98 @@ __global__ void __launch_bounds__(THREADS) pack_rows(void *out, float *norm, flo
             [&](int32_t t) { return fkm_framed(fkm_element(x, t), frame, t); }, rows.dims,
             p.stride, p.row_quant);
         float n = fkm_norm_bound(square, rows.dims);
-        float l = fkm_residual_bound(lost, n, rows.dims);
-        bool good = n < FKM_NORM_MAX && l < FKM_NORM_MAX; /* false for NaN */
-        if (!good)
-            for (int32_t w = fkm_lane(); w < p.stride / 4; w += 32)
-                ((uint32_t *)to)[w] = 0;
-        if (fkm_lane() == 0) {
-            norm[r] = good ? n : 0;
-            residual[r] = good ? l : -1;
+        figures.write(r, n, fkm_residual_bound(lost, n, rows.dims), 0, to, p.stride);
+    }
+}
+
+/* ---- heads ---- */
+
+enum { TURN_ROWS = 64, TURN_AXES = 64, TURN_STEP = 16 };
+
+/* y[r][a] = sum over t of v_r[t] axes[a][t]: chains of TURN_STEP products, whose sums are added up,
+ * within FKM_DOT_CHAIN(dims). A block 64 rows and 64 axes, a thread 4 x 4 of them. get(r, t): v. */
+template <class F>
+__device__ void turn(float *y, int32_t count, const fkm_packing &p, F get)
+{
+    FKM_SHARED(float, v, [TURN_STEP][TURN_ROWS + 1]);
+    FKM_SHARED(float, w, [TURN_STEP][TURN_AXES + 1]);
+    const int32_t row0 = (int32_t)blockIdx.x * TURN_ROWS, axis0 = (int32_t)blockIdx.y * TURN_AXES;
+    const int32_t ty = (int32_t)threadIdx.x / 16, tx = (int32_t)threadIdx.x % 16;
+    float sum[4][4] = {};
+    for (int32_t t0 = 0; t0 < p.dims; t0 += TURN_STEP) {
+        for (int32_t i = (int32_t)threadIdx.x; i < TURN_ROWS * TURN_STEP; i += THREADS) {
+            int32_t r = i / TURN_STEP, t = i % TURN_STEP;
+            v[t][r] = row0 + r < count && t0 + t < p.dims ? get(row0 + r, t0 + t) : 0;
+            w[t][r] = axis0 + r < p.screened && t0 + t < p.dims
+                          ? p.axes[(int64_t)(axis0 + r) * p.dims + t0 + t]
+                          : 0;
         }
+        __syncthreads();
+        float part[4][4] = {};
+#pragma unroll
+        for (int t = 0; t < TURN_STEP; t++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+#pragma unroll
+                for (int j = 0; j < 4; j++)
+                    part[i][j] += v[t][ty + 16 * i] * w[t][tx + 16 * j];
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+                sum[i][j] += part[i][j];
+        __syncthreads(); /* before v and w are filled again */
+    }
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 4; j++) {
+            int32_t r = row0 + ty + 16 * i, a = axis0 + tx + 16 * j;
+            if (r < count && a < p.screened)
+                y[(int64_t)r * p.screened + a] = sum[i][j];
+        }
+}
+
+template <class T>
+__global__ void __launch_bounds__(THREADS)
+    turn_rows(float *y, fkm_device_rows rows, fkm_frame frame, fkm_packing p)
+{
+    turn(y, rows.count, p, [&](int32_t r, int32_t t) {
+        return fkm_framed(fkm_element((const T *)rows.x, (int64_t)r * rows.dims + t), frame, t);
+    });
+}
+
+__global__ void __launch_bounds__(THREADS)
+    turn_centroids(float *y, fkm_centroid_tables c, fkm_frame frame, fkm_packing p)
+{
+    turn(y, c.clusters, p, [&](int32_t j, int32_t t) {
+        return fkm_framed(c.master[(int64_t)j * c.dims + t], frame, t);
+    });
+}
+
+/* Packs the heads y of rows; norms are those of the whole rows. */
+template <fkm_unit UNIT, class T>
+__global__ void __launch_bounds__(THREADS) pack_heads(void *out, row_figures figures,
+    fkm_device_rows rows, fkm_frame frame, fkm_packing p, const float *y)
+{
+    const int32_t warps = (int32_t)gridDim.x * WARPS;
+    const double error = fkm_turn_error(p.screened, p.dims);
+    for (int32_t r = (int32_t)blockIdx.x * WARPS + (int32_t)(threadIdx.x >> 5); r < rows.count;
+         r += warps) {
+        const T *x = (const T *)rows.x + (int64_t)r * rows.dims;
+        const float *head = y + (int64_t)r * p.screened;
+        char *to = (char *)out + (int64_t)r * p.stride;
+        float whole = 0, square, lost;
+        for (int32_t t = fkm_lane(); t < rows.dims; t += 32) {
+            float v = fkm_framed(fkm_element(x, t), frame, t);
+            whole = __fadd_rn(whole, __fmul_rn(v, v));
+        }
+        float n = fkm_norm_bound(fkm_warp_sum(whole), rows.dims);
+        pack_vector<UNIT>(
+            to, &square, &lost, [&](int32_t a) { return head[a]; }, p.screened, p.stride,
+            p.row_quant);
+        double least = sqrt((double)square) * (1 - (p.screened + 8) * FKM_U);
+        float l = fkm_residual_bound(lost, n, rows.dims) + (float)(error * n * (1 + 0x1p-20));
+        float t = (float)(fkm_tail_bound(n, least, error, p.gram) * (1 + 0x1p-20));
+        figures.write(r, n, l, t, to, p.stride);
     }
 }
 
@@ -145,8 +246,8 @@ __global__ void __launch_bounds__(THREADS) warm_floors(float *floor, fkm_packed_
                 low_score<UNIT>((const uint32_t *)((const char *)x.x + (int64_t)r * stride),
                     (const uint32_t *)((const char *)c.c + (int64_t)p * stride), c.start, p,
                     stride / 4);
-            low = score - (norm * c.slope[p] + residual * c.rival[p] + c.offset[p] +
-                              c.kappa * norm * norm);
+            low = score - (norm * c.slope[p] + residual * c.rival[p] + x.tail[r] * c.tail[p] +
+                              c.offset[p] + c.kappa * norm * norm);
         }
         if (fkm_lane() == 0)
             floor[r] = low;
@@ -155,7 +256,10 @@ __global__ void __launch_bounds__(THREADS) warm_floors(float *floor, fkm_packed_
 
 /* ---- centroids ---- */
 
-__global__ void __launch_bounds__(THREADS) measure_norms(fkm_centroid_tables t, fkm_frame frame)
+/* Norms, and what positions are sorted by: what margins depend on most, the norm, or with a head the
+ * length beyond it. */
+__global__ void __launch_bounds__(THREADS)
+    measure_norms(fkm_centroid_tables t, fkm_frame frame, fkm_packing p)
 {
     const int32_t warps = (int32_t)gridDim.x * WARPS;
     for (int32_t j = (int32_t)blockIdx.x * WARPS + (int32_t)(threadIdx.x >> 5); j < t.clusters;
@@ -165,10 +269,16 @@ __global__ void __launch_bounds__(THREADS) measure_norms(fkm_centroid_tables t, 
             double v = fkm_framed(t.master[(int64_t)j * t.dims + d], frame, d);
             sum += v * v;
         }
+        double head = 0;
+        for (int32_t a = fkm_lane(); p.axes && a < p.screened; a += 32) {
+            double v = t.head[(int64_t)j * p.screened + a];
+            head += v * v;
+        }
         sum = fkm_warp_sum(sum);
+        head = fkm_warp_sum(head);
         if (fkm_lane() == 0) {
             t.norm2[j] = sum;
-            t.key[j] = __float_as_uint((float)sum); /* >= 0: its bits are in order */
+            t.key[j] = __float_as_uint((float)fmax(0.0, sum - head)); /* its bits are in order */
         }
     }
 }
@@ -193,23 +303,24 @@ __global__ void __launch_bounds__(THREADS)
         const float *c = t.master + (int64_t)(real ? j : 0) * t.dims;
         float *row = t.rows + (int64_t)at * t.dims;
         float square, lost;
+        for (int32_t d = fkm_lane(); d < t.dims; d += 32)
+            row[d] = real ? fkm_framed(c[d], frame, d) : 0;
+        __syncwarp();
+        const float *from = p.axes ? t.head + (int64_t)(real ? j : 0) * p.screened : row;
         pack_vector<UNIT>(
             (char *)t.packed + (int64_t)at * p.stride, &square, &lost,
-            [&](int32_t d) {
-                float v = real ? fkm_framed(c[d], frame, d) : 0;
-                row[d] = v;
-                return v;
-            },
-            t.dims, p.stride, p.centroid_quant);
+            [&](int32_t d) { return real ? from[d] : 0; }, p.screened, p.stride,
+            p.centroid_quant);
         if (fkm_lane() != 0)
             continue;
         double norm2 = real ? t.norm2[j] : 0;
         float half = real ? (float)(norm2 / 2) : FKM_HALF_PAD;
-        fkm_margin m = {0, 0, 0, 0, 0};
         double start = real ? -rint(fmin(half * (double)unit, FKM_S8_MOST)) : FKM_START_PAD_S8;
         double start_error = UNIT == FKM_UNIT_S8 ? fabs(start / unit + half) : 0;
+        fkm_margin m = {0, 0, 0, 0, 0, 0};
         if (real) {
-            m = fkm_margin_of(norm2, half, lost, UNIT, t.dims, start_error);
+            const fkm_packed_figures figures = {norm2, half, lost, start_error, square};
+            m = fkm_margin_of(figures, UNIT, t.dims, p.screened, p.gram);
             t.position[j] = at;
         } else {
             t.index[at] = -1;
@@ -219,6 +330,7 @@ __global__ void __launch_bounds__(THREADS)
         t.fine_offset[at] = m.fine_offset;
         t.slope[at] = m.slope * unit;
         t.rival[at] = m.rival * unit;
+        t.tail[at] = m.tail * unit;
         t.offset[at] = m.offset * unit;
         if (UNIT == FKM_UNIT_S8)
             ((int32_t *)t.start)[at] = (int32_t)start;
@@ -238,30 +350,69 @@ __device__ float warp_max(float v)
 __global__ void tile_margins(fkm_centroid_tables t)
 {
     const int32_t tile = (int32_t)blockIdx.x;
-    float slope = 0, rival = 0, offset = 0;
+    float slope = 0, rival = 0, tail = 0, offset = 0;
     for (int32_t i = fkm_lane(); i < FKM_TILE; i += 32) {
         slope = fmaxf(slope, t.slope[tile * FKM_TILE + i]);
         rival = fmaxf(rival, t.rival[tile * FKM_TILE + i]);
+        tail = fmaxf(tail, t.tail[tile * FKM_TILE + i]);
         offset = fmaxf(offset, t.offset[tile * FKM_TILE + i]);
     }
     slope = warp_max(slope);
     rival = warp_max(rival);
+    tail = warp_max(tail);
     offset = warp_max(offset);
     if (fkm_lane() == 0) {
         t.tile_slope[tile] = slope;
         t.tile_rival[tile] = rival;
+        t.tile_tail[tile] = tail;
         t.tile_offset[tile] = offset;
     }
 }
 
 template <fkm_unit UNIT>
-cudaError_t pack_rows_as(void *x, float *norm, float *residual, const fkm_device_rows *rows,
+cudaError_t pack_rows_as(void *x, const row_figures &figures, const fkm_device_rows *rows,
     const fkm_frame *frame, const fkm_packing *p, cudaStream_t stream)
 {
     unsigned blocks = fkm_blocks(rows->count, WARPS, MOST_BLOCKS);
-    FKM_BY_DTYPE(rows->dtype, FKM_LAUNCH((pack_rows<UNIT, T>), blocks, THREADS, 0, stream, x, norm,
-                                  residual, *rows, *frame, *p));
+    FKM_BY_DTYPE(rows->dtype, FKM_LAUNCH((pack_rows<UNIT, T>), blocks, THREADS, 0, stream, x, figures,
+                                  *rows, *frame, *p));
     return cudaGetLastError();
+}
+
+dim3 turn_grid(int64_t count, const fkm_packing *p)
+{
+    return dim3(fkm_blocks(count, TURN_ROWS, INT32_MAX), fkm_blocks(p->screened, TURN_AXES, 65535));
+}
+
+/* Heads go through a buffer of FKM_TURN_ROWS rows. */
+template <fkm_unit UNIT>
+cudaError_t pack_heads_as(void *x, const row_figures &figures, const fkm_device_rows *rows,
+    const fkm_frame *frame, const fkm_packing *p, cudaStream_t stream)
+{
+    const int64_t row_bytes = (int64_t)rows->dims * (int64_t)fkm_dtype_size(rows->dtype);
+    for (int32_t at = 0; at < rows->count; at += FKM_TURN_ROWS) {
+        fkm_device_rows part = *rows;
+        part.x = (const char *)rows->x + at * row_bytes;
+        part.count = rows->count - at < FKM_TURN_ROWS ? rows->count - at : FKM_TURN_ROWS;
+        row_figures to = {figures.norm + at, figures.residual + at, figures.tail + at};
+        void *packed = (char *)x + (int64_t)at * p->stride;
+        dim3 grid = turn_grid(part.count, p);
+        unsigned blocks = fkm_blocks(part.count, WARPS, MOST_BLOCKS);
+        FKM_BY_DTYPE(rows->dtype, {
+            FKM_LAUNCH(turn_rows<T>, grid, THREADS, 0, stream, p->turned, part, *frame, *p);
+            FKM_LAUNCH((pack_heads<UNIT, T>), blocks, THREADS, 0, stream, packed, to, part, *frame,
+                *p, p->turned);
+        });
+    }
+    return cudaGetLastError();
+}
+
+template <fkm_unit UNIT>
+cudaError_t pack_as(void *x, const row_figures &figures, const fkm_device_rows *rows,
+    const fkm_frame *frame, const fkm_packing *p, cudaStream_t stream)
+{
+    return p->axes ? pack_heads_as<UNIT>(x, figures, rows, frame, p, stream)
+                   : pack_rows_as<UNIT>(x, figures, rows, frame, p, stream);
 }
 
 } // namespace
@@ -272,16 +423,17 @@ int32_t fkm_pack_stride(fkm_unit unit, int32_t dims)
     return (bytes + 31) / 32 * 32;
 }
 
-cudaError_t fkm_pack_rows(void *x, float *norm, float *residual, const fkm_device_rows *rows,
-    const fkm_frame *frame, const fkm_packing *p, cudaStream_t stream)
+cudaError_t fkm_pack_rows(void *x, float *norm, float *residual, float *tail,
+    const fkm_device_rows *rows, const fkm_frame *frame, const fkm_packing *p, cudaStream_t stream)
 {
+    const row_figures figures = {norm, residual, tail};
     switch (p->unit) {
     case FKM_UNIT_BF16:
-        return pack_rows_as<FKM_UNIT_BF16>(x, norm, residual, rows, frame, p, stream);
+        return pack_as<FKM_UNIT_BF16>(x, figures, rows, frame, p, stream);
     case FKM_UNIT_S8:
-        return pack_rows_as<FKM_UNIT_S8>(x, norm, residual, rows, frame, p, stream);
+        return pack_as<FKM_UNIT_S8>(x, figures, rows, frame, p, stream);
     default:
-        return pack_rows_as<FKM_UNIT_F16>(x, norm, residual, rows, frame, p, stream);
+        return pack_as<FKM_UNIT_F16>(x, figures, rows, frame, p, stream);
     }
 }
 
@@ -300,8 +452,11 @@ cudaError_t fkm_warm_floors(float *floor, const fkm_packed_rows *x, int32_t rows
 cudaError_t fkm_prepare_centroids(const fkm_centroid_tables *t, const fkm_frame *frame,
     const fkm_packing *p, cudaStream_t stream)
 {
+    if (p->axes)
+        FKM_LAUNCH(turn_centroids, turn_grid(t->clusters, p), THREADS, 0, stream, t->head, *t, *frame,
+            *p);
     FKM_LAUNCH(measure_norms, fkm_blocks(t->clusters, WARPS, MOST_BLOCKS), THREADS, 0, stream, *t,
-        *frame);
+        *frame, *p);
     FKM_LAUNCH(count_up, fkm_blocks(t->clusters, THREADS, MOST_BLOCKS), THREADS, 0, stream,
         t->identity, t->clusters);
     cudaError_t st = cudaGetLastError();
@@ -326,9 +481,11 @@ fkm_packed_centroids fkm_packed_view(const fkm_centroid_tables *t, const fkm_pac
     c.start = t->start;
     c.slope = t->slope;
     c.rival = t->rival;
+    c.tail = t->tail;
     c.offset = t->offset;
     c.tile_slope = t->tile_slope;
     c.tile_rival = t->tile_rival;
+    c.tile_tail = t->tile_tail;
     c.tile_offset = t->tile_offset;
     c.index = t->index;
     c.position = t->position;
