@@ -7,6 +7,7 @@
 #include "devices.cuh"
 #include "frame.cuh"
 #include "gpu.cuh"
+#include "head.cuh"
 
 extern "C" {
 #include "../src/base/checked.h"
@@ -44,6 +45,9 @@ struct fkm_backend {
     bool framed;    /* there is a frame */
     uint32_t frame; /* its number, from 1 */
     int32_t exponent;
+    bool head_decided; /* whether to screen by a head, of this problem */
+    bool head_used;
+    bool labelled;     /* a pass with update is complete: clusters have some shape */
     fkm_pass_options pass;
     bool sums_hold; /* sums are those of the labels that the next pass is handed */
     bool change;    /* this pass changes the sums instead of rebuilding them */
@@ -102,7 +106,11 @@ static int64_t host_bytes(const fkm_plan *p)
     int64_t pieces = fkm_mul_sat(chunk_count(p), 2 * LEAST_PIECE_SHARE);
     int64_t total = fkm_mul_sat(pieces, sizeof(fkm_piece)) + (int64_t)sizeof(fkm_backend);
     total = fkm_add_sat(total, FKM_MOST_DEVICES * (int64_t)sizeof(fkm_tally));
-    return fkm_add_sat(total, fkm_mul_sat(p->dims, sizeof(float)) + (64 << 10));
+    int64_t head = p->update && fkm_head_suits(p->dims)
+                       ? 4 * (int64_t)p->dims * (2 * FKM_HEAD_SAMPLE + 2 * FKM_HEAD_MOST) +
+                             4 * FKM_HEAD_SAMPLE * FKM_HEAD_MOST
+                       : 0;
+    return fkm_add_sat(total, fkm_mul_sat(p->dims, sizeof(float)) + head + (64 << 10));
 }
 
 static void close_gpus(fkm_backend *b)
@@ -230,6 +238,11 @@ static void reset(fkm_backend *b)
     forget_labels(b);
     b->sums_hold = false;
     b->framed = false; /* the next centroids choose a frame */
+    b->head_decided = b->labelled = false;
+    if (b->head_used)
+        for (int32_t i = 0; i < b->gpu_count; i++)
+            (void)fkm_gpu_set_axes(&b->gpu[i], NULL, 0, 0, &ignored); /* cannot fail */
+    b->head_used = false;
     memset(&b->pass, 0, sizeof b->pass);
 }
 
@@ -417,6 +430,97 @@ static fkm_status begin(fkm_backend *b, const fkm_pass_options *o, fkm_err *e)
     return FKM_OK;
 }
 
+/* ---- heads ---- */
+
+/* sample: [FKM_HEAD_SAMPLE][dims] rows of the chunk as they are; framed: the same in the frame. */
+static void take_sample(const fkm_backend *b, const fkm_rows *r, char *sample, float *framed)
+{
+    const size_t dims = (size_t)b->plan.dims, size = fkm_dtype_size(b->plan.dtype);
+    for (int64_t i = 0; i < FKM_HEAD_SAMPLE; i++) {
+        const char *row = (const char *)r->x + (size_t)(r->count * i / FKM_HEAD_SAMPLE) * dims * size;
+        float *v = framed + (size_t)i * dims;
+        bool good = true;
+        memcpy(sample + (size_t)i * dims * size, row, dims * size);
+        for (size_t t = 0; t < dims; t++) {
+            v[t] = fkm_dtype_to_float(b->plan.dtype, row + t * size) * b->scale - b->shift[t];
+            good = good && fabsf(v[t]) < 1e6f;
+        }
+        if (!good) /* NaN, or far outside: no guide */
+            memset(v, 0, dims * sizeof *v);
+    }
+}
+
+/* Screens the sample on the first GPU by `screened` coordinates along the axes, NULL: by all. */
+static fkm_status try_head(fkm_backend *b, double *cost, const char *sample, const float *axes,
+    int32_t screened, float gram, fkm_err *e)
+{
+    fkm_gpu *g = &b->gpu[0];
+    fkm_screen_counts c;
+    FKM_TRY(fkm_gpu_set_axes(g, axes, screened, gram, e));
+    FKM_TRY(fkm_gpu_prepare(g, e));
+    FKM_TRY(fkm_gpu_try(g, sample, FKM_HEAD_SAMPLE, &c, e));
+    fkm_head_trial trial = {
+        (int64_t)c.rows, (int64_t)c.in_doubt, (int64_t)c.candidates, (int64_t)c.rescans};
+    *cost = fkm_head_cost(&trial, axes ? screened : b->plan.dims, b->plan.dims,
+        b->plan.dims * (int32_t)fkm_dtype_size(b->plan.dtype), b->plan.clusters);
+    return FKM_OK;
+}
+
+/* *best: the length that the model likes most, 0: all dims. */
+static fkm_status choose_length(fkm_backend *b, int32_t *best, const char *sample, const float *axes,
+    const float *gram, fkm_err *e)
+{
+    double least, cost;
+    *best = 0;
+    FKM_TRY(try_head(b, &least, sample, NULL, 0, 0, e));
+    least *= FKM_HEAD_LEAST_GAIN;
+    for (int i = 0; fkm_head_length(i) && fkm_head_length(i) <= FKM_HEAD_MOST; i++) {
+        int32_t length = fkm_head_length(i);
+        if (gram[length - 1] > FKM_HEAD_MOST_GRAM)
+            break;
+        FKM_TRY(try_head(b, &cost, sample, axes, length, gram[length - 1], e));
+        if (cost < least) {
+            least = cost;
+            *best = length;
+        }
+    }
+    return FKM_OK;
+}
+
+/* In the second pass, when clusters have some shape; all rows are then packed anew. */
+static fkm_status decide_head(fkm_backend *b, const fkm_rows *r, fkm_err *e)
+{
+    static const char what[] = "principal axes";
+    fkm_status st = FKM_OK;
+    const fkm_plan *p = &b->plan;
+    char *sample = NULL;
+    float *framed = NULL, *axes = NULL, gram[FKM_HEAD_MOST];
+    int32_t best;
+    b->head_decided = true;
+    if (!b->gpu[0].axes || r->count < 4 * FKM_HEAD_SAMPLE ||
+        (double)p->rows * p->clusters * p->dims < fkm_head_least_products)
+        return FKM_OK;
+    FKM_GO(fkm_alloc(
+        &sample, FKM_HEAD_SAMPLE * (int64_t)p->dims, fkm_dtype_size(p->dtype), what, e));
+    FKM_GO(fkm_alloc(&framed, FKM_HEAD_SAMPLE * (int64_t)p->dims, sizeof(float), what, e));
+    FKM_GO(fkm_alloc(&axes, FKM_HEAD_MOST * (int64_t)p->dims, sizeof(float), what, e));
+    take_sample(b, r, sample, framed);
+    FKM_GO(fkm_head_axes(axes, gram, framed, p->dims, p->threads, e));
+    FKM_GO(choose_length(b, &best, sample, axes, gram, e));
+    fkm_verbose("head screening: %d of %d dims", best ? best : p->dims, p->dims);
+    for (int32_t i = 0; i < b->gpu_count; i++)
+        FKM_GO(fkm_gpu_set_axes(
+            &b->gpu[i], best ? axes : NULL, best, best ? gram[best - 1] : 0, e));
+    b->frame += best != 0; /* what is packed is no longer good */
+    b->head_used = best != 0;
+    FKM_GO(prepare(b, e));
+out:
+    fkm_free(sample);
+    fkm_free(framed);
+    fkm_free(axes);
+    return st;
+}
+
 /* Calls `f` for each piece of the chunk; at: its first row within the chunk. */
 template <class F> static fkm_status each_piece(fkm_backend *b, const fkm_rows *r, fkm_err *e, F f)
 {
@@ -445,6 +549,8 @@ static fkm_status feed(
         FKM_TRY(quantise_rows(b, r, e));
         FKM_TRY(prepare(b, e));
     }
+    if (b->labelled && !b->head_decided && !is_int8(b))
+        FKM_TRY(decide_head(b, r, e));
     return each_piece(b, r, e, [&](fkm_gpu *g, fkm_piece *p, const void *x, int64_t at) {
         fkm_feed f;
         f.x = x;
@@ -567,7 +673,7 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
     if (b->pass.update) {
         out->empty = (int32_t)b->gpu[0].tally_host->moments.empty;
         out->inertia = inertia_of(b);
-        b->sums_hold = true;
+        b->sums_hold = b->labelled = true;
         b->moved = out->moved;
     } else if (out->moved > 0) {
         b->sums_hold = false; /* they are of other labels than the next pass is handed */

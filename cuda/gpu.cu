@@ -2,6 +2,7 @@
 #include "gpu.cuh"
 
 #include "check.cuh"
+#include "head.cuh"
 #include "margin.cuh"
 
 extern "C" {
@@ -169,6 +170,17 @@ static fkm_status open_nearest(fkm_gpu *g, fkm_err *e)
     return device_alloc(g, &g->nearest.survivor_distance, cells, sizeof(double), what, e);
 }
 
+static fkm_status open_head(fkm_gpu *g, fkm_err *e)
+{
+    static const char what[] = "principal axes";
+    const int64_t dims = g->plan.dims, rows = fkm_min_i64(FKM_TURN_ROWS, g->piece_rows);
+    FKM_TRY(device_alloc(g, &g->axes, FKM_HEAD_MOST * dims, sizeof(float), what, e));
+    FKM_TRY(device_alloc(
+        g, &g->turned, fkm_max_i64(rows, FKM_HEAD_SAMPLE) * FKM_HEAD_MOST, sizeof(float), what, e));
+    return device_alloc(
+        g, &g->c.head, (int64_t)g->plan.clusters * FKM_HEAD_MOST, sizeof(float), what, e);
+}
+
 static fkm_status open_streams(fkm_gpu *g, fkm_err *e)
 {
     CU(cudaStreamCreateWithFlags(&g->copy, cudaStreamNonBlocking));
@@ -230,6 +242,8 @@ fkm_status fkm_gpu_open(fkm_gpu *g, int device, const fkm_plan *p, fkm_unit unit
     FKM_TRY(open_scratch(g, e));
     if (p->update)
         FKM_TRY(open_update(g, first, several, e));
+    if (p->update && fkm_head_suits(p->dims) && piece_rows >= FKM_HEAD_SAMPLE)
+        FKM_TRY(open_head(g, e));
     return p->top > 1 ? open_nearest(g, e) : FKM_OK;
 }
 
@@ -307,6 +321,29 @@ fkm_status fkm_gpu_set_frame(fkm_gpu *g, float scale, const float *shift, float 
     g->packing.row_quant = row_quant;
     g->packing.centroid_quant = centroid_quant;
     g->frame.shift = g->frame_shift;
+    return FKM_OK;
+}
+
+/* The kernel for the length of packed rows. */
+static void choose_kernel(fkm_gpu *g)
+{
+    g->packing.stride = fkm_pack_stride(g->packing.unit, g->packing.screened);
+    g->kernel = fkm_assign_choose(&g->chip, g->packing.unit, g->packing.stride);
+}
+
+fkm_status fkm_gpu_set_axes(fkm_gpu *g, const float *axes, int32_t screened, float gram, fkm_err *e)
+{
+    FKM_TRY(fkm_gpu_use(g, e));
+    g->packing.axes = axes ? g->axes : NULL;
+    g->packing.turned = axes ? g->turned : NULL;
+    g->packing.screened = axes ? screened : g->plan.dims;
+    g->packing.gram = axes ? gram : 0;
+    choose_kernel(g);
+    if (!axes)
+        return FKM_OK;
+    CU(cudaMemcpyAsync(g->axes, axes, (size_t)screened * (size_t)g->plan.dims * sizeof *axes,
+        cudaMemcpyHostToDevice, g->compute));
+    CU(cudaStreamSynchronize(g->compute)); /* axes are the caller's */
     return FKM_OK;
 }
 
@@ -553,6 +590,28 @@ fkm_status fkm_gpu_collect(fkm_gpu *g, fkm_err *e)
 {
     FKM_TRY(fkm_gpu_use(g, e));
     CU(cudaStreamSynchronize(g->compute));
+    return FKM_OK;
+}
+
+fkm_status fkm_gpu_try(fkm_gpu *g, const void *x, int32_t count, fkm_screen_counts *out, fkm_err *e)
+{
+    fkm_device_rows rows;
+    fkm_packed_rows packed;
+    fkm_piece piece;
+    int buffer;
+    memset(&piece, 0, sizeof piece);
+    piece.count = count;
+    FKM_TRY(fkm_gpu_use(g, e));
+    FKM_TRY(bring_rows(g, &piece, x, &rows, &buffer, e));
+    FKM_TRY(pack_piece(g, &piece, &rows, 0, &packed, e));
+    CU(cudaMemsetAsync(g->old, 0xff, (size_t)count * sizeof *g->old, g->compute));
+    FKM_TRY(screen(g, &rows, &packed, g->labels, e));
+    FKM_TRY(resolve(g, &rows, &packed, g->labels, e));
+    FKM_TRY(free_buffer(g, buffer, e));
+    FKM_TRY(fkm_gpu_tally(g, e));
+    CU(cudaMemsetAsync(&g->tally->counts, 0, sizeof g->tally->counts, g->compute));
+    FKM_TRY(fkm_gpu_collect(g, e));
+    *out = g->tally_host->counts;
     return FKM_OK;
 }
 

@@ -66,6 +66,8 @@ struct fkm_gpu {
     fkm_sums total, incoming; /* of all GPUs, on the first when there are several */
     fkm_frame frame;
     float *frame_shift; /* [dims] */
+    float *axes;        /* [FKM_HEAD_MOST][dims]: room for them; NULL: heads do not suit */
+    float *turned;
 
     fkm_tally *tally;      /* on the device */
     fkm_tally *tally_host; /* pinned */
@@ -109,6 +111,16 @@ fkm_status fkm_gpu_keep_packed(fkm_gpu *g, fkm_piece *p, fkm_err *e);
 /* The frame of screening: scale, shift [dims] in host memory; quanta as in fkm_packing. */
 fkm_status fkm_gpu_set_frame(fkm_gpu *g, float scale, const float *shift, float row_quant,
     float centroid_quant, fkm_err *e);
+
+/* Screens by the first coordinates along axes [screened][dims], in host memory, from the next
+ * fkm_gpu_prepare on; NULL: by all of them again. Needs fkm_head_suits(dims) and a plan with update.
+ */
+fkm_status fkm_gpu_set_axes(
+    fkm_gpu *g, const float *axes, int32_t screened, float gram, fkm_err *e);
+
+/* What screening leaves of `count` rows x, in host memory, that have no labels. Before anything is fed
+ * in a pass; waits. */
+fkm_status fkm_gpu_try(fkm_gpu *g, const void *x, int32_t count, fkm_screen_counts *out, fkm_err *e);
 
 /* c: [clusters][dims] in host memory. The tables follow by fkm_gpu_prepare. */
 fkm_status fkm_gpu_set_centroids(fkm_gpu *g, const float *c, fkm_err *e);

@@ -134,7 +134,7 @@ static inline __device__ fkm_margin fkm_margin_of(
     m.slope = (float)(((fine + 2 * kappa) * nc + wide * (rc + gamma * (nc + rc) + gram * nc)) * f) +
               FKM_TINY;
     m.rival = (float)(wide * (nc + rc) * (1 + gamma) * f) + FKM_TINY;
-    m.tail = head ? (float)(fkm_tail_bound(nc, least, turn_error, gram) * f) + FKM_TINY : 0;
+    m.tail = head && !FKM_PLANT(5) ? (float)(fkm_tail_bound(nc, least, turn_error, gram) * f) + FKM_TINY : 0;
     m.offset =
         (float)(((fine + gamma) * c.half + kappa * nc * nc + c.start_error) * f) + FKM_TINY;
     return m;
