@@ -317,7 +317,7 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES> struct screen {
 
     __device__ void run()
     {
-        const int64_t iterations = (int64_t)(a.tiles - (FKM_PLANT(4) ? 1 : 0)) * slabs;
+        const int64_t iterations = (int64_t)(a.tiles - (FKM_PLANT(4) && a.tiles > 1)) * slabs;
         score acc[4][8][4];
         start_row();
         if (RESIDENT)

@@ -394,15 +394,15 @@ static fkm_status bring_rows(
         *buffer = g->turn;
         g->turn = (g->turn + 1) % FKM_GPU_BUFFERS;
         to = g->raw[*buffer];
-        CU(cudaStreamWaitEvent(g->copy, g->freed[*buffer], 0));
+        if (!FKM_PLANT(3))
+            CU(cudaStreamWaitEvent(g->copy, g->freed[*buffer], 0));
     }
     if (!p->raw_valid) {
         cudaEvent_t copied = g->copied[*buffer < 0 ? 0 : *buffer];
         CU(cudaMemcpyAsync(
             to, x, (size_t)p->count * row_bytes(g), cudaMemcpyHostToDevice, g->copy));
         CU(cudaEventRecord(copied, g->copy));
-        if (!FKM_PLANT(3))
-            CU(cudaStreamWaitEvent(g->compute, copied, 0));
+        CU(cudaStreamWaitEvent(g->compute, copied, 0));
         p->raw_valid = p->raw != NULL;
     }
     rows->x = to;

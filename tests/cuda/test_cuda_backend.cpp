@@ -13,8 +13,10 @@ struct pair {
     std::vector<int32_t> labels[2];
     std::vector<double> distances[2];
     fkm_err e;
+    bool pinned; /* the rows, so that copies are asynchronous */
 
-    pair(const problem *of, const char *isa, const char *devices, int64_t device_bytes) : p(of)
+    pair(const problem *of, const char *isa, const char *devices, int64_t device_bytes, bool pin)
+        : p(of), pinned(pin && fkm_backend_cuda.pin((void *)of->rows.data(), of->rows.size()))
     {
         memset(&e, 0, sizeof e);
         ops[0] = &fkm_backend_cpu;
@@ -35,6 +37,8 @@ struct pair {
     {
         for (int i = 0; i < 2; i++)
             ops[i]->close(b[i]);
+        if (pinned)
+            fkm_backend_cuda.unpin((void *)p->rows.data());
     }
 
     void start()
@@ -157,7 +161,7 @@ void one_round(uint64_t seed)
     problem p = make_problem(&r, (kind)r.below(KINDS));
     const char *isa = fkm_backend_cuda_isa((int)r.below(3));
     int64_t budget = r.below(3) ? 0 : (1 + r.below(6)) << 20;
-    pair both(&p, isa, list_of[devices], budget);
+    pair both(&p, isa, list_of[devices], budget, r.below(2));
     for (int start = 0; start < 2; start++) {
         bool squares = true;
         both.start();
@@ -212,7 +216,7 @@ void same_bits_when_few_move(void **)
         choose_scale(&p, wide);
         for (int32_t i = 0; i < p.plan.clusters * p.plan.dims; i++)
             p.centroids.push_back((float)r.normal());
-        pair both(&p, NULL, "0", 0);
+        pair both(&p, NULL, "0", 0, true);
         both.start();
         for (int i = 0; i < 25; i++) {
             fkm_pass_options o = {true, i == 0, true};
@@ -229,7 +233,7 @@ void abandoned_pass(void **)
     random_numbers r(7);
     devices_for(&r);
     problem p = make_problem(&r, BLOBS);
-    pair both(&p, NULL, "0", 0);
+    pair both(&p, NULL, "0", 0, true);
     both.start();
     fkm_err e;
     fkm_pass_options o = {true, true, false};
