@@ -1,5 +1,5 @@
-/* What is queued on streams, and when it runs: as late as a wait allows (lazy), at once (eager), or
- * anything in between (random). */
+/* What is queued on streams, and when it runs: as late as a wait allows (lazy), at once (eager),
+ * kernels at once and copies late (hasty), or anything in between (random). */
 #include "cuo_runtime.h"
 
 #include <algorithm>
@@ -232,7 +232,8 @@ cudaError_t enqueue(cuo_stream *s, const OpRef &op)
     tsan_release(&op->sync);
     s->queue.push_back(op);
     s->last = op;
-    if (settings.streams == EAGER)
+    bool copy = op->kind == OP_COPY || op->kind == OP_EVENT;
+    if (settings.streams == EAGER || (settings.streams == HASTY && !copy))
         run_until(op);
     else if (settings.streams == RANDOM_STREAMS)
         for (unsigned n = draw(4); n > 1; n--)

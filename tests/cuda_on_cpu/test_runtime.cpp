@@ -118,6 +118,8 @@ static void test_order()
     CHECK(pipeline(true));
     fresh({"STREAMS=eager"});
     CHECK(pipeline(true));
+    fresh({"STREAMS=hasty"});
+    CHECK(pipeline(true));
     int wrong = 0;
     for (int seed = 1; seed <= 10; seed++) {
         std::string s = "SEED=" + std::to_string(seed);
@@ -127,6 +129,8 @@ static void test_order()
 #if !defined(__SANITIZE_THREAD__) /* it would stop here, and rightly */
     fresh({});
     CHECK(!pipeline(false)); /* lazy: the kernel was never asked for */
+    fresh({"STREAMS=hasty"});
+    CHECK(!pipeline(false)); /* the kernel came before its copy */
     for (int seed = 1; seed <= 10; seed++) {
         std::string s = "SEED=" + std::to_string(seed);
         fresh({"STREAMS=random", s.c_str()});
