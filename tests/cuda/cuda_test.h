@@ -1,5 +1,5 @@
-/* For the tests of the CUDA backend: a problem made at random, and a backend run on it. Runs on a GPU,
- * and on the layer of tests/cuda_on_cpu. */
+/* For the tests of the CUDA backend: a problem made at random, and a backend run on it. Runs on a
+ * GPU, and on the layer of tests/cuda_on_cpu. */
 #ifndef FKM_CUDA_TEST_H
 #define FKM_CUDA_TEST_H
 
@@ -82,8 +82,7 @@ struct problem {
     }
     float value(int64_t i, int32_t t) const
     {
-        return fkm_dtype_to_float(
-            plan.dtype, row(i) + (size_t)t * fkm_dtype_size(plan.dtype));
+        return fkm_dtype_to_float(plan.dtype, row(i) + (size_t)t * fkm_dtype_size(plan.dtype));
     }
 };
 
@@ -180,7 +179,8 @@ static inline problem make_problem(random_numbers *r, kind k)
 {
     problem p;
     memset(&p.plan, 0, sizeof p.plan);
-    p.plan.dims = r->one_of<int32_t>({1, 2, 3, 7, 8, 15, 16, 17, 32, 33, 64, 65, 100, 129, 200, 300});
+    p.plan.dims =
+        r->one_of<int32_t>({1, 2, 3, 7, 8, 15, 16, 17, 32, 33, 64, 65, 100, 129, 200, 300});
     p.plan.clusters = r->one_of<int32_t>({1, 2, 5, 16, 60, 127, 128, 129, 260});
     p.plan.rows = p.plan.clusters + r->below(400);
     p.plan.chunk_rows = r->below(3) ? 1 + r->below(p.plan.rows) : p.plan.rows;
