@@ -1,6 +1,6 @@
-/* The calls of CUB that fkm makes, on the host. The two phases are kept: with no temporary storage a
- * call only says how much it wants. What it is given is filled with garbage, so that memory shared
- * with anything alive shows. */
+/* The calls of CUB that fkm makes, on the host. The two phases are kept: with no temporary storage
+ * a call only says how much it wants. What it is given is filled with garbage, so that memory
+ * shared with anything alive shows. */
 #ifndef CUO_CUB_CUH
 #define CUO_CUB_CUH
 
@@ -124,8 +124,8 @@ struct DeviceRadixSort {
         }
         K *keys_in = keys.Current(), *keys_out = keys.Alternate();
         V *values_in = values.Current(), *values_out = values.Alternate();
-        cudaError_t e = cuo_run("cub::DeviceRadixSort::SortPairs", storage, bytes, 1024, stream,
-            [=] {
+        cudaError_t e =
+            cuo_run("cub::DeviceRadixSort::SortPairs", storage, bytes, 1024, stream, [=] {
                 pairs(keys_in, keys_out, values_in, values_out, n, begin, end, false);
                 memset((void *)keys_in, 0xe7, (size_t)n * sizeof(K));
                 memset((void *)values_in, 0xe7, (size_t)n * sizeof(V));
@@ -146,8 +146,8 @@ struct DeviceRadixSort {
 
 struct DeviceScan {
     template <class In, class Out, class I>
-    static cudaError_t ExclusiveSum(void *storage, size_t &bytes, In in, Out out, I n,
-        cudaStream_t stream = nullptr)
+    static cudaError_t ExclusiveSum(
+        void *storage, size_t &bytes, In in, Out out, I n, cudaStream_t stream = nullptr)
     {
         CUO_CUB("cub::DeviceScan::ExclusiveSum", (size_t)1024, [=] {
             auto sum = out[0];
@@ -161,8 +161,8 @@ struct DeviceScan {
     }
 
     template <class In, class Out, class I>
-    static cudaError_t InclusiveSum(void *storage, size_t &bytes, In in, Out out, I n,
-        cudaStream_t stream = nullptr)
+    static cudaError_t InclusiveSum(
+        void *storage, size_t &bytes, In in, Out out, I n, cudaStream_t stream = nullptr)
     {
         CUO_CUB("cub::DeviceScan::InclusiveSum", (size_t)1024, [=] {
             auto sum = out[0];
