@@ -1,5 +1,7 @@
 # fkm: the whole build. `make help` lists targets and variables.
 
+.DEFAULT_GOAL := all
+
 CONFIG ?= release
 CUDA   ?= auto
 HDF5   ?= auto
@@ -13,7 +15,7 @@ docdir  ?= $(PREFIX)/share/doc/fkm
 INSTALL ?= install
 PKG_CONFIG ?= pkg-config
 
-B := build/$(CONFIG)
+B := build/$(CONFIG)$(if $(filter emulated,$(CUDA)),-emulated)
 
 # ---- sources, by folder (calls go down only: see CONTRIBUTING.md) ----
 
@@ -52,19 +54,20 @@ ifeq ($(HAVE_HDF5),1)
     $(error HDF5=1, but linking with $(shell $(PKG_CONFIG) --libs $(HDF5_PKG)) names no libhdf5)
   endif
 endif
-CJSON_CFLAGS := $(shell $(PKG_CONFIG) --cflags libcjson 2>/dev/null)
-CJSON_LIBS := $(or $(shell $(PKG_CONFIG) --libs libcjson 2>/dev/null),-lcjson)
-
-NVCC ?= nvcc
-ifeq ($(CUDA),auto)
-  HAVE_CUDA := 0
-  CUDA_NOTE := CPU only (the CUDA backend is not part of this version)
-else ifeq ($(CUDA),1)
-  $(error CUDA=1: the CUDA backend is not part of this version)
+# CJSON_DIR, for machines without the package: a directory with cJSON.c and cJSON.h, which are compiled
+# in, or with cjson/cJSON.h and a built libcjson.
+CJSON_DIR ?=
+ifeq ($(CJSON_DIR),)
+  CJSON_CFLAGS := $(shell $(PKG_CONFIG) --cflags libcjson 2>/dev/null)
+  CJSON_LIBS := $(or $(shell $(PKG_CONFIG) --libs libcjson 2>/dev/null),-lcjson)
+else ifneq ($(wildcard $(CJSON_DIR)/cJSON.c),)
+  CJSON_CFLAGS := -I$(B)/include -I$(B)/include/cjson
+  CJSON_OBJ := $(B)/cJSON.o
 else
-  HAVE_CUDA := 0
-  CUDA_NOTE := CPU only (CUDA=0)
+  CJSON_CFLAGS := -I$(CJSON_DIR) -I$(CJSON_DIR)/cjson
+  CJSON_LIBS := -L$(CJSON_DIR) -Wl,-rpath,$(abspath $(CJSON_DIR)) -lcjson
 endif
+
 ifneq ($(MPI),0)
   $(error MPI=1: MPI is not part of this version)
 endif
@@ -85,6 +88,8 @@ OPT := $(OPT_$(CONFIG))
 ifeq ($(OPT),)
   $(error CONFIG=$(CONFIG): expected release, debug, asan, ubsan, tsan, fuzz, faults or coverage)
 endif
+include cuda/cuda.mk
+
 # No cost that could be measured (81.4 and 82.3 ms, 326 and 324 ms, before and after);
 # tests/cli/hardening.sh looks at the result.
 HARDEN := -fPIE -fstack-protector-strong -fstack-clash-protection \
@@ -96,7 +101,7 @@ ALL_CFLAGS := -std=c11 $(WARN) $(OPT) $(HARDEN) -ffp-contract=off -pthread $(CFL
 ALL_CPPFLAGS := -D_GNU_SOURCE -DFKM_HAVE_HDF5=$(HAVE_HDF5) -DFKM_HAVE_CUDA=$(HAVE_CUDA) \
 	$(CJSON_CFLAGS) $(HDF5_CFLAGS) $(CPPFLAGS)
 ALL_LDFLAGS := $(filter -fsanitize% --coverage,$(OPT)) -pie -pthread -Wl,-z,relro,-z,now,-z,noexecstack $(LDFLAGS)
-ALL_LDLIBS := $(CJSON_LIBS) -lm -ldl $(LDLIBS)
+ALL_LDLIBS := $(CJSON_LIBS) $(CUDA_LIBS) -lm -ldl $(LDLIBS)
 
 $(B)/formats/h5lib.o: ISA_FLAGS := -DFKM_HDF5_SONAME='"$(HDF5_SONAME)"'
 # Instruction sets: for these objects only, chosen at run time. No -mfma for the canonical code:
@@ -114,7 +119,7 @@ endif
 $(B)/src/cpu/kernels_scalar.o $(B)/src/cpu/ceilings.o $(B)/src/cpu/screen.o: ISA_FLAGS := $(if $(filter release,$(CONFIG)),-O3)
 
 LIB_SRC := $(BASE_SRC) $(FORMAT_SRC) $(CPU_SRC) $(CORE_SRC)
-LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
+LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o) $(CUDA_OBJ) $(CJSON_OBJ)
 CMD_OBJ := $(CMD_SRC:%.c=$(B)/%.o)
 # The fault layer stands in front of libc: its names must be seen by the libraries, too.
 ifeq ($(CONFIG),faults)
@@ -132,13 +137,13 @@ all: $(B)/fkm
 	@echo 'fkm: $(B)/fkm  $(CUDA_NOTE)  HDF5=$(HAVE_HDF5)  CC=$(CC)'
 
 $(B)/fkm: $(CMD_OBJ) $(FAULT_OBJ) $(B)/libfkm.a
-	$(call say,LD,$@)$(CC) $(ALL_LDFLAGS) -o $@ $(CMD_OBJ) $(FAULT_OBJ) $(B)/libfkm.a $(ALL_LDLIBS)
+	$(call say,LD,$@)$(LINK) $(ALL_LDFLAGS) -o $@ $(CMD_OBJ) $(FAULT_OBJ) $(B)/libfkm.a $(ALL_LDLIBS)
 
 $(B)/libfkm.a: $(LIB_OBJ)
 	$(call say,AR,$@)rm -f $@ && ar rcs $@ $^
 
 # Objects depend on the flags: the stamp changes when they do.
-FLAGS := $(CC) $(HDF5_SONAME) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(ALL_LDLIBS)
+FLAGS := $(CC) $(HDF5_SONAME) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(ALL_LDLIBS) $(CUDA_FLAGS)
 $(B)/flags: FORCE
 	@mkdir -p $(@D)
 	@printf '%s\n' '$(FLAGS)' | cmp -s - $@ || printf '%s\n' '$(FLAGS)' > $@
@@ -148,6 +153,15 @@ FORCE:
 $(B)/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)
 	$(call say,CC,$<)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(ISA_FLAGS) -MMD -MP -c -o $@ $<
+
+ifneq ($(CJSON_OBJ),)
+$(B)/include/cjson/cJSON.h: $(CJSON_DIR)/cJSON.h
+	@mkdir -p $(@D)
+	cp $< $@
+$(B)/cJSON.o: $(CJSON_DIR)/cJSON.c $(B)/include/cjson/cJSON.h $(B)/flags
+	$(call say,CC,$<)$(CC) $(OPT) $(HARDEN) $(CFLAGS) -c -o $@ $<
+$(LIB_SRC:%.c=$(B)/%.o) $(CMD_OBJ): | $(B)/include/cjson/cJSON.h
+endif
 
 -include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(FAULT_OBJ:.o=.d)
 
@@ -205,5 +219,7 @@ help:
 	@echo 'make lint format dist clean'
 	@echo
 	@echo 'CONFIG=release|debug|asan|ubsan|tsan|fuzz|faults|coverage  now: $(CONFIG)'
-	@echo 'CUDA=auto|0|1  HDF5=auto|0|1  MPI=0|1        now: $(CUDA) $(HDF5) $(MPI)'
-	@echo 'CC, CFLAGS, CPPFLAGS, LDFLAGS, LDLIBS are honoured; V=1 shows commands'
+	@echo 'CUDA=auto|0|1|emulated  HDF5=auto|0|1  MPI=0|1  now: $(CUDA) $(HDF5) $(MPI)'
+	@echo 'CJSON_DIR=DIR                                cJSON from there instead of the system'
+	@echo 'CUDA_ARCHS="80 90 100 120"                   now: $(CUDA_ARCHS); NVCC=$(NVCC)'
+	@echo 'CC, CXX, CFLAGS, CXXFLAGS, NVCCFLAGS, CPPFLAGS, LDFLAGS, LDLIBS are honoured; V=1 shows commands'

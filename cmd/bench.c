@@ -32,10 +32,10 @@ struct bench_args {
 /* clang-format off */
 static const opt bench_rows[] = {
     {.kind = OPT_TEXT, .letter = 0, .name = "grid", .offset = AT(grid), .show_default = true,
-        .metavar = "default|peers|linear|NxDxK",
+        .metavar = "default|peers|linear|NxDxK[,...]",
         .help = "shapes to measure: a mixture, those of scripts/bench-peers, rows, clusters and "
-            "dimensions each over a factor of 64, or one of N rows, D dimensions, K clusters, in 8-bit "
-            "values when xu8 follows"},
+            "dimensions each over a factor of 64, or those of N rows, D dimensions, K clusters, in "
+            "another type when xu8, xf16 or xbf16 follows, with a decaying spectrum when xdecay does"},
     {.kind = OPT_FLAG, .name = "quick", .offset = AT(quick),
         .help = "64 times fewer rows, short samples, small memory and files: a first look, in seconds"},
     {.kind = OPT_SEED, .letter = 's', .name = "seed", .offset = AT(seed), .metavar = "N",
@@ -56,24 +56,24 @@ static const opt_group bench_groups[] = {
 /* Large enough that caches and threads matter as in real runs, small enough that a path without
  * vectors is through in minutes. */
 static const fkm_bench_shape default_grid[] = {
-    {262144, 32, 256, FKM_F32},
-    {131072, 128, 1000, FKM_F32},
-    {131072, 128, 4096, FKM_F32},
-    {131072, 100, 1000, FKM_F32},
-    {32768, 768, 1000, FKM_F32},
-    {32768, 768, 4096, FKM_F32},
-    {65536, 784, 256, FKM_U8},
+    {262144, 32, 256, FKM_F32, false},
+    {131072, 128, 1000, FKM_F32, false},
+    {131072, 128, 4096, FKM_F32, false},
+    {131072, 100, 1000, FKM_F32, false},
+    {32768, 768, 1000, FKM_F32, false},
+    {32768, 768, 4096, FKM_F32, false},
+    {65536, 784, 256, FKM_U8, false},
     {0},
 };
 
 static const fkm_bench_shape peers_grid[] = {
-    {1000000, 128, 1000, FKM_F32},
-    {1000000, 128, 4096, FKM_F32},
-    {200000, 768, 1000, FKM_F32},
-    {200000, 768, 4096, FKM_F32},
-    {50000, 100, 1000, FKM_F32},
-    {60000, 784, 256, FKM_U8},
-    {1000000, 32, 256, FKM_F32},
+    {1000000, 128, 1000, FKM_F32, false},
+    {1000000, 128, 4096, FKM_F32, false},
+    {200000, 768, 1000, FKM_F32, false},
+    {200000, 768, 4096, FKM_F32, false},
+    {50000, 100, 1000, FKM_F32, false},
+    {60000, 784, 256, FKM_U8, false},
+    {1000000, 32, 256, FKM_F32, false},
     {0},
 };
 
@@ -81,18 +81,18 @@ static const fkm_bench_shape peers_grid[] = {
 enum { LINEAR_STEPS = 4 };
 
 static const fkm_bench_shape linear_grid[] = {
-    {8192, 128, 1024, FKM_F32},
-    {32768, 128, 1024, FKM_F32},
-    {131072, 128, 1024, FKM_F32},
-    {524288, 128, 1024, FKM_F32},
-    {65536, 128, 64, FKM_F32},
-    {65536, 128, 256, FKM_F32},
-    {65536, 128, 1024, FKM_F32},
-    {65536, 128, 4096, FKM_F32},
-    {65536, 32, 1024, FKM_F32},
-    {65536, 128, 1024, FKM_F32},
-    {65536, 512, 1024, FKM_F32},
-    {65536, 2048, 1024, FKM_F32},
+    {8192, 128, 1024, FKM_F32, false},
+    {32768, 128, 1024, FKM_F32, false},
+    {131072, 128, 1024, FKM_F32, false},
+    {524288, 128, 1024, FKM_F32, false},
+    {65536, 128, 64, FKM_F32, false},
+    {65536, 128, 256, FKM_F32, false},
+    {65536, 128, 1024, FKM_F32, false},
+    {65536, 128, 4096, FKM_F32, false},
+    {65536, 32, 1024, FKM_F32, false},
+    {65536, 128, 1024, FKM_F32, false},
+    {65536, 512, 1024, FKM_F32, false},
+    {65536, 2048, 1024, FKM_F32, false},
     {0},
 };
 
@@ -103,26 +103,57 @@ static double along(const fkm_bench_shape *s, int axis)
     return axis == 0 ? (double)s->rows : axis == 1 ? s->clusters : s->dims;
 }
 
-/* "1Mx128x1000", "60000x784x256xu8". */
-static bool parse_shape(fkm_bench_shape *out, const char *text)
+/* Whatever may follow the three numbers. */
+static bool parse_suffix(fkm_bench_shape *out, const char *part)
+{
+    fkm_dtype dtype = fkm_dtype_parse(part);
+    if (!strcmp(part, "decay") && !out->decaying)
+        out->decaying = true;
+    else if (out->dtype != FKM_DTYPE_NONE)
+        return false;
+    else if (dtype == FKM_F32 || dtype == FKM_F16 || dtype == FKM_BF16 || dtype == FKM_U8)
+        out->dtype = dtype;
+    else
+        return false;
+    return true;
+}
+
+/* "1Mx128x1000", "60000x784x256xu8", "1Mx768x4096xf16xdecay". */
+static bool parse_shape(fkm_bench_shape *out, const char *text, size_t length)
 {
     char copy[80], *save = NULL;
     int64_t number[3] = {0};
-    if (strlen(text) >= sizeof copy)
+    if (length >= sizeof copy)
         return false;
-    strcpy(copy, text);
+    memcpy(copy, text, length);
+    copy[length] = 0;
     char *part = strtok_r(copy, "x", &save);
     for (int i = 0; i < 3; i++, part = strtok_r(NULL, "x", &save))
         if (!part || !opt_to_count(part, &number[i]) || number[i] < 1)
             return false;
-    bool bytes = part && !strcmp(part, "u8");
-    if ((part && !bytes) || strtok_r(NULL, "x", &save))
-        return false;
     if (number[1] > FKM_MAX_DIMS || number[2] > FKM_MAX_CLUSTERS || number[2] > number[0])
         return false;
     *out = (fkm_bench_shape){
-        number[0], (int32_t)number[1], (int32_t)number[2], bytes ? FKM_U8 : FKM_F32};
+        .rows = number[0], .dims = (int32_t)number[1], .clusters = (int32_t)number[2]};
+    for (; part; part = strtok_r(NULL, "x", &save))
+        if (!parse_suffix(out, part))
+            return false;
+    out->dtype = out->dtype == FKM_DTYPE_NONE ? FKM_F32 : out->dtype;
     return true;
+}
+
+/* Shapes with commas between them; shapes: [MOST_SHAPES + 1]. */
+static bool parse_shapes(fkm_bench_shape *shapes, const char *text)
+{
+    for (int i = 0; i < MOST_SHAPES; i++) {
+        size_t length = strcspn(text, ",");
+        if (!parse_shape(&shapes[i], text, length))
+            return false;
+        if (!text[length])
+            return true;
+        text += length + 1;
+    }
+    return false;
 }
 
 /* shapes: [MOST_SHAPES + 1], ends with rows == 0. */
@@ -133,11 +164,12 @@ static fkm_status choose_shapes(fkm_bench_shape *shapes, const struct bench_args
                                   : !strcmp(a->grid, "linear") ? linear_grid
                                                                : NULL;
     memset(shapes, 0, (MOST_SHAPES + 1) * sizeof *shapes);
-    if (!grid && parse_shape(shapes, a->grid))
+    if (!grid && parse_shapes(shapes, a->grid))
         return FKM_OK;
     if (!grid) {
-        fkm_fail(
-            e, FKM_EUSAGE, "--grid: expected default, peers, linear or NxDxK, found '%s'", a->grid);
+        fkm_fail(e, FKM_EUSAGE,
+            "--grid: expected default, peers, linear or up to %d shapes NxDxK, found '%s'",
+            MOST_SHAPES, a->grid);
         return fkm_hint(e, "200kx768x1000 is 200000 rows of 768 dimensions in 1000 clusters, which "
                            "must not be more than the rows");
     }
@@ -222,8 +254,12 @@ static void say_no_more(const common_args *a)
 
 static void shape_text(char *out, size_t cap, const fkm_bench_shape *s)
 {
-    snprintf(out, cap, "%" PRId64 " x %" PRId32 "%s k=%" PRId32, s->rows, s->dims,
-        s->dtype == FKM_U8 ? " u8" : "", s->clusters);
+    const char *type = s->dtype == FKM_U8     ? " u8"
+                       : s->dtype == FKM_F16  ? " f16"
+                       : s->dtype == FKM_BF16 ? " bf16"
+                                              : "";
+    snprintf(out, cap, "%" PRId64 " x %" PRId32 "%s k=%" PRId32 "%s", s->rows, s->dims, type,
+        s->clusters, s->decaying ? " decay" : "");
 }
 
 /* ---- text ---- */
@@ -268,7 +304,7 @@ static void print_speed(const fkm_speed *s, const fkm_measure *m)
 {
     char shape[80], size[2][32];
     shape_text(shape, sizeof shape, &s->shape);
-    printf("%-26s", shape);
+    printf("%-32s", shape);
     if (s->skipped) {
         printf("skipped: needs %s, allowed are %s (--memory)\n",
             fkm_bytes_text(size[0], 32, s->needed_bytes),
@@ -277,11 +313,13 @@ static void print_speed(const fkm_speed *s, const fkm_measure *m)
     }
     print_part("iteration", &s->iteration, s->flop, false, m->assign_ceiling);
     if (s->assign.median > 0) {
-        printf("%26s", "");
+        printf("%32s", "");
         print_part("assignment", &s->assign, s->flop, false, m->assign_ceiling);
-        printf("%26s", "");
+        printf("%32s", "");
         print_part("update", &s->update, (double)s->bytes, true, m->update_ceiling);
     }
+    printf("%32s", "");
+    print_part("from cold", &s->cold_iteration, s->flop, false, m->assign_ceiling);
     fflush(stdout);
 }
 
@@ -342,6 +380,20 @@ static cJSON *part_object(
     return o;
 }
 
+/* parts: iteration, assignment, update. */
+static void put_parts(
+    fkm_json *j, cJSON *o, const fkm_speed *s, const fkm_measure *m, const fkm_spread parts[3])
+{
+    bool apart = parts[1].median > 0;
+    fkm_json_add(
+        j, o, "iteration", part_object(j, &parts[0], "flop_per_s", s->flop, m->assign_ceiling));
+    fkm_json_add(
+        j, o, "assign", part_object(j, &parts[1], "flop_per_s", s->flop, m->assign_ceiling));
+    fkm_json_add(j, o, "update",
+        apart ? part_object(j, &parts[2], "bytes_per_s", (double)s->bytes, m->update_ceiling)
+              : cJSON_CreateNull());
+}
+
 static cJSON *speed_object(fkm_json *j, const fkm_speed *s, const fkm_measure *m)
 {
     cJSON *o = cJSON_CreateObject();
@@ -349,24 +401,22 @@ static cJSON *speed_object(fkm_json *j, const fkm_speed *s, const fkm_measure *m
     add_i64(j, o, "dims", s->shape.dims);
     add_i64(j, o, "clusters", s->shape.clusters);
     add_text(j, o, "dtype", fkm_dtype_name(s->shape.dtype));
+    add_text(j, o, "spectrum", s->shape.decaying ? "decaying" : "flat");
     add_i64(j, o, "needed_bytes", s->needed_bytes);
     fkm_json_add(j, o, "skipped", cJSON_CreateBool(s->skipped));
     if (s->skipped)
         return o;
-    bool apart = s->assign.median > 0;
     add_text(j, o, "isa", s->isa);
     add_i64(j, o, "checked_rows", s->checked_rows);
     add_real(j, o, "flop", s->flop);
     add_real(j, o, "first_s", s->first_s);
     add_real(j, o, "candidates_per_row", s->candidates_per_row);
     add_real(j, o, "settled_by_bounds", s->settled_by_bounds);
-    fkm_json_add(
-        j, o, "iteration", part_object(j, &s->iteration, "flop_per_s", s->flop, m->assign_ceiling));
-    fkm_json_add(
-        j, o, "assign", part_object(j, &s->assign, "flop_per_s", s->flop, m->assign_ceiling));
-    fkm_json_add(j, o, "update",
-        apart ? part_object(j, &s->update, "bytes_per_s", (double)s->bytes, m->update_ceiling)
-              : cJSON_CreateNull());
+    put_parts(j, o, s, m, (const fkm_spread[]){s->iteration, s->assign, s->update});
+    cJSON *cold = cJSON_CreateObject();
+    put_parts(
+        j, cold, s, m, (const fkm_spread[]){s->cold_iteration, s->cold_assign, s->cold_update});
+    fkm_json_add(j, o, "cold", cold);
     return o;
 }
 
@@ -471,7 +521,7 @@ static fkm_status measure_machine(results *r, bool talk, fkm_err *e)
 static fkm_status measure_shapes(results *r, const fkm_bench_shape *shapes, bool talk, fkm_err *e)
 {
     if (talk)
-        printf("\n%-26s%-11s%10s %6s %18s %9s\n", "shape", "part", "median", "spread", "rate  ",
+        printf("\n%-32s%-11s%10s %6s %18s %9s\n", "shape", "part", "median", "spread", "rate  ",
             "ceiling");
     bool any = false;
     int64_t least = INT64_MAX;
@@ -534,6 +584,7 @@ const cmd cmd_bench = {
     .examples = "  fkm bench                            a few minutes at most\n"
                 "  fkm bench --quick                    a first look\n"
                 "  fkm bench --grid 1Mx128x1000 -j 1    one shape, one thread\n"
+                "  fkm bench -d cuda --grid 1Mx128x4096xf16,1Mx768x4096xdecay\n"
                 "  fkm bench --grid linear              does the cost grow as it should?\n"
                 "  fkm bench --json /data/big.fvecs     how fast is that disk?\n",
     .groups = bench_groups,

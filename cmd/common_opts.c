@@ -24,7 +24,9 @@ const opt common_machine_rows[] = {
     {.kind = OPT_ISA, .name = "isa", .offset = AT(machine.isa), .metavar = "NAME", .env = "FKM_ISA",
         .help = "force a CPU path, for tests and bug reports; 'fkm help isa' lists them (default: the "
             "best)"},
-    {.kind = OPT_LATER, .name = "gpu-memory"},
+    {.kind = OPT_BYTES, .name = "gpu-memory", .offset = AT(machine.gpu_memory_bytes),
+        .metavar = "SIZE",
+        .help = "most memory to use on each GPU: 8G, 512M, 8GB (default: nearly all that is free)"},
     {.kind = OPT_END},
 };
 

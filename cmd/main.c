@@ -74,6 +74,10 @@ static void print_isa(void)
         const char *name = fkm_isa_name(i, &usable);
         printf("  %-12s %s\n", name, usable ? "yes" : "not on this CPU");
     }
+    for (int i = 0; fkm_gpu_isa_name(i); i++)
+        printf("%s%s", i ? ", " : "\nElement types of screening on GPUs: ", fkm_gpu_isa_name(i));
+    if (fkm_gpu_isa_name(0))
+        printf("\n");
 }
 
 static const cmd *find_command(const char *name)

@@ -302,6 +302,17 @@ static fkm_status set_time(
     return FKM_OK;
 }
 
+static fkm_status set_bytes(int64_t *out, const char *text, const char *source, fkm_err *e)
+{
+    int64_t value;
+    if (!opt_to_size(text, 0, &value) || value == 0) {
+        bad_value(source, "a size", text, e);
+        return fkm_hint(e, "examples: 8G, 512M (powers of 1024), 8GB (powers of 1000)");
+    }
+    *out = value;
+    return FKM_OK;
+}
+
 static fkm_status set_dtype(fkm_dtype *out, const char *text, const char *source, fkm_err *e)
 {
     fkm_dtype type = fkm_dtype_parse(text);
@@ -348,6 +359,12 @@ static fkm_status set_isa(const char **out, const char *text, const char *source
         fkm_fail(e, FKM_EUSAGE, "%s: this CPU cannot run %s", source, text);
         return fkm_hint(e, "'fkm help isa' lists the CPU paths and which of them can run here");
     }
+    for (int i = 0; fkm_gpu_isa_name(i); i++) {
+        if (strcmp(fkm_gpu_isa_name(i), text) != 0)
+            continue;
+        *out = fkm_gpu_isa_name(i);
+        return FKM_OK;
+    }
     bad_value(source, "a CPU path", text, e);
     return fkm_hint(e, "this CPU can run: %s", known);
 }
@@ -372,6 +389,8 @@ static fkm_status set_value(
         return set_size(dst, text, source, e);
     case OPT_TIME:
         return set_time(o, dst, text, source, e);
+    case OPT_BYTES:
+        return set_bytes(dst, text, source, e);
     case OPT_ROWS:
         if (!opt_to_rows(text, dst)) {
             bad_value(source, "a range of rows A:B with A < B", text, e);

@@ -22,6 +22,7 @@ typedef enum opt_kind {
     OPT_REAL,   /* double; min..max */
     OPT_SIZE,   /* int64_t bytes; see opt_to_size */
     OPT_TIME,   /* double seconds > 0; see opt_to_time. With choices "off", which is 0 */
+    OPT_BYTES,  /* the same without percentages, which are of host memory */
     OPT_ROWS,   /* opt_rows */
     OPT_TEXT,   /* const char *, borrowed from argv or the environment */
     OPT_CHOICE, /* int; index into the choices */

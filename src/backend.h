@@ -34,12 +34,13 @@ typedef struct fkm_plan {
     bool wide;       /* room for 128-bit sums (set when set_scale may ask for them) */
     int32_t top;     /* most nearest centroids a row that `nearest` is asked for; 1: none */
     int32_t threads;
-    const char *isa;     /* CPU path, NULL: best; cuda ignores it */
-    const char *devices; /* cuda: "0,2", NULL: all; cpu ignores it */
+    const char *isa;      /* CPU path, or the GPU's type of screening; NULL: best */
+    const char *devices;  /* cuda: "0,2", NULL: all; cpu ignores it */
+    int64_t device_bytes; /* cuda: most memory of each GPU; 0: nearly all that is free */
 } fkm_plan;
 
 /* Rows in host memory, [count][dims] of plan.dtype, tightly packed. Borrowed until the feed
- * returns (cpu) or until the next feed or end (cuda). */
+ * returns. A row index means the same row until reset: a backend may keep what it was fed. */
 typedef struct fkm_rows {
     const void *x;
     int64_t row0, count; /* row0: index within the problem */
@@ -56,6 +57,7 @@ typedef struct fkm_pass_options {
     bool update;  /* accumulate sums and counts; move() and inertia need it */
     bool squares; /* also accumulate the constant sum of squares that inertia needs: in the first
                      pass with a new scale; kept until reset or the next such pass */
+    bool labels_later; /* labels may stay with the backend until `labels` or `wait` is called */
 } fkm_pass_options;
 
 /* What a pass brings back: a few scalars. */
@@ -130,9 +132,16 @@ typedef struct fkm_backend_ops {
      * pass after set_scale, any labels of clusters, or -1 (they warm-start the search, are compared
      * for `moved`, and tell a backend that keeps its sums what to change); out: the nearest
      * centroid, -1 for rows that are not finite. distances: [count] canonical squared distances to
-     * it, or NULL; NaN for rows that are not finite. Both may complete as late as end(). */
+     * it, or NULL; NaN for rows that are not finite. Both may complete as late as wait() or end(). */
     fkm_status (*feed)(
         fkm_backend *b, const fkm_rows *r, int32_t *labels, double *distances, fkm_err *e);
+
+    /* Completes labels and distances of all rows fed so far in this pass. */
+    fkm_status (*wait)(fkm_backend *b, fkm_err *e);
+
+    /* After a pass with labels_later, broken off or not: writes the labels of all its rows. labels:
+     * [rows] of the problem, the array that the chunks fed were parts of. */
+    fkm_status (*labels)(fkm_backend *b, int32_t *labels, fkm_err *e);
 
     /* Waits for the pass and fills *out. Before all rows were fed it breaks the pass off: labels of
      * the rows that were, and out->moved, are right; what follows is get_centroids or close. */
@@ -157,16 +166,30 @@ typedef struct fkm_backend_ops {
 
     const char *(*isa)(const fkm_backend *b); /* the path in use, static text for stats.json */
 
+    /* Makes host memory that chunks are fed from quick to copy, until unpin; that it cannot be is
+     * no error. NULL: nothing to gain. */
+    bool (*pin)(void *p, size_t bytes);
+    void (*unpin)(void *p);
+
+    /* Are rows copied from host memory in every pass, for want of room on the device? */
+    bool (*streams)(const fkm_backend *b);
+
+    /* Most rows a chunk of data that stays in host memory: enough to keep the device busy, few
+     * enough for the stop flag to be looked at in between. */
+    int64_t chunk_rows;
+
     /* Measures the i-th ceiling of the device, from 0; out->name is NULL after the last. Needs no
      * open backend. FKM_ENOMEM. */
     fkm_status (*ceiling)(fkm_ceiling *out, int i, const fkm_ceiling_options *o, fkm_err *e);
     void (*close)(fkm_backend *b); /* NULL is fine */
 } fkm_backend_ops;
 
+struct fkm_machine; /* fkm.h */
+
 /* Picks by --device: "auto" (NULL), "cpu", "cuda", "cuda:LIST". auto takes CUDA when it can be
- * used. *devices: the list after "cuda:", or NULL. FKM_EUSAGE: unknown; FKM_EDEVICE: an explicit
- * device that is not there. */
-fkm_status fkm_backend_choose(
-    const fkm_backend_ops **out, const char **devices, const char *device, fkm_err *e) FKM_MUST_USE;
+ * used, unless --isa names a CPU path. *devices: the list after "cuda:", or NULL. FKM_EUSAGE:
+ * unknown; FKM_EDEVICE: an explicit device that is not there. */
+fkm_status fkm_backend_choose(const fkm_backend_ops **out, const char **devices,
+    const struct fkm_machine *machine, fkm_err *e) FKM_MUST_USE;
 
 #endif

@@ -96,6 +96,7 @@ static fkm_status pass_over_rows(fkm_cover *v, fkm_backend *b, fkm_err *e)
             break;
         memset(v->chunk_label, -1, (size_t)rows.count * sizeof *v->chunk_label);
         FKM_TRY(env->ops->feed(b, &rows, v->chunk_label, v->chunk_distance, e));
+        FKM_TRY(env->ops->wait(b, e));
         merge(v, &rows);
         if (env->progress)
             env->progress(env->arg, row + rows.count);

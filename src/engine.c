@@ -178,7 +178,10 @@ static void save_state(problem *p)
     if (!s || r->resuming || nothing)
         return;
     double begin = fkm_now();
-    if (write_state(p, &e) == FKM_OK) {
+    fkm_status st = p->iteration > 0 ? r->ops->labels(r->backend, p->labels, &e) : FKM_OK;
+    if (st == FKM_OK)
+        st = write_state(p, &e);
+    if (st == FKM_OK) {
         s->kept = true;
         s->saves++;
         fkm_verbose("saved %s in %.0f ms", s->path, (fkm_now() - begin) * 1e3);
@@ -287,8 +290,10 @@ static fkm_status feed_rows(problem *p, double *distances, bool *scale_failed, f
         int32_t *labels = p->labels + rows.row0;
         if (!*scale_failed)
             FKM_TRY(r->ops->feed(r->backend, &rows, labels, distances, e));
-        if (!*scale_failed && distances)
+        if (!*scale_failed && distances) {
+            FKM_TRY(r->ops->wait(r->backend, e));
             fkm_farthest_offer(&p->far, &rows, labels, distances);
+        }
         done += rows.count;
         report_progress(p, done);
     }
@@ -300,7 +305,8 @@ static fkm_status label_rows(problem *p, fkm_pass *pass, bool *scale_failed, fkm
 {
     run *r = p->r;
     bool collecting = collect_farthest(p);
-    fkm_pass_options options = {.update = true, .squares = !p->squares_known};
+    fkm_pass_options options = {
+        .update = true, .squares = !p->squares_known, .labels_later = !collecting};
     *scale_failed = false;
     FKM_TRY(r->ops->begin(r->backend, &options, e));
     fkm_status st = feed_rows(p, collecting ? r->distances : NULL, scale_failed, e);
@@ -345,6 +351,7 @@ static fkm_status find_farthest(problem *p, fkm_farthest *far, fkm_err *e)
 {
     run *r = p->r;
     fkm_rows rows;
+    FKM_TRY(r->ops->labels(r->backend, p->labels, e));
     for (;;) {
         if (stopped(r))
             return fkm_fail(e, FKM_ESTOPPED, "stopped by a signal");
@@ -655,6 +662,7 @@ static fkm_status run_start(problem *p, fkm_err *e)
         FKM_TRY(label_rows(p, &pass, &failed, e));
         p->result->converged = pass.moved == 0;
     }
+    FKM_TRY(r->ops->labels(r->backend, p->labels, e));
     p->result->inertia = pass.inertia;
     p->result->rows_used = pass.rows;
     p->result->rows_skipped = pass.skipped;
@@ -694,6 +702,7 @@ static fkm_status restore_best(problem *p, fkm_err *e)
     p->iteration = r->o->max_iter + 1;
     fkm_source_last_pass(r->source);
     FKM_TRY(label_rows(p, &pass, &failed, e));
+    FKM_TRY(r->ops->labels(r->backend, p->labels, e));
     if (pass.inertia != p->result->inertia)
         return fkm_fail(e, r->o->saving && r->o->saving->resumes ? FKM_EDATA : FKM_EBUG,
             "the best start had inertia %.17g, now it is %.17g", p->result->inertia, pass.inertia);
@@ -848,7 +857,7 @@ fkm_status fkm_fit_plan(fkm_run_plan *run_plan, fkm_plan *backend, const fkm_bac
         .result_bytes = fkm_add_sat(result, fkm_seed_bytes(method, o->clusters, shape)),
         .bytes_per_row = (int64_t)sizeof(double) + fkm_seed_bytes_per_row(method),
     };
-    FKM_TRY(fkm_backend_choose(ops, &request.devices, o->machine.device, e));
+    FKM_TRY(fkm_backend_choose(ops, &request.devices, &o->machine, e));
     request.ops = *ops;
     FKM_TRY(fkm_plan_make(run_plan, backend, &request, e));
     backend->wide = false;
@@ -868,6 +877,7 @@ static fkm_status open_run(run *r, fkm_err *e)
     if (checked)
         FKM_TRY(fkm_checksums_open(&r->checksums, r->in, e));
     FKM_TRY(fkm_source_open(&r->source, r->in, plan, checked ? &r->checksums : NULL, e));
+    fkm_source_pin(r->source, r->ops, r->backend);
     FKM_TRY(fkm_alloc(&r->distances, plan->chunk_rows, sizeof(double), "distances", e));
     return allocate_result(r, e);
 }

@@ -21,10 +21,11 @@
 
 /* Where to run; zero values mean "choose". */
 typedef struct fkm_machine {
-    const char *device;   /* "auto" (or NULL), "cpu", "cuda", "cuda:0,2" */
-    int32_t threads;      /* 0: what affinity and cgroup allow */
-    int64_t memory_bytes; /* promise for the peak resident set; 0: half of what is available */
-    const char *isa;      /* NULL: the best of this CPU */
+    const char *device;       /* "auto" (or NULL), "cpu", "cuda", "cuda:0,2" */
+    int32_t threads;          /* 0: what affinity and cgroup allow */
+    int64_t memory_bytes;     /* promise for the peak resident set; 0: half of what is available */
+    const char *isa;          /* NULL: the best of this CPU, or of this GPU */
+    int64_t gpu_memory_bytes; /* most memory of each GPU; 0: nearly all that is free */
 } fkm_machine;
 
 typedef enum fkm_empty_policy {
@@ -251,5 +252,9 @@ fkm_status fkm_scan_file(
 
 /* The i-th name that --isa takes, best first, with whether this CPU can run it; NULL at the end. */
 const char *fkm_isa_name(int i, bool *usable);
+
+/* The i-th name that --isa takes for a GPU (an element type of screening); NULL at the end, or when
+ * built without CUDA. */
+const char *fkm_gpu_isa_name(int i);
 
 #endif

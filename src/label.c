@@ -31,7 +31,7 @@ static fkm_status open_run(run *r, fkm_err *e)
     const char *devices;
     bool distances = o->distances || o->top > 1;
     fkm_plan plan;
-    FKM_TRY(fkm_backend_choose(&r->ops, &devices, o->machine.device, e));
+    FKM_TRY(fkm_backend_choose(&r->ops, &devices, &o->machine, e));
     fkm_plan_request request = {
         .ops = r->ops,
         .devices = devices,
@@ -51,6 +51,7 @@ static fkm_status open_run(run *r, fkm_err *e)
     if (r->w && r->w->planned)
         r->w->planned(r->w->arg, &r->stats.plan);
     FKM_TRY(fkm_source_open(&r->source, r->in, &r->stats.plan, NULL, e));
+    fkm_source_pin(r->source, r->ops, r->backend);
     int64_t cells = plan.chunk_rows * o->top;
     FKM_TRY(fkm_alloc(&r->labels, cells, sizeof *r->labels, "labels", e));
     return distances ? fkm_alloc(&r->distances, cells, sizeof *r->distances, "distances", e)
@@ -80,7 +81,8 @@ static fkm_status label_chunk(run *r, const fkm_rows *rows, fkm_err *e)
     if (o->top > 1)
         return r->ops->nearest(r->backend, rows, o->top, r->labels, r->distances, e);
     memset(r->labels, -1, (size_t)rows->count * sizeof *r->labels);
-    return r->ops->feed(r->backend, rows, r->labels, r->distances, e);
+    FKM_TRY(r->ops->feed(r->backend, rows, r->labels, r->distances, e));
+    return r->ops->wait(r->backend, e);
 }
 
 static void report_progress(run *r, int64_t done)
@@ -107,6 +109,7 @@ static fkm_status label_problem(
     fkm_scan unused;
     fkm_pass pass;
     fkm_rows rows;
+    r->ops->reset(r->backend);
     FKM_TRY(r->ops->set_centroids(
         r->backend, o->centroids + (o->centroids_batch ? problem * o->clusters * o->dims : 0), e));
     FKM_TRY(fkm_source_start(r->source, problem, &unused, r->w, e));

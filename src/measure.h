@@ -60,7 +60,8 @@ fkm_status fkm_measure_file(fkm_rate out[2], int64_t *bytes, const fkm_measure *
 typedef struct fkm_bench_shape {
     int64_t rows;
     int32_t dims, clusters; /* clusters <= rows */
-    fkm_dtype dtype;        /* FKM_F32 or FKM_U8 */
+    fkm_dtype dtype;        /* FKM_F32, FKM_F16, FKM_BF16 or FKM_U8 */
+    bool decaying;          /* coordinate t is scaled by 1 / sqrt(1 + t / 8), else all are alike */
 } fkm_bench_shape;
 
 typedef struct fkm_speed {
@@ -73,11 +74,15 @@ typedef struct fkm_speed {
     int64_t bytes;        /* of all rows */
     double first_s;       /* the first iteration, without labels to start from */
     fkm_spread iteration, assign, update; /* seconds; update: all that is not assignment */
-    double candidates_per_row;            /* in the last iteration */
-    double settled_by_bounds;             /* part of the rows, in the last iteration */
+    /* Likewise of passes that know nothing of earlier ones: no labels to start from, no bounds, all
+     * rows summed. Rows and whatever is derived from them alone are where they were. */
+    fkm_spread cold_iteration, cold_assign, cold_update;
+    double candidates_per_row; /* in the last iteration */
+    double settled_by_bounds;  /* part of the rows, in the last iteration */
 } fkm_speed;
 
-/* Lloyd's iteration on overlapping blobs, in memory: two iterations to warm up, then one a sample.
+/* Lloyd's iteration on overlapping blobs, in memory: two iterations to warm up, then one a sample;
+ * then cold ones.
  * FKM_EBUG when a label is wrong; FKM_ENOMEM. */
 fkm_status fkm_measure_shape(
     fkm_speed *out, const fkm_measure *m, const fkm_bench_shape *shape, fkm_err *e) FKM_MUST_USE;
@@ -86,9 +91,10 @@ fkm_status fkm_measure_shape(
 
 fkm_spread fkm_spread_of(const double *samples, int32_t count); /* count >= 1 */
 
-/* Rows [0, rows) of the made-up data, x: [rows][dims] of dtype. */
+/* Rows [row0, row0 + rows) of the made-up data of a shape, as many blobs as clusters; x:
+ * [rows][dims]. */
 void fkm_make_blobs(
-    void *x, fkm_dtype dtype, int64_t rows, int32_t dims, int32_t blobs, uint64_t seed);
+    void *x, const fkm_bench_shape *shape, int64_t row0, int64_t rows, uint64_t seed);
 
 /* Holds the labels of `sample` rows, evenly spread, against the argmin of the canonical distance to
  * c: [clusters][dims]. Returns the first row whose label is another, or -1; *nearest: what it

@@ -12,7 +12,6 @@
 #define RING_CHUNK_MIN_BYTES ((int64_t)64 << 10)
 /* Code, stacks, page tables and small change that the plan does not count. */
 #define UNPLANNED_BYTES ((int64_t)16 << 20)
-#define RESIDENT_CHUNK_ROWS (256 << 10) /* the stop flag is looked at between chunks */
 
 /* Of the backend that passes of seeding go through: over the rows, or over candidates in memory. */
 static int64_t seed_backend_bytes(const fkm_plan *backend, const fkm_plan_request *r)
@@ -91,10 +90,11 @@ fkm_status fkm_plan_make(
         .threads = run->threads,
         .isa = r->machine->isa,
         .devices = r->devices,
+        .device_bytes = r->machine->gpu_memory_bytes,
     };
     int64_t room = fkm_max_i64(0, available - UNPLANNED_BYTES);
     int64_t limit = fkm_min_i64(run->memory_limit_bytes, room);
-    int64_t chunk = fkm_min_i64(shape->rows, RESIDENT_CHUNK_ROWS);
+    int64_t chunk = fkm_min_i64(shape->rows, r->ops->chunk_rows);
     for (int keep = 1; keep >= 0 && r->may_stay; keep--) {
         backend->keep = keep;
         if (total_bytes(run, backend, r, true, chunk) <= limit)

@@ -16,7 +16,7 @@
 typedef struct slot {
     char *data;
     int64_t row0, count;
-    bool full, used, checked;
+    bool full, used, checked, pinned;
     fkm_status status; /* of reading it */
     fkm_err error;
 } slot;
@@ -31,6 +31,8 @@ struct fkm_source {
     size_t row_bytes;
     char *data;               /* resident: [rows][dims] */
     fkm_checksums *checksums; /* the caller's; NULL: none */
+    bool data_pinned;
+    const fkm_backend_ops *ops; /* that memory was pinned with; NULL: none was */
 
     int64_t at;   /* consumer: next row of this pass */
     int64_t turn; /* consumer: chunks taken since the thread started */
@@ -215,11 +217,27 @@ out:
     return st;
 }
 
+void fkm_source_pin(fkm_source *s, const fkm_backend_ops *ops, const fkm_backend *b)
+{
+    if (!ops->pin)
+        return;
+    s->ops = ops;
+    if (s->resident && ops->streams(b))
+        s->data_pinned = ops->pin(s->data, (size_t)s->rows * s->row_bytes);
+    for (int64_t i = 0; i < s->slots; i++)
+        s->ring[i].pinned = ops->pin(s->ring[i].data, (size_t)s->chunk_rows * s->row_bytes);
+}
+
 void fkm_source_close(fkm_source *s)
 {
     if (!s)
         return;
     stop_thread(s);
+    if (s->data_pinned)
+        s->ops->unpin(s->data);
+    for (int64_t i = 0; i < s->slots; i++)
+        if (s->ring[i].pinned)
+            s->ops->unpin(s->ring[i].data);
     for (int64_t i = 0; i < s->slots; i++)
         fkm_free(s->ring[i].data);
     fkm_free(s->ring);

@@ -18,6 +18,10 @@ fkm_status fkm_source_open(fkm_source **out, fkm_reader *in, const fkm_run_plan 
     fkm_checksums *checksums, fkm_err *e) FKM_MUST_USE;
 void fkm_source_close(fkm_source *s); /* NULL is fine; stops the thread */
 
+/* Pins the memory that `b` is fed from, if that helps it: the ring, or resident rows if it copies
+ * them in every pass. Undone by fkm_source_close. */
+void fkm_source_pin(fkm_source *s, const fkm_backend_ops *ops, const fkm_backend *b);
+
 /* Goes to one problem of the batch. Resident: loads it and, unless scan is NULL, fills *scan
  * (polling w->stop). Ring: starts the thread; *scan untouched. */
 fkm_status fkm_source_start(

@@ -242,7 +242,7 @@ static void forget_labels(fkm_backend *b)
 static void reset(fkm_backend *b)
 {
     fkm_update_scale(&b->update, (fkm_scale){0, false, 0});
-    b->pass = (fkm_pass_options){false, false};
+    memset(&b->pass, 0, sizeof b->pass);
     b->sums_hold = false;
     forget_labels(b);
     b->bounds.valid = false;
@@ -422,6 +422,22 @@ static fkm_status feed(
     return FKM_OK;
 }
 
+/* Labels are written as rows are fed. */
+static fkm_status wait_for_feeds(fkm_backend *b, fkm_err *e)
+{
+    (void)b;
+    (void)e;
+    return FKM_OK;
+}
+
+static fkm_status write_labels(fkm_backend *b, int32_t *labels, fkm_err *e)
+{
+    (void)b;
+    (void)labels;
+    (void)e;
+    return FKM_OK;
+}
+
 static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
 {
     (void)e;
@@ -450,6 +466,8 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
         out->inertia = fkm_update_inertia(&b->update, b->centroids);
         b->sums_hold = true;
         b->moved = out->moved;
+    } else if (out->moved > 0) {
+        b->sums_hold = false; /* they are of other labels than the next pass is handed */
     }
     return FKM_OK;
 }
@@ -499,6 +517,12 @@ static const char *isa(const fkm_backend *b)
     return b->isa;
 }
 
+static bool streams(const fkm_backend *b)
+{
+    (void)b;
+    return false;
+}
+
 const fkm_backend_ops fkm_backend_cpu = {
     .name = "cpu",
     .probe = probe,
@@ -509,12 +533,18 @@ const fkm_backend_ops fkm_backend_cpu = {
     .set_scale = set_scale,
     .begin = begin,
     .feed = feed,
+    .wait = wait_for_feeds,
+    .labels = write_labels,
     .end = end,
     .move = move,
     .distances = distances_of,
     .nearest = nearest_of,
     .get_centroids = get_centroids,
     .isa = isa,
+    .pin = NULL,
+    .unpin = NULL,
+    .streams = streams,
+    .chunk_rows = 256 << 10,
     .ceiling = fkm_cpu_ceiling,
     .close = close_backend,
 };

@@ -29,7 +29,7 @@ def check_part(part, amount, rate, ceiling):
 
 def check_shape(shape, found, arithmetic):
     rows, dims, clusters = shape["rows"], shape["dims"], shape["clusters"]
-    size = {"float32": 4, "uint8": 1}[shape["dtype"]]
+    size = {"float32": 4, "float16": 2, "uint8": 1}[shape["dtype"]]
     cli.check_equal((shape["skipped"], shape["checked_rows"]), (False, min(rows, 64)))
     cli.check_equal(shape["flop"], 2.0 * rows * dims * clusters)
     cli.check(shape["needed_bytes"] > rows * dims * size, "memory", shape)
@@ -39,6 +39,9 @@ def check_shape(shape, found, arithmetic):
     threads = max(t for _, t in found)
     check_part(shape["update"], rows * dims * size, "bytes_per_s", found[("memory read", threads)]["median"])
     cli.check(shape["assign"]["low_s"] <= shape["iteration"]["high_s"], "a part is not longer than the whole")
+    for name in ("iteration", "assign"):
+        check_part(shape["cold"][name], shape["flop"], "flop_per_s", arithmetic)
+    cli.check(shape["cold"]["iteration"]["high_s"] > shape["cold"]["assign"]["low_s"], "cold passes", shape)
 
 
 def check_result(result, threads, isa):
@@ -105,6 +108,10 @@ def main():
     check_memory_and_files()  # first: it looks at the largest child so far
     check_result(bench("--grid", "300x17x20", "-j", 2), 2, usable_paths()[0])
     check_result(bench("--grid", "1kx8x3xu8", "-j", 3, "-s", 7), 3, usable_paths()[0])
+    both = bench("--grid", "300x17x20xf16xdecay,200x9x8xf32", "-j", 2)
+    check_result(both, 2, usable_paths()[0])
+    cli.check_equal([(s["dtype"], s["spectrum"]) for s in both["shapes"]],
+                    [("float16", "decaying"), ("float32", "flat")])
     for isa in usable_paths():
         check_result(bench("--grid", "100x33x100", "-j", 1, "--isa", isa), 1, isa)
     check_text()

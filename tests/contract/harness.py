@@ -15,7 +15,9 @@ sys.dont_write_bytecode = True
 FKM = os.environ["FKM"]
 SRC = os.environ["SRC"]
 TMP = os.environ["TEST_TMP"]
-SLOW = os.environ.get("CONFIG", "release") != "release"   # a sanitizer is in the way: smaller data
+CUDA = os.environ.get("FKM_DEVICE", "").startswith("cuda")
+# A sanitizer, or a GPU that is none, is in the way: smaller data.
+SLOW = os.environ.get("CONFIG", "release") != "release" or "EMULATED" in os.environ
 GLOVE = os.path.join(SRC, "tests/data/glove-10k-100d.fvecs")
 MNIST = os.path.join(SRC, "tests/data/mnist-2k-784d.bvecs")
 

@@ -1,0 +1,664 @@
+/* One GPU: see gpu.cuh. */
+#include "gpu.cuh"
+
+#include "check.cuh"
+#include "head.cuh"
+#include "margin.cuh"
+
+extern "C" {
+#include "../src/base/checked.h"
+#include "../src/base/mem.h"
+}
+
+#include <stdio.h>
+#include <string.h>
+
+/* Left to the driver and to other processes when nothing was said about memory. */
+#define RESERVE_SHARE 16
+#define NEAREST_BLOCKS 64
+#define GRAIN 512 /* cudaMalloc rounds up to this */
+
+#define CU(call) FKM_CUDA(g->name, call)
+
+fkm_status fkm_gpu_use(fkm_gpu *g, fkm_err *e)
+{
+    CU(cudaSetDevice(g->device));
+    return FKM_OK;
+}
+
+/* ---- memory ---- */
+
+static fkm_status remember_block(fkm_gpu *g, void *p, fkm_err *e)
+{
+    if (g->block_count == g->block_room) {
+        void **more = NULL;
+        int32_t room = g->block_room ? 2 * g->block_room : 64;
+        FKM_TRY(fkm_alloc(&more, room, sizeof *more, "a list of device memory", e));
+        if (g->block_count)
+            memcpy(more, g->blocks, (size_t)g->block_count * sizeof *more);
+        fkm_free(g->blocks);
+        g->blocks = more;
+        g->block_room = room;
+    }
+    g->blocks[g->block_count++] = p;
+    return FKM_OK;
+}
+
+static fkm_status no_room(fkm_gpu *g, int64_t bytes, const char *what, fkm_err *e)
+{
+    char need[32], have[32];
+    fkm_fail(e, FKM_ENOMEM, "%s: no room for %s: %s, of %s that fkm may use", g->name, what,
+        fkm_bytes_text(need, sizeof need, bytes), fkm_bytes_text(have, sizeof have, g->budget));
+    return fkm_hint(e, "give more --gpu-memory, fewer clusters, or --device cpu");
+}
+
+/* *out = count * size bytes of device memory, within the budget. */
+template <class T>
+static fkm_status device_alloc(
+    fkm_gpu *g, T **out, int64_t count, int64_t size, const char *what, fkm_err *e)
+{
+    int64_t bytes = fkm_mul_sat(count > 0 ? count : 1, size);
+    bytes = fkm_add_sat(bytes, GRAIN - 1) / GRAIN * GRAIN;
+    void *p = NULL;
+    *out = NULL;
+    if (bytes > g->budget - g->used)
+        return no_room(g, bytes, what, e);
+    CU(cudaMalloc(&p, (size_t)bytes));
+    g->used += bytes;
+    *out = (T *)p;
+    fkm_status st = remember_block(g, p, e);
+    if (st != FKM_OK)
+        (void)cudaFree(p);
+    return st;
+}
+
+static fkm_status open_centroids(fkm_gpu *g, fkm_err *e)
+{
+    static const char what[] = "centroids";
+    const fkm_plan *p = &g->plan;
+    fkm_centroid_tables *c = &g->c;
+    c->clusters = p->clusters;
+    c->dims = p->dims;
+    c->tiles = (int32_t)(((int64_t)p->clusters + FKM_TILE - 1) / FKM_TILE);
+    int64_t k = p->clusters, cells = fkm_mul_sat(k, p->dims), n = (int64_t)c->tiles * FKM_TILE;
+    FKM_TRY(device_alloc(g, &c->master, cells, sizeof(float), what, e));
+    FKM_TRY(device_alloc(g, &c->rows, fkm_mul_sat(n, p->dims), sizeof(float), what, e));
+    FKM_TRY(device_alloc(g, &c->packed, n, g->packing.stride, what, e));
+    FKM_TRY(device_alloc(g, &c->start, n, 4, what, e));
+    float **columns[] = {
+        &c->half, &c->fine_slope, &c->fine_offset, &c->slope, &c->rival, &c->tail, &c->offset};
+    for (float **column : columns)
+        FKM_TRY(device_alloc(g, column, n, sizeof(float), what, e));
+    float **tile_columns[] = {&c->tile_slope, &c->tile_rival, &c->tile_tail, &c->tile_offset};
+    for (float **column : tile_columns)
+        FKM_TRY(device_alloc(g, column, c->tiles, sizeof(float), what, e));
+    FKM_TRY(device_alloc(g, &c->norm2, k, sizeof(double), what, e));
+    FKM_TRY(device_alloc(g, &c->key, k, sizeof(uint32_t), what, e));
+    FKM_TRY(device_alloc(g, &c->sorted_key, k, sizeof(uint32_t), what, e));
+    FKM_TRY(device_alloc(g, &c->identity, k, sizeof(int32_t), what, e));
+    FKM_TRY(device_alloc(g, &c->index, n, sizeof(int32_t), what, e));
+    FKM_TRY(device_alloc(g, &c->position, k, sizeof(int32_t), what, e));
+    CU(fkm_sort_bytes(&c->sort_scratch_bytes, k));
+    FKM_TRY(device_alloc(g, &c->sort_scratch, (int64_t)c->sort_scratch_bytes, 1, what, e));
+    return device_alloc(g, &g->frame_shift, p->dims, sizeof(float), what, e);
+}
+
+static fkm_status open_sums(fkm_gpu *g, fkm_sums *s, fkm_err *e)
+{
+    const fkm_plan *p = &g->plan;
+    int64_t cells = fkm_mul_sat(p->clusters, p->dims), words = p->wide ? FKM_WIDE_WORDS : 1;
+    s->clusters = p->clusters;
+    s->dims = p->dims;
+    s->words = 1;
+    s->scale_a = s->scale_b = 1;
+    FKM_TRY(device_alloc(g, &s->sum, cells, words * (int64_t)sizeof(fkm_u64), "cluster sums", e));
+    return device_alloc(g, &s->count, p->clusters, sizeof(fkm_u64), "cluster sizes", e);
+}
+
+static fkm_status open_update(fkm_gpu *g, bool first, bool several, fkm_err *e)
+{
+    const fkm_plan *p = &g->plan;
+    const int64_t rows = g->piece_rows;
+    FKM_TRY(open_sums(g, &g->sums, e));
+    g->total = g->sums;
+    if (first && several) {
+        FKM_TRY(open_sums(g, &g->total, e));
+        FKM_TRY(open_sums(g, &g->incoming, e));
+    }
+    int64_t cells = fkm_mul_sat(p->clusters, p->dims);
+    FKM_TRY(device_alloc(g, &g->mean, cells, sizeof(float), "centroids", e));
+    FKM_TRY(device_alloc(g, &g->shift, p->clusters, sizeof(double), "movements", e));
+    FKM_TRY(device_alloc(g, &g->sort.key, rows, sizeof(uint32_t), "sorting", e));
+    FKM_TRY(device_alloc(g, &g->sort.sorted_key, rows, sizeof(uint32_t), "sorting", e));
+    FKM_TRY(device_alloc(g, &g->sort.row, rows, sizeof(int32_t), "sorting", e));
+    FKM_TRY(device_alloc(g, &g->sort.sorted_row, rows, sizeof(int32_t), "sorting", e));
+    CU(fkm_sort_bytes(&g->sort.scratch_bytes, rows));
+    return device_alloc(g, &g->sort.scratch, (int64_t)g->sort.scratch_bytes, 1, "sorting", e);
+}
+
+static fkm_status open_scratch(fkm_gpu *g, fkm_err *e)
+{
+    static const char what[] = "rows in flight";
+    const fkm_plan *p = &g->plan;
+    const int64_t rows = g->piece_rows;
+    for (int i = 0; i < FKM_GPU_BUFFERS; i++)
+        FKM_TRY(device_alloc(g, &g->raw[i], rows,
+            fkm_mul_sat(p->dims, (int64_t)fkm_dtype_size(p->dtype)), what, e));
+    FKM_TRY(device_alloc(g, &g->packed, rows, g->packing.stride, what, e));
+    FKM_TRY(device_alloc(g, &g->norm, rows, sizeof(float), what, e));
+    FKM_TRY(device_alloc(g, &g->residual, rows, sizeof(float), what, e));
+    FKM_TRY(device_alloc(g, &g->tail, rows, sizeof(float), what, e));
+    FKM_TRY(device_alloc(g, &g->floor, rows, sizeof(float), what, e));
+    FKM_TRY(device_alloc(g, &g->old, rows, sizeof(int32_t), what, e));
+    FKM_TRY(device_alloc(g, &g->labels, fkm_mul_sat(rows, p->top), sizeof(int32_t), what, e));
+    FKM_TRY(device_alloc(g, &g->distances, fkm_mul_sat(rows, p->top), sizeof(double), what, e));
+    FKM_TRY(device_alloc(g, &g->list_counts, 2, sizeof(unsigned), what, e));
+    FKM_TRY(device_alloc(g, &g->doubt_row, rows, sizeof(int32_t), what, e));
+    FKM_TRY(device_alloc(g, &g->doubt_size, rows, sizeof(int32_t), what, e));
+    FKM_TRY(device_alloc(g, &g->doubt_position, rows * FKM_CANDIDATES, sizeof(int32_t), what, e));
+    FKM_TRY(device_alloc(g, &g->rescan_row, rows, sizeof(int32_t), what, e));
+    return FKM_OK;
+}
+
+static fkm_status open_nearest(fkm_gpu *g, fkm_err *e)
+{
+    static const char what[] = "nearest lists";
+    int64_t cells = fkm_mul_sat(g->plan.clusters, NEAREST_BLOCKS);
+    g->nearest.blocks = NEAREST_BLOCKS;
+    FKM_TRY(device_alloc(g, &g->nearest.lower, cells, sizeof(float), what, e));
+    FKM_TRY(device_alloc(g, &g->nearest.survivor, cells, sizeof(int32_t), what, e));
+    return device_alloc(g, &g->nearest.survivor_distance, cells, sizeof(double), what, e);
+}
+
+static fkm_status open_head(fkm_gpu *g, fkm_err *e)
+{
+    static const char what[] = "principal axes";
+    const int64_t dims = g->plan.dims, rows = fkm_min_i64(FKM_TURN_ROWS, g->piece_rows);
+    FKM_TRY(device_alloc(g, &g->axes, FKM_HEAD_MOST * dims, sizeof(float), what, e));
+    FKM_TRY(device_alloc(
+        g, &g->turned, fkm_max_i64(rows, FKM_HEAD_SAMPLE) * FKM_HEAD_MOST, sizeof(float), what, e));
+    return device_alloc(
+        g, &g->c.head, (int64_t)g->plan.clusters * FKM_HEAD_MOST, sizeof(float), what, e);
+}
+
+static fkm_status open_streams(fkm_gpu *g, fkm_err *e)
+{
+    CU(cudaStreamCreateWithFlags(&g->copy, cudaStreamNonBlocking));
+    CU(cudaStreamCreateWithFlags(&g->compute, cudaStreamNonBlocking));
+    CU(cudaEventCreateWithFlags(&g->done, cudaEventDisableTiming));
+    for (int i = 0; i < FKM_GPU_BUFFERS; i++) {
+        CU(cudaEventCreateWithFlags(&g->copied[i], cudaEventDisableTiming));
+        CU(cudaEventCreateWithFlags(&g->freed[i], cudaEventDisableTiming));
+    }
+    CU(cudaHostAlloc((void **)&g->tally_host, sizeof *g->tally_host, cudaHostAllocDefault));
+    return FKM_OK;
+}
+
+static fkm_status describe(fkm_gpu *g, fkm_unit unit, fkm_err *e)
+{
+    cudaDeviceProp prop;
+    (void)snprintf(g->name, sizeof g->name, "cuda:%d", g->device);
+    CU(cudaGetDeviceProperties(&prop, g->device));
+    (void)snprintf(g->name, sizeof g->name, "cuda:%d (%.64s)", g->device, prop.name);
+    g->chip.compute = 10 * prop.major + prop.minor;
+    g->chip.shared_bytes = (int32_t)prop.sharedMemPerBlockOptin;
+    g->chip.processors = prop.multiProcessorCount;
+    g->packing.unit = unit;
+    g->packing.dims = g->packing.screened = g->plan.dims;
+    g->packing.stride = fkm_pack_stride(unit, g->plan.dims);
+    g->packing.row_quant = g->packing.centroid_quant = 1;
+    g->kernel = fkm_assign_choose(&g->chip, unit, g->packing.stride);
+    if (g->kernel)
+        return FKM_OK;
+    fkm_fail(e, FKM_EDEVICE, "%s has compute capability %d.%d: fkm needs 8.0 or later", g->name,
+        prop.major, prop.minor);
+    return fkm_hint(e, "use --device cpu: the results are the same bits");
+}
+
+static fkm_status set_budget(fkm_gpu *g, fkm_err *e)
+{
+    size_t free_bytes = 0, total_bytes = 0;
+    CU(cudaMemGetInfo(&free_bytes, &total_bytes));
+    int64_t most = (int64_t)(free_bytes - free_bytes / RESERVE_SHARE);
+    g->budget = g->plan.device_bytes > 0 ? fkm_min_i64(g->plan.device_bytes, most) : most;
+    return FKM_OK;
+}
+
+fkm_status fkm_gpu_open(fkm_gpu *g, int device, const fkm_plan *p, fkm_unit unit,
+    int32_t piece_rows, bool first, bool several, fkm_err *e)
+{
+    memset(g, 0, sizeof *g);
+    g->device = device;
+    g->plan = *p;
+    g->piece_rows = piece_rows;
+    (void)snprintf(g->name, sizeof g->name, "cuda:%d", device);
+    FKM_TRY(fkm_gpu_use(g, e));
+    FKM_TRY(describe(g, unit, e));
+    FKM_TRY(set_budget(g, e));
+    FKM_TRY(open_streams(g, e));
+    FKM_TRY(device_alloc(g, &g->tally, 1, sizeof *g->tally, "counters", e));
+    CU(cudaMemsetAsync(g->tally, 0, sizeof *g->tally, g->compute));
+    FKM_TRY(open_centroids(g, e));
+    FKM_TRY(open_scratch(g, e));
+    if (p->update)
+        FKM_TRY(open_update(g, first, several, e));
+    if (p->update && fkm_head_suits(p->dims) && piece_rows >= FKM_HEAD_SAMPLE)
+        FKM_TRY(open_head(g, e));
+    return p->top > 1 ? open_nearest(g, e) : FKM_OK;
+}
+
+void fkm_gpu_close(fkm_gpu *g)
+{
+    if (g->name[0] == '\0')
+        return;
+    (void)cudaSetDevice(g->device);
+    if (g->compute)
+        (void)cudaStreamSynchronize(g->compute);
+    if (g->copy)
+        (void)cudaStreamSynchronize(g->copy);
+    for (int32_t i = 0; i < g->block_count; i++)
+        (void)cudaFree(g->blocks[i]);
+    fkm_free(g->blocks);
+    for (int i = 0; i < FKM_GPU_BUFFERS; i++) {
+        if (g->copied[i])
+            (void)cudaEventDestroy(g->copied[i]);
+        if (g->freed[i])
+            (void)cudaEventDestroy(g->freed[i]);
+    }
+    if (g->done)
+        (void)cudaEventDestroy(g->done);
+    if (g->tally_host)
+        (void)cudaFreeHost(g->tally_host);
+    if (g->compute)
+        (void)cudaStreamDestroy(g->compute);
+    if (g->copy)
+        (void)cudaStreamDestroy(g->copy);
+    (void)cudaGetLastError();
+    memset(g, 0, sizeof *g);
+}
+
+static size_t row_bytes(const fkm_gpu *g)
+{
+    return (size_t)g->plan.dims * fkm_dtype_size(g->plan.dtype);
+}
+
+fkm_status fkm_gpu_keep_labels(fkm_gpu *g, fkm_piece *p, fkm_err *e)
+{
+    FKM_TRY(fkm_gpu_use(g, e));
+    return device_alloc(g, &p->labels, p->count, sizeof(int32_t), "labels", e);
+}
+
+fkm_status fkm_gpu_keep_rows(fkm_gpu *g, fkm_piece *p, fkm_err *e)
+{
+    FKM_TRY(fkm_gpu_use(g, e));
+    return device_alloc(g, &p->raw, p->count, (int64_t)row_bytes(g), "rows", e);
+}
+
+fkm_status fkm_gpu_keep_packed(fkm_gpu *g, fkm_piece *p, fkm_err *e)
+{
+    float *norm, *residual, *tail;
+    FKM_TRY(fkm_gpu_use(g, e));
+    FKM_TRY(device_alloc(g, &norm, p->count, sizeof(float), "packed rows", e));
+    FKM_TRY(device_alloc(g, &residual, p->count, sizeof(float), "packed rows", e));
+    FKM_TRY(device_alloc(g, &tail, p->count, sizeof(float), "packed rows", e));
+    FKM_TRY(device_alloc(g, &p->packed, p->count, g->packing.stride, "packed rows", e));
+    p->norm = norm;
+    p->residual = residual;
+    p->tail = tail;
+    return FKM_OK;
+}
+
+/* ---- centroids ---- */
+
+fkm_status fkm_gpu_set_frame(fkm_gpu *g, float scale, const float *shift, float row_quant,
+    float centroid_quant, fkm_err *e)
+{
+    FKM_TRY(fkm_gpu_use(g, e));
+    CU(cudaMemcpyAsync(g->frame_shift, shift, (size_t)g->plan.dims * sizeof *shift,
+        cudaMemcpyHostToDevice, g->compute));
+    CU(cudaStreamSynchronize(g->compute)); /* shift is the caller's */
+    g->frame.scale = scale;
+    g->packing.row_quant = row_quant;
+    g->packing.centroid_quant = centroid_quant;
+    g->frame.shift = g->frame_shift;
+    return FKM_OK;
+}
+
+/* The kernel for the length of packed rows. */
+static void choose_kernel(fkm_gpu *g)
+{
+    g->packing.stride = fkm_pack_stride(g->packing.unit, g->packing.screened);
+    g->kernel = fkm_assign_choose(&g->chip, g->packing.unit, g->packing.stride);
+}
+
+fkm_status fkm_gpu_set_axes(fkm_gpu *g, const float *axes, int32_t screened, float gram, fkm_err *e)
+{
+    FKM_TRY(fkm_gpu_use(g, e));
+    g->packing.axes = axes ? g->axes : NULL;
+    g->packing.turned = axes ? g->turned : NULL;
+    g->packing.screened = axes ? screened : g->plan.dims;
+    g->packing.gram = axes ? gram : 0;
+    choose_kernel(g);
+    if (!axes)
+        return FKM_OK;
+    CU(cudaMemcpyAsync(g->axes, axes, (size_t)screened * (size_t)g->plan.dims * sizeof *axes,
+        cudaMemcpyHostToDevice, g->compute));
+    CU(cudaStreamSynchronize(g->compute)); /* axes are the caller's */
+    return FKM_OK;
+}
+
+fkm_status fkm_gpu_set_centroids(fkm_gpu *g, const float *c, fkm_err *e)
+{
+    FKM_TRY(fkm_gpu_use(g, e));
+    CU(cudaMemcpyAsync(g->c.master, c,
+        (size_t)g->plan.clusters * (size_t)g->plan.dims * sizeof *c, cudaMemcpyHostToDevice,
+        g->compute));
+    CU(cudaStreamSynchronize(g->compute)); /* c is the caller's */
+    return FKM_OK;
+}
+
+fkm_status fkm_gpu_prepare(fkm_gpu *g, fkm_err *e)
+{
+    FKM_TRY(fkm_gpu_use(g, e));
+    CU(fkm_prepare_centroids(&g->c, &g->frame, &g->packing, g->compute));
+    return FKM_OK;
+}
+
+/* ---- a pass ---- */
+
+fkm_status fkm_gpu_begin(fkm_gpu *g, bool sums, bool squares, fkm_err *e)
+{
+    FKM_TRY(fkm_gpu_use(g, e));
+    memset(&g->pending, 0, sizeof g->pending); /* of a pass that was given up */
+    CU(cudaMemsetAsync(&g->tally->counts, 0, sizeof g->tally->counts, g->compute));
+    CU(cudaMemsetAsync(&g->tally->moments, 0, sizeof g->tally->moments, g->compute));
+    if (squares)
+        CU(cudaMemsetAsync(&g->tally->squares, 0, sizeof g->tally->squares, g->compute));
+    if (!sums)
+        return FKM_OK;
+    const fkm_sums *s = &g->sums;
+    CU(cudaMemsetAsync(s->sum, 0,
+        (size_t)s->clusters * (size_t)s->dims * (size_t)s->words * sizeof *s->sum, g->compute));
+    CU(cudaMemsetAsync(s->count, 0, (size_t)s->clusters * sizeof *s->count, g->compute));
+    return FKM_OK;
+}
+
+/* Brings the rows of a piece to the device, unless they are there; *buffer: the one they lie in, -1
+ * for their own place. The compute stream waits for them. */
+static fkm_status bring_rows(
+    fkm_gpu *g, fkm_piece *p, const void *x, fkm_device_rows *rows, int *buffer, fkm_err *e)
+{
+    void *to = p->raw;
+    *buffer = -1;
+    if (!p->raw) {
+        *buffer = g->turn;
+        g->turn = (g->turn + 1) % FKM_GPU_BUFFERS;
+        to = g->raw[*buffer];
+        if (!FKM_PLANT(3))
+            CU(cudaStreamWaitEvent(g->copy, g->freed[*buffer], 0));
+    }
+    if (!p->raw_valid) {
+        cudaEvent_t copied = g->copied[*buffer < 0 ? 0 : *buffer];
+        CU(cudaMemcpyAsync(
+            to, x, (size_t)p->count * row_bytes(g), cudaMemcpyHostToDevice, g->copy));
+        CU(cudaEventRecord(copied, g->copy));
+        CU(cudaStreamWaitEvent(g->compute, copied, 0));
+        p->raw_valid = p->raw != NULL;
+    }
+    rows->x = to;
+    rows->count = p->count;
+    rows->dims = g->plan.dims;
+    rows->dtype = g->plan.dtype;
+    return FKM_OK;
+}
+
+/* After the last use of the rows on the compute stream. */
+static fkm_status free_buffer(fkm_gpu *g, int buffer, fkm_err *e)
+{
+    if (buffer >= 0)
+        CU(cudaEventRecord(g->freed[buffer], g->compute));
+    return FKM_OK;
+}
+
+/* The packed rows of a piece, packed if need be. */
+static fkm_status pack_piece(fkm_gpu *g, fkm_piece *p, const fkm_device_rows *rows, uint32_t frame,
+    fkm_packed_rows *out, fkm_err *e)
+{
+    bool own = p->packed != NULL;
+    void *packed = own ? p->packed : g->packed;
+    float *norm = own ? p->norm : g->norm, *residual = own ? p->residual : g->residual;
+    float *tail = own ? p->tail : g->tail;
+    if (!own || p->frame != frame)
+        CU(fkm_pack_rows(packed, norm, residual, tail, rows, &g->frame, &g->packing, g->compute));
+    if (own)
+        p->frame = frame;
+    out->x = packed;
+    out->norm = norm;
+    out->residual = residual;
+    out->tail = tail;
+    return FKM_OK;
+}
+
+/* Labels before the pass, in g->old; returns where the new ones go. */
+static fkm_status start_labels(
+    fkm_gpu *g, fkm_piece *p, const fkm_feed *f, int32_t **labels, fkm_err *e)
+{
+    size_t bytes = (size_t)p->count * sizeof(int32_t);
+    *labels = p->labels ? p->labels : g->labels;
+    if (p->labels && !p->labelled)
+        CU(cudaMemsetAsync(g->old, 0xff, bytes, g->compute));
+    else if (p->labels)
+        CU(cudaMemcpyAsync(g->old, p->labels, bytes, cudaMemcpyDeviceToDevice, g->compute));
+    else
+        CU(cudaMemcpyAsync(g->old, f->labels, bytes, cudaMemcpyHostToDevice, g->compute));
+    return FKM_OK;
+}
+
+static fkm_status screen(fkm_gpu *g, const fkm_device_rows *rows, const fkm_packed_rows *packed,
+    int32_t *labels, fkm_err *e)
+{
+    const fkm_packed_centroids c = fkm_packed_view(&g->c, &g->packing);
+    CU(cudaMemsetAsync(g->list_counts, 0, 2 * sizeof *g->list_counts, g->compute));
+    CU(fkm_warm_floors(
+        g->floor, packed, rows->count, g->old, &c, g->plan.clusters, &g->packing, g->compute));
+    fkm_assign_args a;
+    memset(&a, 0, sizeof a);
+    a.rows = rows->count;
+    a.tiles = g->c.tiles;
+    a.clusters = g->c.clusters;
+    a.stride = g->packing.stride;
+    a.x = *packed;
+    a.c = c;
+    a.floor = g->floor;
+    a.old = g->old;
+    a.labels = labels;
+    a.counts = &g->tally->counts;
+    a.doubt_count = &g->list_counts[0];
+    a.doubt_row = g->doubt_row;
+    a.doubt_size = g->doubt_size;
+    a.doubt_position = g->doubt_position;
+    a.rescan_count = &g->list_counts[1];
+    a.rescan_row = g->rescan_row;
+    CU(g->kernel->run(&a, g->compute));
+    return FKM_OK;
+}
+
+static fkm_status resolve(fkm_gpu *g, const fkm_device_rows *rows, const fkm_packed_rows *packed,
+    int32_t *labels, fkm_err *e)
+{
+    fkm_resolve_args r;
+    memset(&r, 0, sizeof r);
+    r.rows = *rows;
+    r.frame = g->frame;
+    r.c = g->c;
+    r.norm = packed->norm;
+    r.residual = packed->residual;
+    r.floor = g->floor;
+    r.floor_scale = 1 / (g->packing.row_quant * g->packing.centroid_quant);
+    r.kappa = (float)(fkm_kappa(g->plan.dims) * FKM_HIGHER_ORDER);
+    r.old = g->old;
+    r.labels = labels;
+    r.counts = &g->tally->counts;
+    r.doubt_count = &g->list_counts[0];
+    r.doubt_row = g->doubt_row;
+    r.doubt_size = g->doubt_size;
+    r.doubt_position = g->doubt_position;
+    r.rescan_count = &g->list_counts[1];
+    r.rescan_row = g->rescan_row;
+    CU(fkm_resolve(&r, (unsigned)g->chip.processors * 8, g->compute));
+    return FKM_OK;
+}
+
+static fkm_status update(fkm_gpu *g, const fkm_device_rows *rows, const int32_t *labels,
+    const fkm_feed *f, fkm_err *e)
+{
+    if (f->change)
+        CU(fkm_sums_change(&g->sums, rows, g->old, labels, g->compute));
+    else
+        CU(fkm_sums_add(&g->sums, rows, labels, &g->sort, g->compute));
+    if (f->squares)
+        CU(fkm_squares_add(&g->tally->squares, &g->sums, rows, labels, g->compute));
+    return FKM_OK;
+}
+
+fkm_status fkm_gpu_feed(fkm_gpu *g, fkm_piece *p, const fkm_feed *f, fkm_err *e)
+{
+    fkm_device_rows rows;
+    fkm_packed_rows packed;
+    int32_t *labels;
+    int buffer;
+    FKM_TRY(fkm_gpu_use(g, e));
+    FKM_TRY(fkm_gpu_drain(g, e));
+    bool copies = !p->raw_valid;
+    FKM_TRY(bring_rows(g, p, f->x, &rows, &buffer, e));
+    FKM_TRY(pack_piece(g, p, &rows, f->frame, &packed, e));
+    FKM_TRY(start_labels(g, p, f, &labels, e));
+    FKM_TRY(screen(g, &rows, &packed, labels, e));
+    FKM_TRY(resolve(g, &rows, &packed, labels, e));
+    if (f->update)
+        FKM_TRY(update(g, &rows, labels, f, e));
+    if (f->distances)
+        CU(fkm_distances_to(g->distances, &rows, labels, g->c.master, g->compute));
+    FKM_TRY(free_buffer(g, buffer, e));
+    g->pending.count = p->count;
+    g->pending.distances = f->distances;
+    g->pending.labels = p->labels ? NULL : f->labels;
+    p->wanted = p->labels && !f->later ? f->labels : NULL;
+    p->labelled = p->labels != NULL;
+    if (copies) /* x is free again when its copy is done; the compute stream goes on */
+        CU(cudaEventSynchronize(g->copied[buffer < 0 ? 0 : buffer]));
+    return FKM_OK;
+}
+
+fkm_status fkm_gpu_drain(fkm_gpu *g, fkm_err *e)
+{
+    fkm_pending *p = &g->pending;
+    if (!p->labels && !p->distances)
+        return FKM_OK;
+    FKM_TRY(fkm_gpu_use(g, e));
+    size_t count = (size_t)p->count;
+    if (p->labels)
+        CU(cudaMemcpyAsync(p->labels, g->labels, count * sizeof *p->labels, cudaMemcpyDeviceToHost,
+            g->compute));
+    if (p->distances)
+        CU(cudaMemcpyAsync(p->distances, g->distances, count * sizeof *p->distances,
+            cudaMemcpyDeviceToHost, g->compute));
+    CU(cudaStreamSynchronize(g->compute));
+    memset(p, 0, sizeof *p);
+    return FKM_OK;
+}
+
+fkm_status fkm_gpu_write_labels(fkm_gpu *g, fkm_piece *p, int32_t *labels, fkm_err *e)
+{
+    FKM_TRY(fkm_gpu_use(g, e));
+    CU(cudaMemcpyAsync(labels, p->labels, (size_t)p->count * sizeof *labels, cudaMemcpyDeviceToHost,
+        g->compute));
+    CU(cudaStreamSynchronize(g->compute));
+    p->wanted = NULL;
+    return FKM_OK;
+}
+
+fkm_status fkm_gpu_tally(fkm_gpu *g, fkm_err *e)
+{
+    FKM_TRY(fkm_gpu_use(g, e));
+    CU(cudaMemcpyAsync(
+        g->tally_host, g->tally, sizeof *g->tally, cudaMemcpyDeviceToHost, g->compute));
+    return FKM_OK;
+}
+
+fkm_status fkm_gpu_collect(fkm_gpu *g, fkm_err *e)
+{
+    FKM_TRY(fkm_gpu_use(g, e));
+    CU(cudaStreamSynchronize(g->compute));
+    return FKM_OK;
+}
+
+fkm_status fkm_gpu_try(fkm_gpu *g, const void *x, int32_t count, fkm_screen_counts *out, fkm_err *e)
+{
+    fkm_device_rows rows;
+    fkm_packed_rows packed;
+    fkm_piece piece;
+    int buffer;
+    memset(&piece, 0, sizeof piece);
+    piece.count = count;
+    FKM_TRY(fkm_gpu_use(g, e));
+    FKM_TRY(bring_rows(g, &piece, x, &rows, &buffer, e));
+    FKM_TRY(pack_piece(g, &piece, &rows, 0, &packed, e));
+    CU(cudaMemsetAsync(g->old, 0xff, (size_t)count * sizeof *g->old, g->compute));
+    FKM_TRY(screen(g, &rows, &packed, g->labels, e));
+    FKM_TRY(resolve(g, &rows, &packed, g->labels, e));
+    FKM_TRY(free_buffer(g, buffer, e));
+    FKM_TRY(fkm_gpu_tally(g, e));
+    CU(cudaMemsetAsync(&g->tally->counts, 0, sizeof g->tally->counts, g->compute));
+    FKM_TRY(fkm_gpu_collect(g, e));
+    *out = g->tally_host->counts;
+    return FKM_OK;
+}
+
+/* ---- outside passes ---- */
+
+fkm_status fkm_gpu_distances(fkm_gpu *g, fkm_piece *p, const void *x, const int32_t *labels,
+    double *out, fkm_err *e)
+{
+    fkm_device_rows rows;
+    int buffer;
+    FKM_TRY(fkm_gpu_use(g, e));
+    FKM_TRY(bring_rows(g, p, x, &rows, &buffer, e));
+    CU(cudaMemcpyAsync(g->old, labels, (size_t)p->count * sizeof *labels, cudaMemcpyHostToDevice,
+        g->compute));
+    CU(fkm_distances_to(g->distances, &rows, g->old, g->c.master, g->compute));
+    FKM_TRY(free_buffer(g, buffer, e));
+    CU(cudaMemcpyAsync(out, g->distances, (size_t)p->count * sizeof *out, cudaMemcpyDeviceToHost,
+        g->compute));
+    CU(cudaStreamSynchronize(g->compute));
+    return FKM_OK;
+}
+
+fkm_status fkm_gpu_nearest(fkm_gpu *g, fkm_piece *p, uint32_t frame, const void *x, int32_t top,
+    int32_t *labels, double *distances, fkm_err *e)
+{
+    fkm_nearest_args a = g->nearest;
+    fkm_packed_rows packed;
+    int buffer;
+    FKM_TRY(fkm_gpu_use(g, e));
+    FKM_TRY(bring_rows(g, p, x, &a.rows, &buffer, e));
+    FKM_TRY(pack_piece(g, p, &a.rows, frame, &packed, e));
+    a.frame = g->frame;
+    a.c = g->c;
+    a.norm = packed.norm;
+    a.residual = packed.residual;
+    a.kappa = (float)(fkm_kappa(g->plan.dims) * FKM_HIGHER_ORDER);
+    a.top = top;
+    a.labels = g->labels;
+    a.distances = g->distances;
+    a.counts = &g->tally->counts;
+    CU(fkm_nearest(&a, g->compute));
+    FKM_TRY(free_buffer(g, buffer, e));
+    size_t cells = (size_t)p->count * (size_t)top;
+    CU(cudaMemcpyAsync(
+        labels, g->labels, cells * sizeof *labels, cudaMemcpyDeviceToHost, g->compute));
+    CU(cudaMemcpyAsync(distances, g->distances, cells * sizeof *distances, cudaMemcpyDeviceToHost,
+        g->compute));
+    CU(cudaStreamSynchronize(g->compute));
+    return FKM_OK;
+}

@@ -1,0 +1,160 @@
+/* One GPU: its memory, its streams, and the work of a pass on the pieces of rows that it is given.
+ *
+ * Rows come in chunks (backend.h) that are cut into pieces of at most piece_rows. Each piece belongs
+ * to one GPU for good, so that what the GPU keeps of it stays useful: the rows as they are and packed
+ * for screening, as far as memory goes, and their labels. Rows that do not stay go through two
+ * buffers, filled on the copy stream while the compute stream works on the other.
+ *
+ * Nothing but `gpu_collect` and what is asked of it waits for the GPU; gpu_feed waits for its copy. */
+#ifndef FKM_GPU_CUH
+#define FKM_GPU_CUH
+
+#include "assign.cuh"
+#include "pack.cuh"
+#include "resolve.cuh"
+#include "update.cuh"
+
+extern "C" {
+#include "../src/backend.h"
+}
+
+#define FKM_GPU_BUFFERS 2
+
+/* Rows [row0, row0 + count) of the problem, and what their GPU has of them. */
+struct fkm_piece {
+    int64_t row0;
+    int32_t count;
+    void *raw;    /* NULL: rows do not stay */
+    void *packed; /* NULL: packed anew each pass */
+    float *norm, *residual, *tail;
+    int32_t *labels;  /* on the device; NULL: they come and go with the rows */
+    bool raw_valid;   /* raw holds the rows */
+    bool labelled;    /* labels hold those of the last pass, else all are -1 */
+    int32_t *wanted;  /* the caller's labels, to be written from `labels`; NULL: not now */
+    uint32_t frame;   /* that packed is in; 0: none */
+};
+
+/* What a pass brings back, of one GPU. */
+struct fkm_tally {
+    fkm_screen_counts counts;
+    fkm_squares squares; /* kept from the pass that collected them */
+    fkm_moments moments;
+};
+
+/* Labels and distances in scratch that the caller still waits for. */
+struct fkm_pending {
+    int32_t *labels;   /* of the caller; NULL: they stay in their piece */
+    double *distances; /* of the caller; NULL: not wanted */
+    int32_t count;
+};
+
+struct fkm_gpu {
+    int device;
+    char name[96]; /* "cuda:0 (NVIDIA H200)" */
+    fkm_chip chip;
+    fkm_plan plan;
+    const fkm_assign_kernel *kernel;
+    fkm_packing packing;
+    int32_t piece_rows;
+    int64_t budget, used; /* device bytes */
+    cudaStream_t copy, compute;
+
+    fkm_centroid_tables c;
+    float *mean;   /* [clusters][dims]: the next centroids, after a pass with update */
+    double *shift; /* [clusters]: how far they are */
+    fkm_sums sums; /* of the rows of this GPU */
+    fkm_sums total, incoming; /* of all GPUs, on the first when there are several */
+    fkm_frame frame;
+    float *frame_shift; /* [dims] */
+    float *axes;        /* [FKM_HEAD_MOST][dims]: room for them; NULL: heads do not suit */
+    float *turned;
+
+    fkm_tally *tally;      /* on the device */
+    fkm_tally *tally_host; /* pinned */
+
+    /* scratch of a piece */
+    void *raw[FKM_GPU_BUFFERS];
+    cudaEvent_t copied[FKM_GPU_BUFFERS], freed[FKM_GPU_BUFFERS];
+    int turn; /* buffer that is filled next */
+    void *packed;
+    float *norm, *residual, *tail, *floor;
+    int32_t *old, *labels;
+    double *distances;
+    unsigned *list_counts; /* [2]: doubt, rescan */
+    int32_t *doubt_row, *doubt_size, *doubt_position, *rescan_row;
+    fkm_sort_room sort;
+    fkm_nearest_args nearest; /* its scratch */
+
+    fkm_pending pending; /* at most one: labels and distances share scratch */
+    cudaEvent_t done;    /* of a pass, for other GPUs */
+
+    void **blocks; /* everything allocated */
+    int32_t block_count, block_room;
+};
+
+struct fkm_gpu_limits {
+    int64_t budget;     /* device bytes that may be used; 0: nearly all that is free */
+    int64_t local_rows; /* rows of this GPU's pieces, rounded up to pieces */
+};
+
+/* Opens the device for such a plan, with pieces of piece_rows; all scratch is allocated. FKM_ENOMEM:
+ * try smaller pieces. On failure *g can be closed. first: this GPU adds up what all have. */
+fkm_status fkm_gpu_open(fkm_gpu *g, int device, const fkm_plan *p, fkm_unit unit,
+    int32_t piece_rows, bool first, bool several, fkm_err *e);
+void fkm_gpu_close(fkm_gpu *g); /* safe on zeroed structs */
+
+/* Gives a piece room of its own: labels, rows, packed rows, in this order, while the budget lasts. */
+fkm_status fkm_gpu_keep_labels(fkm_gpu *g, fkm_piece *p, fkm_err *e);
+fkm_status fkm_gpu_keep_rows(fkm_gpu *g, fkm_piece *p, fkm_err *e);
+fkm_status fkm_gpu_keep_packed(fkm_gpu *g, fkm_piece *p, fkm_err *e);
+
+/* The frame of screening: scale, shift [dims] in host memory; quanta as in fkm_packing. */
+fkm_status fkm_gpu_set_frame(fkm_gpu *g, float scale, const float *shift, float row_quant,
+    float centroid_quant, fkm_err *e);
+
+/* Screens by the first coordinates along axes [screened][dims], in host memory, from the next
+ * fkm_gpu_prepare on; NULL: by all of them again. Needs fkm_head_suits(dims) and a plan with update.
+ */
+fkm_status fkm_gpu_set_axes(
+    fkm_gpu *g, const float *axes, int32_t screened, float gram, fkm_err *e);
+
+/* What screening leaves of `count` rows x, in host memory, that have no labels. Before anything is fed
+ * in a pass; waits. */
+fkm_status fkm_gpu_try(fkm_gpu *g, const void *x, int32_t count, fkm_screen_counts *out, fkm_err *e);
+
+/* c: [clusters][dims] in host memory. The tables follow by fkm_gpu_prepare. */
+fkm_status fkm_gpu_set_centroids(fkm_gpu *g, const float *c, fkm_err *e);
+fkm_status fkm_gpu_prepare(fkm_gpu *g, fkm_err *e);
+
+/* Zeroes the counters; with sums: the sums; with squares: those. */
+fkm_status fkm_gpu_begin(fkm_gpu *g, bool sums, bool squares, fkm_err *e);
+
+/* What to do with a piece. */
+struct fkm_feed {
+    const void *x;     /* host rows of the piece */
+    int32_t *labels;   /* of the caller: in and out */
+    bool later;        /* labels of pieces that keep them need not be written to the caller */
+    double *distances; /* or NULL */
+    bool update, change, squares;
+    uint32_t frame; /* number of the frame in use */
+};
+
+/* Queues all work of a pass on a piece. x is free when this returns; distances, and labels of pieces
+ * that do not keep them, are written by the next fkm_gpu_drain, others by fkm_gpu_write_labels. */
+fkm_status fkm_gpu_feed(fkm_gpu *g, fkm_piece *p, const fkm_feed *f, fkm_err *e);
+fkm_status fkm_gpu_drain(fkm_gpu *g, fkm_err *e);
+fkm_status fkm_gpu_write_labels(fkm_gpu *g, fkm_piece *p, int32_t *labels, fkm_err *e); /* waits */
+
+/* Queues the readback of the tally, after everything fed; fkm_gpu_collect waits for it. */
+fkm_status fkm_gpu_tally(fkm_gpu *g, fkm_err *e);
+fkm_status fkm_gpu_collect(fkm_gpu *g, fkm_err *e);
+
+/* Outside passes, each waits: see backend.h. labels: [count] in host memory. */
+fkm_status fkm_gpu_distances(fkm_gpu *g, fkm_piece *p, const void *x, const int32_t *labels,
+    double *out, fkm_err *e);
+fkm_status fkm_gpu_nearest(fkm_gpu *g, fkm_piece *p, uint32_t frame, const void *x, int32_t top,
+    int32_t *labels, double *distances, fkm_err *e);
+
+fkm_status fkm_gpu_use(fkm_gpu *g, fkm_err *e); /* makes it the current device of this thread */
+
+#endif

@@ -1,0 +1,215 @@
+/* For the tests of the CUDA backend: a problem made at random, and a backend run on it. Runs on a
+ * GPU, and on the layer of tests/cuda_on_cpu. */
+#ifndef FKM_CUDA_TEST_H
+#define FKM_CUDA_TEST_H
+
+extern "C" {
+#include "../../cuda/fkm_cuda.h"
+#include "../../src/base/distance.h"
+#include "../../src/cpu/backend_cpu.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+}
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <vector>
+
+#ifdef FKM_CUDA_ON_CPU
+#include "../cuda_on_cpu/include/cuo_control.h"
+#endif
+
+/* Without a GPU there is nothing to test: exit 77, which means skipped. */
+static inline void skip_without_gpu(void)
+{
+    fkm_err e;
+    memset(&e, 0, sizeof e);
+    if (fkm_backend_cuda.probe(NULL, &e) == FKM_OK)
+        return;
+    printf("skipped: %s\n", e.msg);
+    exit(77);
+}
+
+/* xorshift64*: the tests' own numbers. */
+struct random_numbers {
+    uint64_t state;
+    explicit random_numbers(uint64_t seed) : state(seed * 0x9e3779b97f4a7c15u + 1)
+    {
+    }
+    uint64_t next()
+    {
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        return state * 0x2545f4914f6cdd1du;
+    }
+    int64_t below(int64_t n)
+    {
+        return (int64_t)(next() >> 11) % n;
+    }
+    double uniform()
+    {
+        return (double)(next() >> 11) * 0x1p-53;
+    }
+    double normal()
+    {
+        double sum = -6;
+        for (int i = 0; i < 12; i++)
+            sum += uniform();
+        return sum;
+    }
+    template <class T> T one_of(std::initializer_list<T> list)
+    {
+        return list.begin()[below((int64_t)list.size())];
+    }
+};
+
+/* Rows [n][dims] of a type, and centroids. */
+struct problem {
+    fkm_plan plan;
+    std::vector<char> rows;
+    std::vector<float> centroids;
+    fkm_scale scale;
+
+    const char *row(int64_t i) const
+    {
+        return rows.data() + (size_t)i * (size_t)plan.dims * fkm_dtype_size(plan.dtype);
+    }
+    float value(int64_t i, int32_t t) const
+    {
+        return fkm_dtype_to_float(plan.dtype, row(i) + (size_t)t * fkm_dtype_size(plan.dtype));
+    }
+};
+
+static inline uint16_t to_half(float v)
+{
+    int exponent;
+    if (v == 0)
+        return 0;
+    double m = frexp(fabs((double)v), &exponent); /* [0.5, 1) */
+    if (exponent > 16)
+        return v < 0 ? 0xfbff : 0x7bff;
+    int step = exponent - 11 < -24 ? -24 : exponent - 11;
+    int64_t q = llrint(ldexp(m, exponent - step));
+    double r = ldexp((double)q, step);
+    int e2;
+    if (r == 0)
+        return 0;
+    double m2 = frexp(r, &e2);
+    uint16_t bits = r < 0x1p-14 ? (uint16_t)ldexp(r, 24)
+                                : (uint16_t)((e2 + 14) << 10 | ((int)ldexp(m2, 11) & 0x3ff));
+    return (uint16_t)(bits | (v < 0 ? 0x8000 : 0));
+}
+
+static inline void store(problem *p, int64_t i, int32_t t, double v)
+{
+    char *to = p->rows.data() +
+               ((size_t)i * (size_t)p->plan.dims + (size_t)t) * fkm_dtype_size(p->plan.dtype);
+    float f = (float)v;
+    uint32_t bits;
+    uint16_t half;
+    memcpy(&bits, &f, sizeof bits);
+    switch (p->plan.dtype) {
+    case FKM_F16:
+        half = to_half(f);
+        memcpy(to, &half, sizeof half);
+        break;
+    case FKM_BF16:
+        half = (uint16_t)(bits >> 16);
+        memcpy(to, &half, sizeof half);
+        break;
+    case FKM_U8:
+        *to = (char)(uint8_t)fmin(255, fmax(0, rint(v * 20 + 128)));
+        break;
+    case FKM_I8:
+        *to = (char)(int8_t)fmin(127, fmax(-128, rint(v * 20)));
+        break;
+    default:
+        memcpy(to, &f, sizeof f);
+        break;
+    }
+}
+
+/* The scale that the engine would take, or a finer one. */
+static inline void choose_scale(problem *p, bool wide)
+{
+    double top = 0;
+    for (int64_t i = 0; i < p->plan.rows; i++)
+        for (int32_t t = 0; t < p->plan.dims; t++)
+            if (isfinite(p->value(i, t)))
+                top = fmax(top, fabs((double)p->value(i, t)));
+    int exponent = 0, room = 1;
+    (void)frexp(top, &exponent);
+    while ((int64_t)1 << room < p->plan.rows)
+        room++;
+    bool eight = p->plan.dtype == FKM_U8 || p->plan.dtype == FKM_I8;
+    p->scale.wide = wide && !eight;
+    p->scale.exponent = eight ? 0 : (p->scale.wide ? 124 : 60) - room - exponent;
+}
+
+enum kind { NORMAL, BLOBS, OFFSET, TIES, OUTLIERS, KINDS };
+
+static inline void fill(problem *p, random_numbers *r, kind k)
+{
+    const fkm_plan *plan = &p->plan;
+    const bool small = plan->dtype != FKM_F32;
+    std::vector<double> centre((size_t)plan->clusters * (size_t)plan->dims);
+    for (double &c : centre)
+        c = r->normal();
+    p->rows.resize((size_t)plan->rows * (size_t)plan->dims * fkm_dtype_size(plan->dtype));
+    for (int64_t i = 0; i < plan->rows; i++) {
+        const double *c = &centre[(size_t)(r->below(plan->clusters) * plan->dims)];
+        double far = k == OUTLIERS ? exp(r->normal() * (small ? 1 : 8)) : 1;
+        for (int32_t t = 0; t < plan->dims; t++) {
+            double v = r->normal();
+            v = k == BLOBS ? c[t] + 0.1 * v : k == OFFSET ? (small ? 3 : 1000) + v : v * far;
+            store(p, i, t, k == TIES ? rint(v) : v);
+        }
+        if (r->below(50) == 0 && (plan->dtype == FKM_F32))
+            store(p, i, (int32_t)r->below(plan->dims), r->below(2) ? NAN : -INFINITY);
+    }
+}
+
+static inline problem make_problem(random_numbers *r, kind k)
+{
+    problem p;
+    memset(&p.plan, 0, sizeof p.plan);
+    p.plan.dims =
+        r->one_of<int32_t>({1, 2, 3, 7, 8, 15, 16, 17, 32, 33, 64, 65, 100, 129, 200, 300});
+    p.plan.clusters = r->one_of<int32_t>({1, 2, 5, 16, 60, 127, 128, 129, 260});
+    p.plan.rows = p.plan.clusters + r->below(400);
+    p.plan.chunk_rows = r->below(3) ? 1 + r->below(p.plan.rows) : p.plan.rows;
+    p.plan.dtype = r->one_of<fkm_dtype>({FKM_F32, FKM_F32, FKM_F16, FKM_BF16, FKM_U8, FKM_I8});
+    p.plan.update = true;
+    p.plan.wide = r->below(3) == 0;
+    p.plan.top = (int32_t)(1 + r->below(p.plan.clusters < 9 ? p.plan.clusters : 9));
+    p.plan.threads = 1;
+    fill(&p, r, k);
+    choose_scale(&p, p.plan.wide);
+    for (int32_t j = 0; j < p.plan.clusters; j++)
+        for (int64_t i = r->below(p.plan.rows);; i = r->below(p.plan.rows)) {
+            bool finite = true;
+            for (int32_t t = 0; t < p.plan.dims; t++)
+                finite = finite && isfinite(p.value(i, t));
+            for (int32_t t = 0; finite && t < p.plan.dims; t++)
+                p.centroids.push_back(p.value(i, t));
+            if (finite)
+                break;
+        }
+    return p;
+}
+
+/* Calls that must succeed. */
+#define OK(call)                                                                                   \
+    do {                                                                                           \
+        fkm_status ok_st_ = (call);                                                                \
+        if (ok_st_ != FKM_OK)                                                                      \
+            fail_msg("%s: status %d: %s", #call, (int)ok_st_, e.msg);                              \
+    } while (0)
+
+#endif

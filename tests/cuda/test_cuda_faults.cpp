@@ -1,0 +1,214 @@
+/* What the CUDA backend does when the device fails: every call of the CUDA runtime fails once, for
+ * want of memory or for good. Nothing leaks, nothing hangs, the status is the right one, and the
+ * message names the device; a run that succeeds all the same gives the right labels. On the layer
+ * only: a GPU cannot be told to fail. */
+#include "cuda_test.h"
+
+#ifndef FKM_CUDA_ON_CPU
+int main()
+{
+    printf("skipped: needs the CUDA-on-CPU layer\n");
+    return 77;
+}
+#else
+
+namespace
+{
+
+problem small_problem()
+{
+    random_numbers r(3);
+    problem p;
+    memset(&p.plan, 0, sizeof p.plan);
+    p.plan.rows = 300;
+    p.plan.chunk_rows = 128;
+    p.plan.dims = 6;
+    p.plan.clusters = 5;
+    p.plan.dtype = FKM_F32;
+    p.plan.update = true;
+    p.plan.top = 2;
+    p.plan.threads = 1;
+    fill(&p, &r, NORMAL);
+    choose_scale(&p, false);
+    for (int32_t i = 0; i < p.plan.clusters * p.plan.dims; i++)
+        p.centroids.push_back((float)r.normal());
+    return p;
+}
+
+/* A short run: three passes, moves, distances, nearest lists. */
+fkm_status run(const problem &p, std::vector<int32_t> *labels, int64_t device_bytes, fkm_err *e)
+{
+    const fkm_backend_ops *ops = &fkm_backend_cuda;
+    fkm_backend *b = NULL;
+    fkm_plan plan = p.plan;
+    fkm_pass out;
+    fkm_status st = FKM_OK;
+    double shift;
+    std::vector<int32_t> near(2 * 128);
+    std::vector<double> far(2 * 128);
+    std::vector<float> c(p.centroids.size());
+    plan.device_bytes = device_bytes;
+    labels->assign((size_t)plan.rows, -1);
+    FKM_GO(ops->probe(NULL, e));
+    FKM_GO(ops->open(&b, &plan, e));
+    ops->reset(b);
+    FKM_GO(ops->set_centroids(b, p.centroids.data(), e));
+    FKM_GO(ops->set_scale(b, p.scale, e));
+    for (int pass = 0; pass < 3; pass++) {
+        fkm_pass_options o = {true, pass == 0, pass != 2};
+        FKM_GO(ops->begin(b, &o, e));
+        for (int64_t at = 0; at < plan.rows; at += plan.chunk_rows) {
+            fkm_rows r = {p.row(at), at, plan.rows - at < 128 ? plan.rows - at : 128};
+            FKM_GO(ops->feed(b, &r, labels->data() + at, NULL, e));
+        }
+        FKM_GO(ops->end(b, &out, e));
+        if (pass != 2)
+            FKM_GO(ops->move(b, &shift, e));
+    }
+    {
+        fkm_rows first = {p.row(0), 0, 128};
+        FKM_GO(ops->distances(b, &first, labels->data(), far.data(), e));
+        FKM_GO(ops->nearest(b, &first, 2, near.data(), far.data(), e));
+    }
+    FKM_GO(ops->get_centroids(b, c.data(), NULL, e));
+out:
+    ops->close(b);
+    return st;
+}
+
+void fault_at_every_call(void **)
+{
+    const problem p = small_problem();
+    std::vector<int32_t> right, labels;
+    fkm_err e;
+    memset(&e, 0, sizeof e);
+    setenv("CUO_DEVICES", "2", 1);
+    unsetenv("CUO_FAIL");
+    cuo_reset();
+    OK(run(p, &right, 0, &e));
+    const int64_t calls = cuo_counts().calls;
+    assert_true(calls > 100);
+    int failed = 0, survived = 0;
+    for (int code : {2, 700}) { /* cudaErrorMemoryAllocation, cudaErrorIllegalAddress */
+        for (int sticky = 0; sticky < 2; sticky++) {
+            for (int64_t n = 1; n <= calls; n += 1 + 4 * sticky) {
+                char fault[64];
+                snprintf(fault, sizeof fault, "%lld%s:%d", (long long)n, sticky ? "+" : "", code);
+                setenv("CUO_FAIL", fault, 1);
+                cuo_reset();
+                memset(&e, 0, sizeof e);
+                fkm_status st = run(p, &labels, 0, &e);
+                cuo_counts_t c = cuo_counts();
+                if (st == FKM_OK) { /* smaller pieces, fewer rows kept, or in closing */
+                    assert_memory_equal(right.data(), labels.data(), right.size() * 4);
+                    survived++;
+                } else {
+                    if (st != (code == 2 ? FKM_ENOMEM : FKM_EDEVICE))
+                        fail_msg("CUO_FAIL=%s: status %d: %s", fault, (int)st, e.msg);
+                    assert_true(e.code == st && e.msg[0] != '\0');
+                    assert_non_null(strstr(e.msg, n > 20 ? "cuda:" : "cuda"));
+                    failed++;
+                }
+                /* after a sticky fault nothing can be freed either; else only a failed free loses */
+                if (!sticky && st != FKM_OK && (c.device_blocks != 0 || c.host_blocks != 0))
+                    fail_msg("CUO_FAIL=%s: %lld device and %lld host blocks left", fault,
+                        (long long)c.device_blocks, (long long)c.host_blocks);
+            }
+        }
+    }
+    unsetenv("CUO_FAIL");
+    cuo_reset();
+    printf("%lld calls; %d runs failed, %d went on\n", (long long)calls, failed, survived);
+    assert_true(failed > calls / 2 && survived > 0);
+}
+
+/* Less and less memory: rows stay, rows travel, pieces shrink, and in the end a clear refusal. */
+void budgets(void **)
+{
+    const problem p = small_problem();
+    std::vector<int32_t> right, labels;
+    fkm_err e;
+    memset(&e, 0, sizeof e);
+    unsetenv("CUO_FAIL");
+    setenv("CUO_DEVICES", "1", 1);
+    cuo_reset();
+    OK(run(p, &right, 0, &e));
+    const int64_t peak = cuo_counts().peak_bytes;
+    int64_t least = 0;
+    for (int64_t bytes = 2 * peak; bytes > 0; bytes -= 997) {
+        cuo_reset();
+        memset(&e, 0, sizeof e);
+        fkm_status st = run(p, &labels, bytes, &e);
+        if (cuo_counts().peak_bytes > bytes)
+            fail_msg("%lld bytes allowed, %lld used", (long long)bytes,
+                (long long)cuo_counts().peak_bytes);
+        assert_int_equal(cuo_counts().device_blocks, 0);
+        if (st != FKM_OK) {
+            assert_int_equal(st, FKM_ENOMEM);
+            assert_non_null(strstr(e.msg, "cuda:0"));
+            continue;
+        }
+        least = bytes;
+        assert_memory_equal(right.data(), labels.data(), right.size() * 4);
+    }
+    printf("all on the device: %lld bytes; least: %lld\n", (long long)peak, (long long)least);
+    assert_true(least < peak / 2);
+}
+
+/* What a machine without a usable driver says. */
+void no_device(void **)
+{
+    for (const char *code : {"34", "35", "100"}) {
+        fkm_err e;
+        memset(&e, 0, sizeof e);
+        setenv("CUO_NO_DEVICE", code, 1);
+        cuo_reset();
+        assert_int_equal(fkm_backend_cuda.probe(NULL, &e), FKM_EDEVICE);
+        assert_non_null(strstr(e.msg, code[0] == '3' ? "driver" : "no CUDA device"));
+    }
+    unsetenv("CUO_NO_DEVICE");
+    setenv("CUO_CC", "7.5", 1);
+    cuo_reset();
+    fkm_err e;
+    memset(&e, 0, sizeof e);
+    assert_int_equal(fkm_backend_cuda.probe(NULL, &e), FKM_EDEVICE);
+    assert_non_null(strstr(e.msg, "7.5"));
+    unsetenv("CUO_CC");
+    cuo_reset();
+}
+
+void device_lists(void **)
+{
+    unsetenv("CUO_FAIL");
+    setenv("CUO_DEVICES", "3", 1);
+    cuo_reset();
+    const struct {
+        const char *list;
+        fkm_status st;
+    } cases[] = {{"0", FKM_OK}, {"2,0,1", FKM_OK}, {"3", FKM_EDEVICE}, {"99999999999", FKM_EDEVICE},
+        {"0,0", FKM_EUSAGE}, {"", FKM_EUSAGE}, {"1,", FKM_EUSAGE}, {"-1", FKM_EUSAGE},
+        {"1 ", FKM_EUSAGE}};
+    for (auto &c : cases) {
+        fkm_err e;
+        memset(&e, 0, sizeof e);
+        if (fkm_backend_cuda.probe(c.list, &e) != c.st)
+            fail_msg("devices \"%s\": %s", c.list, e.msg);
+    }
+    unsetenv("CUO_DEVICES");
+    cuo_reset();
+}
+
+} // namespace
+
+int main()
+{
+    const CMUnitTest tests[] = {
+        cmocka_unit_test(fault_at_every_call),
+        cmocka_unit_test(budgets),
+        cmocka_unit_test(no_device),
+        cmocka_unit_test(device_lists),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
+
+#endif
