@@ -154,7 +154,7 @@ __global__ void __launch_bounds__(THREADS) finalise(
     for (int32_t j = (int32_t)blockIdx.x; j < s.clusters; j += (int32_t)gridDim.x) {
         const fkm_u64 rows = s.count[j];
         const double n = __ull2double_rn(rows);
-        double square = 0;
+        double lane[8] = {0}; /* of the canonical distance */
         for (int32_t first = 0; first < s.dims; first += THREADS) {
             int32_t t = first + (int32_t)threadIdx.x;
             int64_t cell = (int64_t)j * s.dims + t;
@@ -175,11 +175,13 @@ __global__ void __launch_bounds__(THREADS) finalise(
             __syncthreads();
             if (threadIdx.x == 0)
                 for (int32_t i = 0; i < min((int32_t)THREADS, s.dims - first); i++)
-                    square = __dadd_rn(square, moved[i]);
+                    lane[i % 8] = __dadd_rn(lane[i % 8], moved[i]);
             __syncthreads();
         }
         if (threadIdx.x == 0) {
-            shift[j] = rows ? __dsqrt_rn(square) : 0;
+            double low = __dadd_rn(__dadd_rn(lane[0], lane[4]), __dadd_rn(lane[2], lane[6]));
+            double high = __dadd_rn(__dadd_rn(lane[1], lane[5]), __dadd_rn(lane[3], lane[7]));
+            shift[j] = rows ? __dsqrt_rn(__dadd_rn(low, high)) : 0;
             most = fmax(most, shift[j]);
             empty += rows == 0;
         }

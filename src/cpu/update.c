@@ -185,6 +185,8 @@ static void merge_squares(fkm_update *u)
     for (int32_t i = 0; i < u->part_count; i++) {
         fkm_update_part *part = &u->parts[i];
         fkm_exact_merge(&u->squares, &part->exact);
+        if (u->scale.wide)
+            continue; /* that was all */
         fkm_exact_add(&u->squares, (fkm_i128)part->square_low, e);
         fkm_exact_add(&u->squares, (fkm_i128)part->square_high, e + u->scale.bits);
     }
