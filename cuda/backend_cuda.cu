@@ -406,6 +406,10 @@ static fkm_status set_scale(fkm_backend *b, fkm_scale s, fkm_err *e)
 {
     if (s.wide && !b->plan.wide)
         return fkm_fail(e, FKM_EBUG, "128-bit sums were not planned");
+    if (s.wide && b->plan.rows >= (int64_t)1 << 32) {
+        fkm_fail(e, FKM_EUSAGE, "128-bit sums on a GPU take fewer than 2^32 rows");
+        return fkm_hint(e, "use --device cpu: the results are the same bits");
+    }
     b->exponent = s.exponent;
     for (int32_t i = 0; i < b->gpu_count; i++) {
         fkm_gpu *g = &b->gpu[i];
@@ -421,7 +425,9 @@ static fkm_status set_scale(fkm_backend *b, fkm_scale s, fkm_err *e)
 static fkm_status begin(fkm_backend *b, const fkm_pass_options *o, fkm_err *e)
 {
     b->pass = *o;
-    b->change = o->update && b->sums_hold && !o->squares && b->moved < b->plan.rows / CHANGE_SHARE;
+    /* the words of wide sums have room for 2^32 additions: never changed for long */
+    b->change = o->update && b->sums_hold && !o->squares && b->gpu[0].sums.words == 1 &&
+                b->moved < b->plan.rows / CHANGE_SHARE;
     if (o->update)
         b->sums_hold = false; /* until this pass is complete */
     for (int32_t i = 0; i < b->gpu_count; i++)
