@@ -435,7 +435,9 @@ static void entry()
 
 static Fiber *new_fiber(int id)
 {
+    tsan_ignore(true); /* other contexts will read it */
     Fiber *f = (Fiber *)calloc(1, sizeof *f);
+    tsan_ignore(false);
     if (!f)
         die("no memory");
     f->id = id;
