@@ -1,10 +1,10 @@
 /* The portable screening kernel: mma.sync over tiles of 128 centroids, sm_80 and later.
  *
- * A block holds 64 * WARPS_M rows and goes through all centroids, a tile of 128 at a time; each warp
- * has 64 x 64 scores of it in registers. Dimensions come in slabs of 128 bytes: centroids (and rows,
- * unless they stay in shared memory) through a ring filled by cp.async, one barrier a slab. Slabs
- * lie in shared memory as [128 bytes] a row, 16-byte chunks exchanged by row % 8, so that ldmatrix
- * meets no bank twice.
+ * A block holds 64 * WARPS_M rows and goes through all centroids, a tile of 128 at a time; each
+ * warp has 64 x 64 scores of it in registers. Dimensions come in slabs of 128 bytes: centroids (and
+ * rows, unless they stay in shared memory) through a ring filled by cp.async, one barrier a slab.
+ * Slabs lie in shared memory as [128 bytes] a row, 16-byte chunks exchanged by row % 8, so that
+ * ldmatrix meets no bank twice.
  *
  * Epilogue: one max a score, one compare a row and tile with floor - margin(tile), which thread t
  * has computed for row t at the beginning of the tile. What passes goes the slow way (`report`).
@@ -13,6 +13,7 @@
 #include "assign.cuh"
 
 #include "ptx.cuh"
+#include "settle.cuh"
 
 #include <type_traits>
 
@@ -20,9 +21,9 @@ namespace
 {
 
 enum {
-    SLAB = 128,  /* bytes of dimensions at a time */
-    STEP = 32,   /* bytes an mma takes */
-    CHUNK = 16,  /* bytes a cp.async moves */
+    SLAB = 128, /* bytes of dimensions at a time */
+    STEP = 32,  /* bytes an mma takes */
+    CHUNK = 16, /* bytes a cp.async moves */
     WARP_ROWS = 64,
     WARP_COLUMNS = 64,
     MOST_STAGES = 3,
@@ -104,9 +105,9 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES> struct screen {
     int32_t row0, slabs, warp_m, warp_n;
 
     __device__ screen(const fkm_assign_args &args, unsigned char *memory, size_t offset)
-        : a(args), s(*(block *)memory), tiles(memory + offset),
-          row0((int32_t)blockIdx.x * ROWS), slabs((args.stride + SLAB - 1) / SLAB),
-          warp_m((int32_t)(threadIdx.x >> 5) >> 1), warp_n((int32_t)(threadIdx.x >> 5) & 1)
+        : a(args), s(*(block *)memory), tiles(memory + offset), row0((int32_t)blockIdx.x * ROWS),
+          slabs((args.stride + SLAB - 1) / SLAB), warp_m((int32_t)(threadIdx.x >> 5) >> 1),
+          warp_n((int32_t)(threadIdx.x >> 5) & 1)
     {
     }
 
@@ -122,7 +123,8 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES> struct screen {
                         : tiles + (size_t)stage * (FKM_TILE + ROWS) * SLAB;
     }
 
-    /* Chunks of one slab: chunks beyond the stride are never read; rows beyond the last are zero. */
+    /* Chunks of one slab: chunks beyond the stride are never read; rows beyond the last are zero.
+     */
     __device__ void load_rows(unsigned char *to, int slab)
     {
         const unsigned char *x = (const unsigned char *)a.x.x;
@@ -130,8 +132,8 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES> struct screen {
             int r = i / (SLAB / CHUNK), c = i % (SLAB / CHUNK), at = slab * SLAB + c * CHUNK;
             bool real = row0 + r < a.rows;
             if (at < a.stride)
-                fkm_copy16(to + chunk_at(r, c), x + (int64_t)(real ? row0 + r : row0) * a.stride + at,
-                    real ? CHUNK : 0);
+                fkm_copy16(to + chunk_at(r, c),
+                    x + (int64_t)(real ? row0 + r : row0) * a.stride + at, real ? CHUNK : 0);
         }
     }
 
@@ -288,8 +290,8 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES> struct screen {
 #pragma unroll
             for (int j = 0; j < 4; j++) {
                 uint32_t r[4];
-                fkm_ldmatrix_x4(r, c + chunk_at(j * 16 + (lane & 7) + (lane >> 4) * 8,
-                                           2 * k + ((lane >> 3) & 1)));
+                fkm_ldmatrix_x4(r,
+                    c + chunk_at(j * 16 + (lane & 7) + (lane >> 4) * 8, 2 * k + ((lane >> 3) & 1)));
                 right[2 * j][0] = r[0];
                 right[2 * j][1] = r[1];
                 right[2 * j + 1][0] = r[2];
@@ -350,23 +352,6 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES> struct screen {
         settle_row();
     }
 
-    /* Room on a list for the lanes that want it: their index, by one atomic a warp. */
-    __device__ unsigned take_slot(unsigned *count, bool want)
-    {
-        unsigned all = __ballot_sync(FKM_ALL_LANES, want), base = 0;
-        if (all && fkm_lane() == __ffs((int)all) - 1)
-            base = atomicAdd(count, (unsigned)__popc(all));
-        base = __shfl_sync(FKM_ALL_LANES, base, all ? __ffs((int)all) - 1 : 0);
-        return base + (unsigned)__popc(all & ((1u << fkm_lane()) - 1));
-    }
-
-    __device__ void count(unsigned long long *to, unsigned n)
-    {
-        unsigned sum = __reduce_add_sync(FKM_ALL_LANES, n);
-        if (sum && fkm_lane() == 0)
-            atomicAdd(to, (unsigned long long)sum);
-    }
-
     /* Whole warps come here: ROWS is a multiple of 32. */
     __device__ void settle_row()
     {
@@ -375,26 +360,8 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES> struct screen {
             return;
         bool real = r < a.rows, screened = real && a.x.residual[r] >= 0;
         int n = screened && s.row.count[t] <= FKM_CANDIDATES ? compact(t) : 0;
-        bool settled = n == 1, doubt = n > 1, rescan = real && n == 0;
-        int32_t label = settled ? a.c.index[s.row.position[t][0]] : -1;
-        if (settled)
-            a.labels[r] = label;
-        if (doubt || rescan)
-            a.floor[r] = screened ? fkm_unordered(s.row.floor[t]) : FKM_FLOOR_NONE;
-        count(&a.counts->rows, settled);
-        count(&a.counts->moved, settled && label != a.old[r]);
-        count(&a.counts->in_doubt, doubt);
-        count(&a.counts->candidates, (unsigned)n);
-        unsigned slot = take_slot(a.doubt_count, doubt);
-        if (doubt) {
-            a.doubt_row[slot] = r;
-            a.doubt_size[slot] = n;
-            for (int i = 0; i < n; i++)
-                a.doubt_position[(int64_t)slot * FKM_CANDIDATES + i] = s.row.position[t][i];
-        }
-        slot = take_slot(a.rescan_count, rescan);
-        if (rescan)
-            a.rescan_row[slot] = r;
+        fkm_settle_row(a, r, real, screened, fkm_unordered(s.row.floor[t]), n,
+            [&](int i) { return s.row.position[t][i]; });
     }
 };
 

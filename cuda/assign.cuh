@@ -91,11 +91,12 @@ struct fkm_chip {
     int32_t compute;      /* 80, 90, 120 ...: 10 major + minor */
     int32_t shared_bytes; /* most dynamic shared memory a block may ask for */
     int32_t processors;
+    bool portable;        /* asked for portable kernels only */
 };
 
 /* A row of the table: a kernel, and for whom it is. The first row that suits is taken. */
 struct fkm_assign_kernel {
-    const char *name;     /* for --isa, stats.json and messages: "f16", "f16-sm90a" */
+    const char *name;     /* for --isa, stats.json and messages: "f16-128k", "f16-sm90a" */
     fkm_unit unit;
     int32_t compute_min, compute_max; /* architectures, inclusive */
     int32_t stride_max;               /* longest packed row */

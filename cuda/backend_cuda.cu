@@ -28,7 +28,7 @@ extern "C" {
  * rows: each costs 4 dims atomics, which must beat reading all rows. Not measured on a GPU yet. */
 #define CHANGE_SHARE 16
 
-#define SAMPLE (1 << 18) /* coordinates that the quantum of rows is chosen from */
+#define SAMPLE (1 << 18)       /* coordinates that the quantum of rows is chosen from */
 #define S8_MOST_DIMS (1 << 16) /* 127^2 dims < 2^30 */
 
 struct fkm_backend {
@@ -47,7 +47,7 @@ struct fkm_backend {
     int32_t exponent;
     bool head_decided; /* whether to screen by a head, of this problem */
     bool head_used;
-    bool labelled;     /* a pass with update is complete: clusters have some shape */
+    bool labelled; /* a pass with update is complete: clusters have some shape */
     fkm_pass_options pass;
     bool sums_hold; /* sums are those of the labels that the next pass is handed */
     bool change;    /* this pass changes the sums instead of rebuilding them */
@@ -59,10 +59,14 @@ struct fkm_backend {
 static const struct {
     const char *name;
     fkm_unit unit;
+    bool portable; /* never an architecture's own kernel: to compare with it */
 } units[] = {
-    {"f16", FKM_UNIT_F16},
-    {"bf16", FKM_UNIT_BF16},
-    {"s8", FKM_UNIT_S8},
+    {"f16", FKM_UNIT_F16, false},
+    {"bf16", FKM_UNIT_BF16, false},
+    {"s8", FKM_UNIT_S8, false},
+    {"f16-portable", FKM_UNIT_F16, true},
+    {"bf16-portable", FKM_UNIT_BF16, true},
+    {"s8-portable", FKM_UNIT_S8, true},
 };
 
 extern "C" const char *fkm_backend_cuda_isa(int i)
@@ -70,17 +74,20 @@ extern "C" const char *fkm_backend_cuda_isa(int i)
     return i >= 0 && (size_t)i < sizeof units / sizeof units[0] ? units[i].name : NULL;
 }
 
-static fkm_status choose_unit(fkm_unit *out, const char *isa, int32_t dims, fkm_err *e)
+static fkm_status choose_unit(
+    fkm_unit *out, bool *portable, const char *isa, int32_t dims, fkm_err *e)
 {
     *out = FKM_UNIT_F16;
+    *portable = false;
     if (!isa)
         return FKM_OK;
     for (auto &u : units) {
         *out = u.unit;
+        *portable = u.portable;
         if (strcmp(isa, u.name) != 0)
             continue;
         if (u.unit == FKM_UNIT_S8 && dims > S8_MOST_DIMS)
-            return fkm_fail(e, FKM_EUSAGE, "--isa s8 takes at most %d dims, the data has %d",
+            return fkm_fail(e, FKM_EUSAGE, "--isa %s takes at most %d dims, the data has %d", isa,
                 S8_MOST_DIMS, dims);
         return FKM_OK;
     }
@@ -130,7 +137,8 @@ static void close_backend(fkm_backend *b)
 }
 
 /* Opens all GPUs with the largest pieces that their memory allows. */
-static fkm_status open_gpus(fkm_backend *b, const int32_t *devices, fkm_unit unit, fkm_err *e)
+static fkm_status open_gpus(
+    fkm_backend *b, const int32_t *devices, fkm_unit unit, bool portable, fkm_err *e)
 {
     const fkm_plan *p = &b->plan;
     int64_t most = fkm_min_i64(p->chunk_rows, (p->rows + b->gpu_count - 1) / b->gpu_count);
@@ -138,8 +146,8 @@ static fkm_status open_gpus(fkm_backend *b, const int32_t *devices, fkm_unit uni
     for (int64_t rows = fkm_max_i64(1, most);; rows = fkm_max_i64(least, rows / 2)) {
         fkm_status st = FKM_OK;
         for (int32_t i = 0; i < b->gpu_count && st == FKM_OK; i++)
-            st = fkm_gpu_open(
-                &b->gpu[i], devices[i], p, unit, (int32_t)rows, i == 0, b->gpu_count > 1, e);
+            st = fkm_gpu_open(&b->gpu[i], devices[i], p, unit, portable, (int32_t)rows, i == 0,
+                b->gpu_count > 1, e);
         b->piece_rows = (int32_t)rows;
         if (st != FKM_ENOMEM || rows <= least)
             return st;
@@ -203,13 +211,14 @@ static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
     fkm_status st = FKM_OK;
     fkm_backend *b = NULL;
     fkm_unit unit;
+    bool portable;
     int32_t devices[FKM_MOST_DEVICES];
-    FKM_TRY(choose_unit(&unit, p->isa, p->dims, e));
+    FKM_TRY(choose_unit(&unit, &portable, p->isa, p->dims, e));
     FKM_TRY(fkm_calloc(&b, 1, sizeof *b, "the CUDA backend", e));
     b->plan = *p;
     FKM_GO(fkm_devices(devices, &b->gpu_count, p->devices, e));
     FKM_GO(fkm_alloc(&b->shift, p->dims, sizeof *b->shift, "the shift", e));
-    FKM_GO(open_gpus(b, devices, unit, e));
+    FKM_GO(open_gpus(b, devices, unit, portable, e));
     FKM_GO(open_pieces(b, e));
     *out = b;
     return FKM_OK;
@@ -263,13 +272,13 @@ static fkm_status use_frame(fkm_backend *b, fkm_err *e)
     b->frame++;
     b->framed = true;
     for (int32_t i = 0; i < b->gpu_count; i++)
-        FKM_TRY(fkm_gpu_set_frame(
-            &b->gpu[i], b->scale, b->shift, b->row_quant, b->centroid_quant, e));
+        FKM_TRY(
+            fkm_gpu_set_frame(&b->gpu[i], b->scale, b->shift, b->row_quant, b->centroid_quant, e));
     return FKM_OK;
 }
 
-/* int8: centroids to 127 at most. 8-bit rows less a shift of whole numbers are exact, where they fit;
- * for others see quantise_rows. */
+/* int8: centroids to 127 at most. 8-bit rows less a shift of whole numbers are exact, where they
+ * fit; for others see quantise_rows. */
 static void quantise(fkm_backend *b, const float *c)
 {
     const int64_t dims = b->plan.dims;
@@ -293,7 +302,8 @@ static fkm_status new_frame(fkm_backend *b, float scale, const float *c, fkm_err
     return use_frame(b, e);
 }
 
-/* int8: the quantum of rows that are not 8-bit, from a sample: all but one in 10000 coordinates fit. */
+/* int8: the quantum of rows that are not 8-bit, from a sample: all but one in 10000 coordinates
+ * fit. */
 static fkm_status quantise_rows(fkm_backend *b, const fkm_rows *r, fkm_err *e)
 {
     const int64_t dims = b->plan.dims, rows = fkm_min_i64(r->count, 1 + SAMPLE / dims);
@@ -320,8 +330,7 @@ static fkm_status prepare(fkm_backend *b, fkm_err *e)
 
 static fkm_status set_centroids(fkm_backend *b, const float *c, fkm_err *e)
 {
-    float scale =
-        fkm_frame_scale(fkm_frame_largest(c, (int64_t)b->plan.clusters * b->plan.dims));
+    float scale = fkm_frame_scale(fkm_frame_largest(c, (int64_t)b->plan.clusters * b->plan.dims));
     if (!b->framed || !fkm_frame_suits(b->scale, scale))
         FKM_TRY(new_frame(b, scale, c, e));
     for (int32_t i = 0; i < b->gpu_count; i++)
@@ -353,8 +362,7 @@ static fkm_status follow_centroids(fkm_backend *b, fkm_err *e)
     scale = fkm_frame_scale(largest);
     if (fkm_frame_suits(b->scale, scale))
         return FKM_OK;
-    FKM_TRY(fkm_alloc(
-        &c, (int64_t)b->plan.clusters * b->plan.dims, sizeof *c, "centroids", e));
+    FKM_TRY(fkm_alloc(&c, (int64_t)b->plan.clusters * b->plan.dims, sizeof *c, "centroids", e));
     FKM_GO(get_centroids(b, c, NULL, e));
     FKM_GO(new_frame(b, scale, c, e));
 out:
@@ -406,6 +414,10 @@ static fkm_status set_scale(fkm_backend *b, fkm_scale s, fkm_err *e)
 {
     if (s.wide && !b->plan.wide)
         return fkm_fail(e, FKM_EBUG, "128-bit sums were not planned");
+    if (s.wide && b->plan.rows >= (int64_t)1 << 32) {
+        fkm_fail(e, FKM_EUSAGE, "128-bit sums on a GPU take fewer than 2^32 rows");
+        return fkm_hint(e, "use --device cpu: the results are the same bits");
+    }
     b->exponent = s.exponent;
     for (int32_t i = 0; i < b->gpu_count; i++) {
         fkm_gpu *g = &b->gpu[i];
@@ -421,12 +433,13 @@ static fkm_status set_scale(fkm_backend *b, fkm_scale s, fkm_err *e)
 static fkm_status begin(fkm_backend *b, const fkm_pass_options *o, fkm_err *e)
 {
     b->pass = *o;
-    b->change = o->update && b->sums_hold && !o->squares && b->moved < b->plan.rows / CHANGE_SHARE;
+    /* the words of wide sums have room for 2^32 additions: never changed for long */
+    b->change = o->update && b->sums_hold && !o->squares && b->gpu[0].sums.words == 1 &&
+                b->moved < b->plan.rows / CHANGE_SHARE;
     if (o->update)
         b->sums_hold = false; /* until this pass is complete */
     for (int32_t i = 0; i < b->gpu_count; i++)
-        FKM_TRY(fkm_gpu_begin(
-            &b->gpu[i], o->update && !b->change, o->update && o->squares, e));
+        FKM_TRY(fkm_gpu_begin(&b->gpu[i], o->update && !b->change, o->update && o->squares, e));
     return FKM_OK;
 }
 
@@ -437,7 +450,8 @@ static void take_sample(const fkm_backend *b, const fkm_rows *r, char *sample, f
 {
     const size_t dims = (size_t)b->plan.dims, size = fkm_dtype_size(b->plan.dtype);
     for (int64_t i = 0; i < FKM_HEAD_SAMPLE; i++) {
-        const char *row = (const char *)r->x + (size_t)(r->count * i / FKM_HEAD_SAMPLE) * dims * size;
+        const char *row =
+            (const char *)r->x + (size_t)(r->count * i / FKM_HEAD_SAMPLE) * dims * size;
         float *v = framed + (size_t)i * dims;
         bool good = true;
         memcpy(sample + (size_t)i * dims * size, row, dims * size);
@@ -467,8 +481,8 @@ static fkm_status try_head(fkm_backend *b, double *cost, const char *sample, con
 }
 
 /* *best: the length that the model likes most, 0: all dims. */
-static fkm_status choose_length(fkm_backend *b, int32_t *best, const char *sample, const float *axes,
-    const float *gram, fkm_err *e)
+static fkm_status choose_length(fkm_backend *b, int32_t *best, const char *sample,
+    const float *axes, const float *gram, fkm_err *e)
 {
     double least, cost;
     *best = 0;
@@ -500,8 +514,8 @@ static fkm_status decide_head(fkm_backend *b, const fkm_rows *r, fkm_err *e)
     if (!b->gpu[0].axes || r->count < 4 * FKM_HEAD_SAMPLE ||
         (double)p->rows * p->clusters * p->dims < fkm_head_least_products)
         return FKM_OK;
-    FKM_GO(fkm_alloc(
-        &sample, FKM_HEAD_SAMPLE * (int64_t)p->dims, fkm_dtype_size(p->dtype), what, e));
+    FKM_GO(
+        fkm_alloc(&sample, FKM_HEAD_SAMPLE * (int64_t)p->dims, fkm_dtype_size(p->dtype), what, e));
     FKM_GO(fkm_alloc(&framed, FKM_HEAD_SAMPLE * (int64_t)p->dims, sizeof(float), what, e));
     FKM_GO(fkm_alloc(&axes, FKM_HEAD_MOST * (int64_t)p->dims, sizeof(float), what, e));
     take_sample(b, r, sample, framed);
@@ -509,8 +523,8 @@ static fkm_status decide_head(fkm_backend *b, const fkm_rows *r, fkm_err *e)
     FKM_GO(choose_length(b, &best, sample, axes, gram, e));
     fkm_verbose("head screening: %d of %d dims", best ? best : p->dims, p->dims);
     for (int32_t i = 0; i < b->gpu_count; i++)
-        FKM_GO(fkm_gpu_set_axes(
-            &b->gpu[i], best ? axes : NULL, best, best ? gram[best - 1] : 0, e));
+        FKM_GO(
+            fkm_gpu_set_axes(&b->gpu[i], best ? axes : NULL, best, best ? gram[best - 1] : 0, e));
     b->frame += best != 0; /* what is packed is no longer good */
     b->head_used = best != 0;
     FKM_GO(prepare(b, e));
@@ -536,7 +550,8 @@ template <class F> static fkm_status each_piece(fkm_backend *b, const fkm_rows *
         if (p->count == 0 || at >= r->count)
             break;
         if (at + p->count > r->count)
-            return fkm_fail(e, FKM_EBUG, "a chunk of %lld rows, expected more", (long long)r->count);
+            return fkm_fail(
+                e, FKM_EBUG, "a chunk of %lld rows, expected more", (long long)r->count);
         FKM_TRY(f(gpu_of(b, p), p, (const char *)r->x + (size_t)at * row_bytes, at));
     }
     return FKM_OK;
@@ -606,8 +621,8 @@ static fkm_status add_up(fkm_backend *b, fkm_err *e)
             FKM_CUDA(first->name, cudaStreamWaitEvent(first->compute, g->done, 0));
         FKM_CUDA(first->name, cudaMemcpyPeerAsync(to->sum, first->device, g->sums.sum, g->device,
                                   bytes, first->compute));
-        FKM_CUDA(first->name, cudaMemcpyPeerAsync(to->count, first->device, g->sums.count, g->device,
-                                  count_bytes, first->compute));
+        FKM_CUDA(first->name, cudaMemcpyPeerAsync(to->count, first->device, g->sums.count,
+                                  g->device, count_bytes, first->compute));
         if (i > 0)
             FKM_CUDA(first->name, fkm_sums_merge(&first->total, &first->incoming, first->compute));
     }
@@ -622,10 +637,9 @@ static fkm_status finalise(fkm_backend *b, fkm_err *e)
     if (b->gpu_count > 1)
         FKM_TRY(add_up(b, e));
     FKM_TRY(fkm_gpu_use(g, e));
-    FKM_CUDA(g->name,
-        fkm_finalise(&g->tally->moments, g->mean, g->shift, &g->total, g->c.master,
-            ldexp(1, -b->exponent), fkm_blocks(b->plan.clusters, 1, 8 * g->chip.processors),
-            g->compute));
+    FKM_CUDA(g->name, fkm_finalise(&g->tally->moments, g->mean, g->shift, &g->total, g->c.master,
+                          ldexp(1, -b->exponent),
+                          fkm_blocks(b->plan.clusters, 1, 8 * g->chip.processors), g->compute));
     return FKM_OK;
 }
 
@@ -691,8 +705,8 @@ static fkm_status distances_of(
     });
 }
 
-static fkm_status nearest_of(fkm_backend *b, const fkm_rows *r, int32_t top, int32_t *labels,
-    double *distances, fkm_err *e)
+static fkm_status nearest_of(
+    fkm_backend *b, const fkm_rows *r, int32_t top, int32_t *labels, double *distances, fkm_err *e)
 {
     if (top > b->plan.top)
         return fkm_fail(e, FKM_EBUG, "%d nearest centroids were not planned", top);

@@ -194,7 +194,7 @@ static fkm_status open_streams(fkm_gpu *g, fkm_err *e)
     return FKM_OK;
 }
 
-static fkm_status describe(fkm_gpu *g, fkm_unit unit, fkm_err *e)
+static fkm_status describe(fkm_gpu *g, fkm_unit unit, bool portable, fkm_err *e)
 {
     cudaDeviceProp prop;
     (void)snprintf(g->name, sizeof g->name, "cuda:%d", g->device);
@@ -203,6 +203,7 @@ static fkm_status describe(fkm_gpu *g, fkm_unit unit, fkm_err *e)
     g->chip.compute = 10 * prop.major + prop.minor;
     g->chip.shared_bytes = (int32_t)prop.sharedMemPerBlockOptin;
     g->chip.processors = prop.multiProcessorCount;
+    g->chip.portable = portable;
     g->packing.unit = unit;
     g->packing.dims = g->packing.screened = g->plan.dims;
     g->packing.stride = fkm_pack_stride(unit, g->plan.dims);
@@ -224,7 +225,7 @@ static fkm_status set_budget(fkm_gpu *g, fkm_err *e)
     return FKM_OK;
 }
 
-fkm_status fkm_gpu_open(fkm_gpu *g, int device, const fkm_plan *p, fkm_unit unit,
+fkm_status fkm_gpu_open(fkm_gpu *g, int device, const fkm_plan *p, fkm_unit unit, bool portable,
     int32_t piece_rows, bool first, bool several, fkm_err *e)
 {
     memset(g, 0, sizeof *g);
@@ -233,7 +234,7 @@ fkm_status fkm_gpu_open(fkm_gpu *g, int device, const fkm_plan *p, fkm_unit unit
     g->piece_rows = piece_rows;
     (void)snprintf(g->name, sizeof g->name, "cuda:%d", device);
     FKM_TRY(fkm_gpu_use(g, e));
-    FKM_TRY(describe(g, unit, e));
+    FKM_TRY(describe(g, unit, portable, e));
     FKM_TRY(set_budget(g, e));
     FKM_TRY(open_streams(g, e));
     FKM_TRY(device_alloc(g, &g->tally, 1, sizeof *g->tally, "counters", e));

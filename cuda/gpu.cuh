@@ -98,8 +98,9 @@ struct fkm_gpu_limits {
 };
 
 /* Opens the device for such a plan, with pieces of piece_rows; all scratch is allocated. FKM_ENOMEM:
- * try smaller pieces. On failure *g can be closed. first: this GPU adds up what all have. */
-fkm_status fkm_gpu_open(fkm_gpu *g, int device, const fkm_plan *p, fkm_unit unit,
+ * try smaller pieces. On failure *g can be closed. first: this GPU adds up what all have. portable:
+ * no kernel that is one architecture's own. */
+fkm_status fkm_gpu_open(fkm_gpu *g, int device, const fkm_plan *p, fkm_unit unit, bool portable,
     int32_t piece_rows, bool first, bool several, fkm_err *e);
 void fkm_gpu_close(fkm_gpu *g); /* safe on zeroed structs */
 

@@ -39,10 +39,10 @@ struct wide {
     static __device__ __forceinline__ void add(fkm_u64 *words, float v)
     {
         uint32_t bits = __float_as_uint(rintf(v));
+        if ((bits & 0x7fffffff) == 0)
+            return; /* and below, shift > -24 */
         int shift = (int)(bits >> 23 & 255) - 150;
         fkm_u64 m = (bits & 0x7fffff) | 0x800000;
-        if ((bits & 0x7fffffff) == 0)
-            m = 0;
         /* below 2^23 the mantissa's low bits are zero: an integer */
         fkm_u64 low = shift < 0 ? m >> -shift : shift < 64 ? m << shift : 0, high = 0;
         if (shift >= 64)

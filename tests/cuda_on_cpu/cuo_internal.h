@@ -28,7 +28,7 @@ namespace cuo
 {
 
 enum Order { FORWARD, REVERSE, RANDOM };
-enum Streams { LAZY, EAGER, RANDOM_STREAMS, HASTY };
+enum Streams { LAZY, EAGER, RANDOM_STREAMS, KERNELS_FIRST, COPIES_FIRST };
 enum MmaMode { MMA_ROUNDED, MMA_EXACT, MMA_WORST };
 
 struct Settings {

@@ -48,7 +48,8 @@ struct Warp {
  * that blocks stay unordered for TSan. */
 const int SYNC_SETS = 256;
 struct TsanThreads {
-    void *context[MAX_THREADS];
+    Fiber *fiber[MAX_THREADS]; /* with stacks of their own: streams are unordered */
+    int fibers;
     void *reaper;
     char start, end;
     char barrier[SYNC_SETS], warp[SYNC_SETS][WARPS];
@@ -56,8 +57,8 @@ struct TsanThreads {
 
 static Warp warps[WARPS];
 static uint32_t ready_warps;
-static Fiber *pool[MAX_THREADS], host;
-static int pool_size, threads, alive;
+static Fiber **pool, host; /* of the stream whose kernel runs */
+static int threads, alive;
 static unsigned sync_set;
 static const Kernel *kernel;
 static TsanThreads *sync_of; /* of the kernel's stream */
@@ -435,13 +436,15 @@ static void entry()
 
 static Fiber *new_fiber(int id)
 {
+    tsan_ignore(true); /* other contexts will read it */
     Fiber *f = (Fiber *)calloc(1, sizeof *f);
+    tsan_ignore(false);
     if (!f)
         die("no memory");
     f->id = id;
     f->lane = id % 32;
     f->warp = &warps[id / 32];
-    f->warp->lane[f->lane] = f;
+    f->tsan = tsan_new_context();
     f->stack_bytes = STACK_BYTES;
     char *s = (char *)mmap(nullptr, STACK_BYTES + 4096, PROT_READ | PROT_WRITE,
         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -574,14 +577,13 @@ static void run_block()
 static void prepare_fibers(const Kernel &k)
 {
     threads = (int)(k.block.x * k.block.y * k.block.z);
-    for (; pool_size < threads; pool_size++)
-        pool[pool_size] = new_fiber(pool_size);
+    pool = k.tsan->fiber;
+    for (; k.tsan->fibers < threads; k.tsan->fibers++)
+        pool[k.tsan->fibers] = new_fiber(k.tsan->fibers);
     for (int i = 0; i < threads; i++) {
         unsigned u = (unsigned)i;
         pool[i]->tid = uint3{u % k.block.x, u / k.block.x % k.block.y, u / (k.block.x * k.block.y)};
-        if (!k.tsan->context[i])
-            k.tsan->context[i] = tsan_new_context();
-        pool[i]->tsan = k.tsan->context[i];
+        pool[i]->warp->lane[pool[i]->lane] = pool[i];
     }
     host.tsan = tsan_current();
 #if !defined(__x86_64__)

@@ -130,7 +130,8 @@ static void read_settings()
     settings.no_device = (int)knob_number("NO_DEVICE", 0, 0, 999);
     settings.memory = (size_t)knob_number("MEMORY", 1 << 30, 0, INT64_MAX);
     settings.order = (Order)knob_choice("ORDER", "forward|reverse|random");
-    settings.streams = (Streams)knob_choice("STREAMS", "lazy|eager|random|hasty");
+    settings.streams =
+        (Streams)knob_choice("STREAMS", "lazy|eager|random|kernels-first|copies-first");
     settings.mma = (MmaMode)knob_choice("MMA", "rounded|exact|worst");
     settings.seed = (unsigned)knob_number("SEED", 1, 0, UINT32_MAX);
     settings.trace = knob_number("TRACE", 0, 0, 1) != 0;

@@ -1,5 +1,5 @@
 /* What is queued on streams, and when it runs: as late as a wait allows (lazy), at once (eager),
- * kernels at once and copies late (hasty), or anything in between (random). */
+ * either kernels or copies at once and the others late, or anything in between (random). */
 #include "cuo_runtime.h"
 
 #include <algorithm>
@@ -219,6 +219,12 @@ static void order_with_legacy(cuo_stream *s, const OpRef &op)
             op->after.push_back(other->last);
 }
 
+/* Neither a copy nor an event. */
+static bool is_work(const Op &op)
+{
+    return op.kind != OP_COPY && op.kind != OP_EVENT;
+}
+
 cudaError_t enqueue(cuo_stream *s, const OpRef &op)
 {
     if (in_host_function)
@@ -232,9 +238,11 @@ cudaError_t enqueue(cuo_stream *s, const OpRef &op)
     tsan_release(&op->sync);
     s->queue.push_back(op);
     s->last = op;
-    bool copy = op->kind == OP_COPY || op->kind == OP_EVENT;
-    if (settings.streams == EAGER || (settings.streams == HASTY && !copy))
+    if (settings.streams == EAGER || (settings.streams == KERNELS_FIRST && is_work(*op)))
         run_until(op);
+    else if (settings.streams == COPIES_FIRST)
+        while (head_ready(s) && !is_work(*s->queue.front()))
+            run_head(s);
     else if (settings.streams == RANDOM_STREAMS)
         for (unsigned n = draw(4); n > 1; n--)
             run_any();

@@ -118,7 +118,7 @@ static void test_order()
     CHECK(pipeline(true));
     fresh({"STREAMS=eager"});
     CHECK(pipeline(true));
-    fresh({"STREAMS=hasty"});
+    fresh({"STREAMS=kernels-first"});
     CHECK(pipeline(true));
     int wrong = 0;
     for (int seed = 1; seed <= 10; seed++) {
@@ -129,7 +129,7 @@ static void test_order()
 #if !defined(__SANITIZE_THREAD__) /* it would stop here, and rightly */
     fresh({});
     CHECK(!pipeline(false)); /* lazy: the kernel was never asked for */
-    fresh({"STREAMS=hasty"});
+    fresh({"STREAMS=kernels-first"});
     CHECK(!pipeline(false)); /* the kernel came before its copy */
     for (int seed = 1; seed <= 10; seed++) {
         std::string s = "SEED=" + std::to_string(seed);

@@ -1,0 +1,617 @@
+/* The screening kernel of Hopper: TMA, mbarriers, wgmma. For sm_90a alone; see assign.cuh for what
+ * a screening kernel owes, README.md for rates, hopper.cuh for the instructions.
+ *
+ * A block per processor goes from 256 rows to the next 256. Its three warpgroups: one that loads
+ * (one thread the centroids, one the rows), two that multiply, each its 128 rows by each tile of
+ * 128 centroids, which both read from the same ring. Dimensions come in slabs of 128 bytes, a box
+ * of hopper.cuh a stage of the ring. Rows stay in shared memory while they are multiplied when
+ * there is room for them and three stages (KEPT), else they come through the ring with the
+ * centroids.
+ *
+ * Ping-pong. When the ring holds a whole tile, the multiplying warpgroups take turns in handing
+ * tiles to the matrix unit, so that one looks through its scores while the unit works for the
+ * other. Turns cannot lock up: who has the turn needs the slabs of one tile, which fit the ring,
+ * and those before it are given back without a turn. With a smaller ring that would not hold, and
+ * there are no turns: then a tile is so long (5 slabs and more) that what they would hide is small.
+ *
+ * A tile: accumulators start at -|c|^2/2; slabs are multiplied, one commit each, a stage given back
+ * when the commit after its own is on its way; meanwhile thread t works out the threshold of row t.
+ * Then one max a score and one compare a row and thread. What passes goes on the row's list of
+ * candidates with its score; bounds of single centroids wait for the end of the row, or for half a
+ * list, so that the way through is short: shared memory only.
+ *
+ * Accuracy. wgmma m64n128k16 adds 16 products of fp16 or bf16 to a float32 accumulator. Assumed is
+ * of it what margin.cuh assumes of any 16 products and an accumulator, FKM_MMA_LOSS, and its chain
+ * is the same: start first, then ceil(dims / 16) steps in order (zeros beyond `stride` are not
+ * multiplied). So gamma, hence every margin, covers this kernel as it covers assign.cu; FP8, of
+ * which Hopper keeps fewer bits, is not used. m64n128k32 of int8 adds in int32: exact. Scores may
+ * differ from assign.cu's by rounding, candidates by what margins allow; labels do not.
+ *
+ * Registers: 168 a thread at launch; 240 where it is multiplied (128 accumulators, 32 starts of the
+ * next tile), 24 where it is loaded: (2 x 240 + 24) x 128 = 168 x 384. */
+#include "assign.cuh"
+
+#include "hopper.cuh"
+#include "settle.cuh"
+
+extern "C" {
+#include "../src/base/log.h"
+}
+
+#include <atomic>
+#include <type_traits>
+
+namespace
+{
+
+enum {
+    GROUP = 128,   /* threads of a warpgroup; rows it multiplies */
+    CONSUMERS = 2, /* warpgroups that multiply */
+    ROWS = CONSUMERS * GROUP,
+    THREADS = GROUP + ROWS,
+    HALVES = GROUP / FKM_WGMMA_ROWS,
+    LOADING_REGISTERS = 24,
+    MULTIPLYING_REGISTERS = 240,
+    STEPS = FKM_BOX_BYTES / FKM_WGMMA_BYTES, /* of a slab */
+    LEAST_STAGES = 3,
+    MOST_STAGES = 8,
+    ALIGNMENT = 1024, /* of boxes */
+    START_BYTES = 4 * FKM_TILE,
+    COLUMNS = 32, /* that a thread has of a tile */
+};
+static_assert(
+    FKM_TILE == FKM_WGMMA_COLUMNS && FKM_TILE == FKM_BOX_ROWS && (int)GROUP == FKM_BOX_ROWS,
+    "a tile of centroids is a box, and one instruction wide");
+
+/* Barriers of some warps: whose turn it is, and those of one warpgroup. */
+enum { BAR_TURN = 1, BAR_GROUP = BAR_TURN + CONSUMERS };
+
+/* What is kept of a warpgroup's rows. Row t's margin and floor at a tile's beginning are thread
+ * t's. */
+struct row_state {
+    float threshold[GROUP], margin[GROUP]; /* of the tile at hand */
+    int floor[GROUP];                      /* fkm_ordered */
+    int count[GROUP];                      /* candidates; more than FKM_CANDIDATES: overflow */
+    int32_t position[FKM_CANDIDATES][GROUP];
+    float score[FKM_CANDIDATES][GROUP];
+};
+
+struct shared_block {
+    fkm_mbarrier full[MOST_STAGES], empty[MOST_STAGES];
+    fkm_mbarrier rows_full[CONSUMERS], rows_empty[CONSUMERS];
+    row_state row[CONSUMERS];
+    alignas(16) float start[MOST_STAGES][FKM_TILE]; /* int32 for int8; of slab 0 */
+    /* then, aligned: rows [CONSUMERS][slabs] boxes if kept; stages of a box of centroids and, if
+     * not kept, CONSUMERS boxes of rows */
+};
+
+/* What the host has worked out for a launch. */
+struct layout {
+    int32_t blocks; /* of ROWS rows */
+    int32_t slabs, last_steps;
+    int32_t stages;
+    bool turns;
+};
+
+enum { TILES_AT = (sizeof(shared_block) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT };
+
+constexpr __host__ __device__ int32_t stage_boxes(bool kept)
+{
+    return 1 + (kept ? 0 : CONSUMERS);
+}
+
+/* Stages for which there is room; the first ALIGNMENT - 1 bytes may have to be skipped. */
+int32_t stages_in(int32_t shared_bytes, int32_t slabs, bool kept)
+{
+    int64_t boxes = (shared_bytes - (ALIGNMENT - 1) - TILES_AT) / FKM_BOX;
+    int64_t left = boxes - (kept ? (int64_t)CONSUMERS * slabs : 0);
+    int64_t stages = left / stage_boxes(kept);
+    return (int32_t)(stages < 0 ? 0 : stages > MOST_STAGES ? MOST_STAGES : stages);
+}
+
+template <fkm_unit UNIT> using score_of = std::conditional_t<UNIT == FKM_UNIT_S8, int, float>;
+
+__device__ __forceinline__ float larger(float a, float b, float c)
+{
+    return fmaxf(a, fmaxf(b, c));
+}
+__device__ __forceinline__ int larger(int a, int b, int c)
+{
+    return __vimax3_s32(a, b, c); /* one instruction */
+}
+
+template <fkm_unit UNIT>
+__device__ __forceinline__ void multiply(score_of<UNIT> (&d)[64], uint64_t a, uint64_t b)
+{
+    if constexpr (UNIT == FKM_UNIT_F16)
+        fkm_wgmma_f16(d, a, b);
+    else if constexpr (UNIT == FKM_UNIT_BF16)
+        fkm_wgmma_bf16(d, a, b);
+    else
+        fkm_wgmma_s8(d, a, b);
+}
+
+/* A place in the ring, and how often it has been passed, modulo 2. */
+struct ring_place {
+    int32_t stage;
+    unsigned phase;
+
+    __device__ void advance(int32_t stages)
+    {
+        if (++stage == stages) {
+            stage = 0;
+            phase ^= 1;
+        }
+    }
+};
+
+/* Where things are, for all warps. */
+template <bool KEPT> struct memory {
+    shared_block &s;
+    unsigned char *tiles;
+    const layout &n;
+
+    __device__ unsigned char *stage_at(int32_t stage) const
+    {
+        int32_t before = KEPT ? CONSUMERS * n.slabs : 0;
+        return tiles + (size_t)(before + stage * stage_boxes(KEPT)) * FKM_BOX;
+    }
+    __device__ unsigned char *centroids_at(int32_t stage) const
+    {
+        return stage_at(stage);
+    }
+    __device__ unsigned char *rows_at(int group, int32_t slab, int32_t stage) const
+    {
+        return KEPT ? tiles + (size_t)(group * n.slabs + slab) * FKM_BOX
+                    : stage_at(stage) + (size_t)(1 + group) * FKM_BOX;
+    }
+};
+
+/* ---- loading ---- */
+
+/* Slab after slab of all centroids, for each 256 rows. One thread. */
+template <bool KEPT>
+__device__ void load_centroids(const fkm_assign_args &a, const memory<KEPT> &m,
+    const fkm_tensor_map *centroids, const fkm_tensor_map *rows)
+{
+    ring_place at = {0, 0};
+    for (int32_t block = (int32_t)blockIdx.x; block < m.n.blocks; block += (int32_t)gridDim.x)
+        for (int32_t tile = 0; tile < a.tiles; tile++)
+            for (int32_t slab = 0; slab < m.n.slabs; slab++) {
+                fkm_mbarrier *full = &m.s.full[at.stage];
+                fkm_mbarrier_wait(&m.s.empty[at.stage], at.phase ^ 1);
+                fkm_mbarrier_expect(
+                    full, stage_boxes(KEPT) * FKM_BOX + (slab == 0 ? (unsigned)START_BYTES : 0));
+                if (slab == 0)
+                    fkm_load_bytes(m.s.start[at.stage],
+                        (const char *)a.c.start + (int64_t)tile * START_BYTES, START_BYTES, full);
+                fkm_load_box(m.centroids_at(at.stage), centroids, slab * FKM_BOX_BYTES,
+                    tile * FKM_TILE, full);
+                for (int group = 0; group < CONSUMERS && !KEPT; group++)
+                    fkm_load_box(m.rows_at(group, slab, at.stage), rows, slab * FKM_BOX_BYTES,
+                        block * ROWS + group * GROUP, full);
+                at.advance(m.n.stages);
+            }
+}
+
+/* Rows that are kept, of one warpgroup after the other. One thread. */
+template <bool KEPT> __device__ void load_rows(const memory<KEPT> &m, const fkm_tensor_map *rows)
+{
+    unsigned phase = 0;
+    for (int32_t block = (int32_t)blockIdx.x; block < m.n.blocks; block += (int32_t)gridDim.x) {
+        for (int group = 0; group < CONSUMERS; group++) {
+            fkm_mbarrier *full = &m.s.rows_full[group];
+            fkm_mbarrier_wait(&m.s.rows_empty[group], phase ^ 1);
+            fkm_mbarrier_expect(full, (unsigned)(m.n.slabs * FKM_BOX));
+            for (int32_t slab = 0; slab < m.n.slabs; slab++)
+                fkm_load_box(m.rows_at(group, slab, 0), rows, slab * FKM_BOX_BYTES,
+                    block * ROWS + group * GROUP, full);
+        }
+        phase ^= 1;
+    }
+}
+
+/* ---- multiplying ---- */
+
+/* A warpgroup that multiplies, as a struct so that its parts share what does not change. */
+template <fkm_unit UNIT, bool KEPT> struct screen {
+    typedef score_of<UNIT> score;
+
+    const fkm_assign_args &a;
+    const memory<KEPT> &m;
+    const int group, t; /* which warpgroup, which of its threads */
+    row_state &row;
+    ring_place at;
+    float norm, residual, tail, slack; /* of row t */
+
+    __device__ screen(const fkm_assign_args &args, const memory<KEPT> &mem, int which)
+        : a(args), m(mem), group(which), t((int)threadIdx.x % GROUP),
+          row(mem.s.row[which]), at{0, 0}, norm(0), residual(0), tail(0), slack(0)
+    {
+    }
+
+    __device__ void group_sync()
+    {
+        fkm_bar_sync(BAR_GROUP + group, GROUP);
+    }
+
+    /* A barrier that all four warps of a consumer arrive at, and nobody else of it. */
+    __device__ void give_back(fkm_mbarrier *b)
+    {
+        if (fkm_lane() == 0)
+            fkm_mbarrier_arrive(b);
+    }
+
+    __device__ void start_row(int32_t r)
+    {
+        bool real = r < a.rows && a.x.residual[r] >= 0;
+        norm = real ? a.x.norm[r] : 0;
+        residual = real ? a.x.residual[r] : 0;
+        tail = real ? a.x.tail[r] : 0;
+        slack = a.c.kappa * norm * norm;
+        row.floor[t] = fkm_ordered(real ? a.floor[r] : FKM_FLOOR_DEAD);
+        row.count[t] = 0;
+    }
+
+    __device__ float tile_margin(int32_t tile)
+    {
+        return norm * a.c.tile_slope[tile] + residual * a.c.tile_rival[tile] +
+               tail * a.c.tile_tail[tile] + a.c.tile_offset[tile] + slack;
+    }
+
+    /* m(t, position) of margin.cuh */
+    __device__ float margin(int32_t position)
+    {
+        return norm * a.c.slope[position] + residual * a.c.rival[position] +
+               tail * a.c.tail[position] + a.c.offset[position] + slack;
+    }
+
+    /* Raises the floor by each candidate's own bound and drops those that it has overtaken; not
+     * after an overflow. */
+    __device__ int compact()
+    {
+        const int n = row.count[t];
+        float floor = fkm_unordered(row.floor[t]);
+        int kept = 0;
+        for (int i = 0; i < n; i++)
+            floor = fmaxf(floor, row.score[i][t] - margin(row.position[i][t]));
+        for (int i = 0; i < n; i++) {
+            int32_t position = row.position[i][t];
+            float v = row.score[i][t];
+            if (v + margin(position) < floor)
+                continue;
+            row.position[kept][t] = position;
+            row.score[kept][t] = v;
+            kept++;
+        }
+        row.floor[t] = fkm_ordered(floor);
+        return row.count[t] = kept;
+    }
+
+    /* The threshold of row t, when nobody is in the slow path of the tile before. */
+    __device__ void start_tile(int32_t tile)
+    {
+        float margin = tile_margin(tile);
+        group_sync();
+        if (row.count[t] > FKM_CANDIDATES / 2 && row.count[t] <= FKM_CANDIDATES)
+            compact();
+        row.margin[t] = margin;
+        row.threshold[t] = fkm_unordered(row.floor[t]) - margin;
+        group_sync();
+    }
+
+    /* Accumulators start: those of columns 8 j + 2 q and the next, j < 16, alike in all rows. */
+    __device__ __forceinline__ void set_start(score (&acc)[HALVES][64])
+    {
+        const score *start = (const score *)m.s.start[at.stage] + 2 * (t & 3);
+#pragma unroll
+        for (int j = 0; j < COLUMNS / 2; j++) {
+            const score first = start[8 * j], second = start[8 * j + 1];
+#pragma unroll
+            for (int half = 0; half < HALVES; half++) {
+                acc[half][4 * j] = acc[half][4 * j + 2] = first;
+                acc[half][4 * j + 1] = acc[half][4 * j + 3] = second;
+            }
+        }
+#pragma unroll
+        for (int half = 0; half < HALVES; half++)
+            fkm_wgmma_hold(acc[half]);
+    }
+
+    __device__ __forceinline__ void multiply_step(score (&acc)[HALVES][64], uint64_t x, uint64_t c)
+    {
+#pragma unroll
+        for (int half = 0; half < HALVES; half++)
+            multiply<UNIT>(
+                acc[half], x + half * fkm_descriptor_step(FKM_WGMMA_ROWS * FKM_BOX_BYTES), c);
+    }
+
+    /* Hands a slab to the matrix unit, of the last one what is within the stride. */
+    __device__ __forceinline__ void multiply_slab(score (&acc)[HALVES][64], int32_t slab)
+    {
+        const uint64_t step = fkm_descriptor_step(FKM_WGMMA_BYTES);
+        uint64_t x = fkm_box_descriptor(fkm_shared_address(m.rows_at(group, slab, at.stage)));
+        uint64_t c = fkm_box_descriptor(fkm_shared_address(m.centroids_at(at.stage)));
+        fkm_wgmma_begin();
+        if (slab + 1 < m.n.slabs || m.n.last_steps == STEPS) {
+#pragma unroll
+            for (int k = 0; k < STEPS; k++)
+                multiply_step(acc, x + k * step, c + k * step);
+            fkm_wgmma_commit();
+        } else {
+            int steps = m.n.last_steps;
+#pragma unroll 1
+            do {
+                multiply_step(acc, x, c);
+                x += step;
+                c += step;
+            } while (--steps > 0);
+            fkm_wgmma_commit();
+        }
+    }
+
+    /* Hands a tile to the matrix unit. All slabs but the last are done and given back when this
+     * returns, the last is on its way; returns its stage. */
+    __device__ __forceinline__ int32_t multiply_tile(score (&acc)[HALVES][64])
+    {
+        int32_t stage = at.stage; /* has been waited for */
+        multiply_slab(acc, 0);
+        at.advance(m.n.stages);
+        for (int32_t slab = 1; slab < m.n.slabs; slab++) {
+            fkm_mbarrier_wait(&m.s.full[at.stage], at.phase);
+            multiply_slab(acc, slab);
+            fkm_wgmma_wait<1>();
+            give_back(&m.s.empty[stage]);
+            stage = at.stage;
+            at.advance(m.n.stages);
+        }
+        return stage;
+    }
+
+    /* A score that passed the threshold of row r. Several threads may report for one row at once.
+     */
+    __device__ void report(int r, int32_t position, float v)
+    {
+        if (position >= a.clusters)
+            return; /* padding: only int8's reaches a threshold, and only in a cold start */
+        int slot = atomicAdd(&row.count[r], 1);
+        if (slot >= FKM_CANDIDATES)
+            return; /* the count says so */
+        row.position[slot][r] = position;
+        row.score[slot][r] = v;
+    }
+
+    /* Scores 4 j + 2 h and the next, j < 16, are of row r: reports those that pass. */
+    __device__ void report_row(const score (&d)[64], int h, int r, int32_t tile)
+    {
+        const float threshold = fkm_unordered(row.floor[r]) - row.margin[r];
+        unsigned passed = 0;
+#pragma unroll
+        for (int i = 0; i < COLUMNS; i++)
+            passed |= ((float)d[4 * (i >> 1) + 2 * h + (i & 1)] >= threshold ? 1u : 0u) << i;
+        while (passed) {
+            const int one = __ffs((int)passed) - 1;
+            float v = 0;
+            passed &= passed - 1;
+#pragma unroll
+            for (int i = 0; i < COLUMNS; i++)
+                v = one == i ? (float)d[4 * (i >> 1) + 2 * h + (i & 1)] : v;
+            report(r, tile * FKM_TILE + fkm_wgmma_column(t, 4 * (one >> 1) + (one & 1)), v);
+        }
+    }
+
+    __device__ void finish_tile(const score (&acc)[HALVES][64], int32_t tile)
+    {
+        unsigned hits = 0;
+#pragma unroll
+        for (int i = 0; i < 2 * HALVES; i++) {
+            const int half = i >> 1, h = i & 1;
+            const int r = half * FKM_WGMMA_ROWS + fkm_wgmma_row(t, 2 * h);
+            score top = acc[half][2 * h];
+#pragma unroll
+            for (int j = 0; j < 16; j++)
+                top = larger(top, acc[half][4 * j + 2 * h], acc[half][4 * j + 2 * h + 1]);
+            if ((float)top >= row.threshold[r]) {
+                hits |= 1u << i;
+                /* the best of these raises the floor before the others are looked at */
+                atomicMax(&row.floor[r], fkm_ordered((float)top - row.margin[r]));
+            }
+        }
+        if (!hits)
+            return;
+#pragma unroll
+        for (int i = 0; i < 2 * HALVES; i++)
+            if (hits >> i & 1)
+                report_row(acc[i >> 1], i & 1,
+                    (i >> 1) * FKM_WGMMA_ROWS + fkm_wgmma_row(t, 2 * (i & 1)), tile);
+    }
+
+    __device__ void settle(int32_t r)
+    {
+        bool real = r < a.rows, screened = real && a.x.residual[r] >= 0;
+        group_sync(); /* nobody is in the slow path of the last tile */
+        int n = screened && row.count[t] <= FKM_CANDIDATES ? compact() : 0;
+        fkm_settle_row(a, r, real, screened, fkm_unordered(row.floor[t]), n,
+            [&](int i) { return row.position[i][t]; });
+    }
+
+    /* One tile. last: of this warpgroup; last_of_rows: of these rows. */
+    __device__ __forceinline__ void run_tile(int32_t tile, bool last_of_rows, bool last)
+    {
+        score acc[HALVES][64];
+        fkm_mbarrier_wait(&m.s.full[at.stage], at.phase);
+        set_start(acc);
+        if (m.n.turns)
+            fkm_bar_sync(BAR_TURN + group, ROWS);
+        int32_t stage = multiply_tile(acc);
+        if (m.n.turns && !(last && group == CONSUMERS - 1)) /* nobody would come for it */
+            fkm_bar_arrive(BAR_TURN + (group + 1) % CONSUMERS, ROWS);
+        start_tile(tile);
+        fkm_wgmma_wait<0>();
+#pragma unroll
+        for (int half = 0; half < HALVES; half++)
+            fkm_wgmma_hold(acc[half]);
+        give_back(&m.s.empty[stage]);
+        if (KEPT && last_of_rows)
+            give_back(&m.s.rows_empty[group]);
+        finish_tile(acc, tile);
+    }
+
+    __device__ void run()
+    {
+        unsigned phase = 0;
+        if (m.n.turns && group == CONSUMERS - 1)
+            fkm_bar_arrive(BAR_TURN, ROWS); /* the first has the first turn */
+        for (int32_t block = (int32_t)blockIdx.x; block < m.n.blocks; block += (int32_t)gridDim.x) {
+            const int32_t r = block * ROWS + group * GROUP + t;
+            const bool last_block = block + (int32_t)gridDim.x >= m.n.blocks;
+            start_row(r);
+            if (KEPT)
+                fkm_mbarrier_wait(&m.s.rows_full[group], phase);
+            phase ^= 1;
+            for (int32_t tile = 0; tile < a.tiles; tile++) {
+                const bool last = tile + 1 == a.tiles;
+                run_tile(tile, last, last && last_block);
+            }
+            settle(r);
+        }
+    }
+};
+
+__device__ __forceinline__ void start_barriers(shared_block &s, const layout &n)
+{
+    const unsigned warps = GROUP / 32;
+    for (int32_t i = 0; i < n.stages; i++) {
+        fkm_mbarrier_init(&s.full[i], 1);
+        fkm_mbarrier_init(&s.empty[i], CONSUMERS * warps);
+    }
+    for (int i = 0; i < CONSUMERS; i++) {
+        fkm_mbarrier_init(&s.rows_full[i], 1);
+        fkm_mbarrier_init(&s.rows_empty[i], warps);
+    }
+    fkm_mbarriers_ready();
+}
+
+template <fkm_unit UNIT, bool KEPT>
+__global__ void __launch_bounds__(THREADS, 1) screen_rows_sm90a(
+    const __grid_constant__ fkm_assign_args a, const __grid_constant__ layout n,
+    const __grid_constant__ fkm_tensor_map rows, const __grid_constant__ fkm_tensor_map centroids)
+{
+    FKM_SHARED_DYNAMIC(unsigned char, dynamic);
+    unsigned char *base = dynamic + (-fkm_shared_address(dynamic) & (ALIGNMENT - 1));
+    const memory<KEPT> m = {*(shared_block *)base, base + TILES_AT, n};
+    const int warp = __shfl_sync(FKM_ALL_LANES, (int)threadIdx.x / 32, 0); /* known to be uniform */
+    if (threadIdx.x == 0)
+        start_barriers(m.s, n);
+    __syncthreads();
+    if (warp < GROUP / 32) {
+        fkm_registers_down_to<LOADING_REGISTERS>();
+        if (warp == 0 && fkm_lane() == 0)
+            load_centroids(a, m, &centroids, &rows);
+        if (KEPT && warp == 1 && fkm_lane() == 0)
+            load_rows(m, &rows);
+    } else {
+        fkm_registers_up_to<MULTIPLYING_REGISTERS>();
+        screen<UNIT, KEPT>(a, m, warp / (GROUP / 32) - 1).run();
+    }
+}
+
+/* ---- launching ---- */
+
+/* The portable kernel, where this one cannot be: said once. */
+cudaError_t run_portable(
+    fkm_unit unit, const fkm_assign_args *a, fkm_chip chip, const char *why, cudaStream_t stream)
+{
+    static std::atomic<bool> said(false);
+    chip.portable = true;
+    const fkm_assign_kernel *k = fkm_assign_choose(&chip, unit, a->stride);
+    if (!k)
+        return cudaErrorInvalidDevice;
+    if (!said.exchange(true))
+        fkm_verbose("screening by %s, not by Hopper's own kernel: %s", k->name, why);
+    return k->run(a, stream);
+}
+
+cudaError_t describe_chip(fkm_chip *chip)
+{
+    int device = 0, major = 0, minor = 0, bytes = 0, processors = 0;
+    cudaError_t st = cudaGetDevice(&device);
+    const struct {
+        cudaDeviceAttr attribute;
+        int *to;
+    } wanted[] = {
+        {cudaDevAttrComputeCapabilityMajor, &major},
+        {cudaDevAttrComputeCapabilityMinor, &minor},
+        {cudaDevAttrMaxSharedMemoryPerBlockOptin, &bytes},
+        {cudaDevAttrMultiProcessorCount, &processors},
+    };
+    for (auto &w : wanted)
+        if (st == cudaSuccess)
+            st = cudaDeviceGetAttribute(w.to, w.attribute, device);
+    chip->compute = 10 * major + minor;
+    chip->shared_bytes = bytes;
+    chip->processors = processors;
+    chip->portable = false;
+    return st;
+}
+
+template <fkm_unit UNIT, bool KEPT>
+cudaError_t launch_kernel(const fkm_assign_args *a, const layout &n, const fkm_chip &chip,
+    const fkm_tensor_map &rows, const fkm_tensor_map &centroids, cudaStream_t stream)
+{
+    auto kernel = screen_rows_sm90a<UNIT, KEPT>;
+    cudaError_t st = cudaFuncSetAttribute(
+        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, chip.shared_bytes);
+    if (st != cudaSuccess)
+        return st;
+    FKM_LAUNCH(kernel, fkm_blocks(n.blocks, 1, chip.processors), THREADS, (size_t)chip.shared_bytes,
+        stream, *a, n, rows, centroids);
+    return cudaGetLastError();
+}
+
+template <fkm_unit UNIT> cudaError_t launch(const fkm_assign_args *a, cudaStream_t stream)
+{
+    fkm_chip chip;
+    fkm_tensor_map rows, centroids;
+    cudaError_t st = describe_chip(&chip);
+    if (st != cudaSuccess)
+        return st;
+    if (chip.compute != 90)
+        return run_portable(
+            UNIT, a, chip, "the device is not one of compute capability 9.0", stream);
+    if (a->rows > INT32_MAX - ROWS || a->tiles > INT32_MAX / FKM_TILE)
+        return run_portable(
+            UNIT, a, chip, "too many rows or centroids for its coordinates", stream);
+    layout n;
+    n.blocks = (a->rows + ROWS - 1) / ROWS;
+    n.slabs = (a->stride + FKM_BOX_BYTES - 1) / FKM_BOX_BYTES;
+    n.last_steps = (a->stride - (n.slabs - 1) * FKM_BOX_BYTES) / FKM_WGMMA_BYTES;
+    const bool kept = stages_in(chip.shared_bytes, n.slabs, true) >= LEAST_STAGES;
+    n.stages = stages_in(chip.shared_bytes, n.slabs, kept);
+    n.turns = n.stages >= n.slabs;
+    if (n.stages < LEAST_STAGES)
+        return run_portable(UNIT, a, chip, "the device has too little shared memory", stream);
+    if (fkm_tensor_map_make(&rows, a->x.x, a->stride, a->rows) != cudaSuccess ||
+        fkm_tensor_map_make(&centroids, a->c.c, a->stride, (int64_t)a->tiles * FKM_TILE) !=
+            cudaSuccess) {
+        (void)cudaGetLastError();
+        return run_portable(UNIT, a, chip, "the driver makes no tensor maps for it", stream);
+    }
+    return kept ? launch_kernel<UNIT, true>(a, n, chip, rows, centroids, stream)
+                : launch_kernel<UNIT, false>(a, n, chip, rows, centroids, stream);
+}
+
+} // namespace
+
+cudaError_t fkm_assign_f16_sm90a(const fkm_assign_args *a, cudaStream_t stream)
+{
+    return launch<FKM_UNIT_F16>(a, stream);
+}
+cudaError_t fkm_assign_bf16_sm90a(const fkm_assign_args *a, cudaStream_t stream)
+{
+    return launch<FKM_UNIT_BF16>(a, stream);
+}
+cudaError_t fkm_assign_s8_sm90a(const fkm_assign_args *a, cudaStream_t stream)
+{
+    return launch<FKM_UNIT_S8>(a, stream);
+}
