@@ -450,6 +450,15 @@ static fkm_status print_plan(struct job *job, fkm_err *e)
 
 /* ---- */
 
+/* --json tells how far the run got; there are no outputs yet. */
+static fkm_status print_progress(const struct job *job, fkm_err *e)
+{
+    fkm_fit_report report = report_of(job, NULL);
+    report.common.output_count = 0;
+    report.stopped = true;
+    return fkm_fit_json(&report, cmd_stdout_sink, NULL, e);
+}
+
 /* The end of the time limit. Without a state, the same command would end in the same place. */
 static fkm_status time_is_over(const struct job *job, fkm_err *e)
 {
@@ -469,6 +478,8 @@ static fkm_status time_is_over(const struct job *job, fkm_err *e)
         fkm_warn("no iteration was completed since the run was resumed: give it more time than "
                  "--time-limit %s",
             limit);
+    if (job->args->common.json)
+        FKM_TRY(print_progress(job, e));
     fkm_fail(e, FKM_ESTOPPED, "--time-limit %s is over; the state is in %s", limit, s->path);
     return fkm_hint(e, "the same command goes on from there");
 }

@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
@@ -48,6 +49,10 @@ static void add_line(struct text *t, const char *name, const char *fmt, ...)
     t->at[t->used++] = '\n';
     t->at[t->used] = '\0';
 }
+
+static_assert(FKM_INIT_RANDOM == 0 && FKM_INIT_PLUSPLUS == 1 && FKM_INIT_PARALLEL == 2 &&
+                  FKM_EMPTY_FARTHEST == 0 && FKM_EMPTY_KEEP == 1 && FKM_EMPTY_ERROR == 2,
+    "the order of names in the key");
 
 static void add_init(struct text *t, const fkm_fit_options *o, const fkm_shape *shape)
 {

@@ -36,6 +36,7 @@ typedef struct run {
     double *distances; /* [chunk_rows]: of the search for farthest rows */
     float *best;       /* [clusters][dims]: of the best start so far; NULL for a single start */
     int64_t iteration_room;
+    int32_t at; /* the problem at work */
     double begin_s;
     fkm_checksums checksums; /* of the rows; open when they may be read again */
     char *key;               /* of the state on disk; NULL: none is kept */
@@ -756,6 +757,7 @@ static fkm_status fit_problem(run *r, int32_t index, fkm_err *e)
         .centroids = out->centroids + (int64_t)index * o->clusters * r->shape.dims,
         .labels = out->labels + index * r->shape.rows,
     };
+    r->at = index;
     fkm_status st = run_problem(&p, e);
     if (is_resumable(st))
         save_state(&p);
@@ -784,7 +786,7 @@ static fkm_status allocate_result(run *r, fkm_err *e)
         return fkm_fail(e, FKM_ENOMEM, "%lld problems with %d starts each are too many",
             (long long)out->batch, r->o->restarts);
     out->restart_count = r->o->restarts;
-    FKM_TRY(fkm_alloc(&out->restarts, rows, sizeof *out->restarts, "results", e));
+    FKM_TRY(fkm_calloc(&out->restarts, rows, sizeof *out->restarts, "results", e));
     if (r->o->restarts > 1)
         FKM_TRY(fkm_alloc(&r->best, cells / out->batch, sizeof *r->best, "the best centroids", e));
     return fkm_calloc(&out->problems, out->batch, sizeof *out->problems, "results", e);
@@ -878,12 +880,41 @@ static void finish_stats(run *r)
     s->compute_s = s->total_s - s->read_wait_s;
     s->bytes_read = fkm_source_bytes_read(r->source);
     s->flop = fkm_mul_sat(s->distances, 2 * (int64_t)r->shape.dims);
+}
+
+static void warn_of_empty(const run *r)
+{
     for (int64_t i = 0; i < r->out->batch; i++) {
         const fkm_problem_result *p = &r->out->problems[i];
         if (p->empty > 0)
             fkm_warn("%d of %d clusters have no rows%s", p->empty, r->o->clusters,
                 r->o->empty == FKM_EMPTY_KEEP ? "" : ": fewer distinct rows than clusters?");
     }
+}
+
+/* What is known of a run that was stopped: the last iteration of the start at work. */
+static void describe_stopped(run *r)
+{
+    const fkm_iteration *its = r->out->iterations;
+    int32_t n = r->out->iteration_count;
+    for (int64_t b = r->at; b < r->out->batch; b++)
+        r->out->problems[b] = (fkm_problem_result){.inertia = NAN,
+            .imbalance = NAN,
+            .rows_used = -1,
+            .rows_skipped = -1,
+            .moved_last = -1,
+            .size_min = -1,
+            .size_median = -1,
+            .size_max = -1};
+    fkm_problem_result *p = &r->out->problems[r->at];
+    for (int32_t i = 0; i < n; i++)
+        if (its[i].problem == r->at && its[i].restart == its[n - 1].restart) {
+            p->iterations = its[i].i;
+            p->inertia = its[i].inertia;
+            p->moved_last = its[i].moved;
+            p->empty = its[i].empty;
+            p->reseeded += its[i].reseeded;
+        }
 }
 
 fkm_status fkm_fit(
@@ -898,7 +929,12 @@ fkm_status fkm_fit(
     for (int32_t i = r.state.problem; i < out->batch; i++)
         FKM_GO(fit_problem(&r, i, e));
     finish_stats(&r);
+    warn_of_empty(&r);
 out:
+    if (st == FKM_ESTOPPED && o->saving && o->saving->kept) {
+        finish_stats(&r);
+        describe_stopped(&r);
+    }
     fkm_free(r.distances);
     fkm_free(r.best);
     fkm_free(r.key);
@@ -906,7 +942,7 @@ out:
     fkm_checksums_close(&r.checksums);
     if (r.backend)
         r.ops->close(r.backend);
-    if (st != FKM_OK)
+    if (st != FKM_OK && !(st == FKM_ESTOPPED && o->saving && o->saving->kept))
         fkm_result_free(out);
     return st;
 }

@@ -171,6 +171,12 @@ static void put_params(fkm_json *j, const fkm_fit_options *p, const char *init)
     fkm_json_field(j, "params", o);
 }
 
+/* Adds what is known of both. */
+static int64_t sum_known(int64_t a, int64_t b)
+{
+    return a < 0 || b < 0 ? -1 : a + b;
+}
+
 /* All problems of a batch as one: sums and extremes; what has no meaning for several is NaN or -1.
  */
 static fkm_problem_result combine(const fkm_result *r)
@@ -181,9 +187,9 @@ static fkm_problem_result combine(const fkm_result *r)
         all.iterations = p->iterations > all.iterations ? p->iterations : all.iterations;
         all.converged = all.converged && p->converged;
         all.inertia += p->inertia;
-        all.rows_used += p->rows_used;
-        all.rows_skipped += p->rows_skipped;
-        all.moved_last += p->moved_last;
+        all.rows_used = sum_known(all.rows_used, p->rows_used);
+        all.rows_skipped = sum_known(all.rows_skipped, p->rows_skipped);
+        all.moved_last = sum_known(all.moved_last, p->moved_last);
         all.empty += p->empty;
         all.reseeded += p->reseeded;
         all.size_min = p->size_min < all.size_min ? p->size_min : all.size_min;
@@ -194,21 +200,27 @@ static fkm_problem_result combine(const fkm_result *r)
     return all;
 }
 
+/* null when it is not known. */
+static void add_known(fkm_json *j, cJSON *object, const char *name, int64_t value)
+{
+    if (value >= 0)
+        add_i64(j, object, name, value);
+    else
+        fkm_json_add(j, object, name, cJSON_CreateNull());
+}
+
 static cJSON *result_object(fkm_json *j, const fkm_problem_result *p)
 {
     cJSON *o = cJSON_CreateObject(), *clusters = cJSON_CreateObject();
     add_i64(j, o, "iterations", p->iterations);
     add_real(j, o, "inertia", p->inertia);
-    add_i64(j, o, "rows_used", p->rows_used);
-    add_i64(j, o, "rows_skipped", p->rows_skipped);
-    add_i64(j, o, "moved_last", p->moved_last);
+    add_known(j, o, "rows_used", p->rows_used);
+    add_known(j, o, "rows_skipped", p->rows_skipped);
+    add_known(j, o, "moved_last", p->moved_last);
     add_i64(j, clusters, "empty", p->empty);
-    add_i64(j, clusters, "min", p->size_min);
-    if (p->size_median >= 0)
-        add_i64(j, clusters, "median", p->size_median);
-    else
-        fkm_json_add(j, clusters, "median", cJSON_CreateNull());
-    add_i64(j, clusters, "max", p->size_max);
+    add_known(j, clusters, "min", p->size_min);
+    add_known(j, clusters, "median", p->size_median);
+    add_known(j, clusters, "max", p->size_max);
     add_real(j, clusters, "imbalance", p->imbalance);
     add_i64(j, clusters, "reseeded", p->reseeded);
     fkm_json_add(j, o, "clusters", clusters);
@@ -221,6 +233,8 @@ static cJSON *restarts_array(const fkm_result *r, int64_t problem, fkm_json *j)
     cJSON *list = cJSON_CreateArray();
     for (int32_t i = 0; i < r->restart_count; i++) {
         const fkm_restart *s = &r->restarts[problem * r->restart_count + i];
+        if (s->iterations == 0) /* has not ended */
+            continue;
         cJSON *o = cJSON_CreateObject();
         fkm_json_add(j, o, "seed", fkm_json_u64(s->seed));
         add_real(j, o, "inertia", s->inertia);
@@ -239,7 +253,10 @@ static void put_problems(fkm_json *j, const fkm_result *r)
     fkm_json_list_begin(j, "problems");
     for (int64_t b = 0; b < r->batch; b++) {
         cJSON *o = result_object(j, &r->problems[b]);
-        add_text(j, o, "status", r->problems[b].converged ? "converged" : "max_iter");
+        if (r->problems[b].rows_used < 0)
+            add_text(j, o, "status", "time_limit");
+        else
+            add_text(j, o, "status", r->problems[b].converged ? "converged" : "max_iter");
         fkm_json_add(j, o, "restarts", restarts_array(r, b, j));
         fkm_json_list_item(j, o);
     }
@@ -282,7 +299,8 @@ fkm_status fkm_fit_json(const fkm_fit_report *r, fkm_text_sink sink, void *arg, 
     fkm_json j;
     fkm_problem_result all = combine(r->result);
     fkm_json_begin(&j, sink, arg, e);
-    put_head(&j, "fkm-stats/1", all.converged ? "converged" : "max_iter", &r->common);
+    const char *status = r->stopped ? "time_limit" : all.converged ? "converged" : "max_iter";
+    put_head(&j, "fkm-stats/1", status, &r->common);
     put_params(&j, r->options, r->init);
     put_machine(&j, &r->common.run->plan);
     cJSON *result = result_object(&j, &all);
@@ -488,8 +506,11 @@ static void put_resumed(struct lines *l, const fkm_saving *s)
 {
     char earlier[32];
     fkm_seconds_text(earlier, sizeof earlier, s->earlier_s);
-    put_line(l, "resumed", "at iteration %" PRId32 ", after %s%s", s->iteration, earlier,
-        s->resumes > 1 ? " in several runs" : "");
+    if (s->iteration == 0 && s->advanced == 0) /* its outputs could not be written */
+        put_line(l, "resumed", "with the complete result, after %s", earlier);
+    else
+        put_line(l, "resumed", "at iteration %" PRId32 ", after %s%s", s->iteration, earlier,
+            s->resumes > 1 ? " in several runs" : "");
 }
 
 static void put_clusters(struct lines *l, const fkm_fit_report *r, const fkm_problem_result *all)

@@ -32,6 +32,7 @@ typedef struct fkm_fit_report {
     const fkm_fit_options *options;
     const char *init; /* name of the method, or the file of initial centroids */
     const fkm_result *result;
+    bool stopped; /* by the time limit: the result tells how far the run got */
 } fkm_fit_report;
 
 /* Of a run that was only planned. common.run is NULL; outputs have no checksums. */

@@ -14,6 +14,7 @@
 
 #include <immintrin.h>
 #include <math.h>
+#include <string.h>
 
 enum { BYTES_STEP = 64, BYTES_PART = 16 * 64, BYTES_PANEL = 32, SIGNED_BIAS = 128 };
 
@@ -75,33 +76,39 @@ static inline void pack_bytes(void *panel, float *square, float *residual, const
     }
 }
 
-/* Rounds centroid c: [dims] of a position to integers g: [dims padded]; returns -H, or what stands
- * for it, and fills t->residual. */
+/* Rounds centroid c: [dims] of a position to integers g: [dims padded to a step]; returns -H, or
+ * what stands for it, and fills t->residual. The largest coordinate may come out a rounding above
+ * FKM_BYTES_TOP before it is rounded to an integer: as an integer it is not. */
 static inline int32_t round_centroid(
-    int8_t *g, fkm_tiles *t, int64_t position, const float *c, int32_t padded, int32_t bias)
+    int8_t *g, fkm_tiles *t, int64_t position, const float *c, int32_t bias)
 {
-    double along = 0, residual = 0;
-    int64_t sum = 0;
-    for (int32_t d = 0; d < padded; d++)
-        g[d] = 0;
-    for (int32_t d = 0; d < t->dims; d++) {
-        double v = rint((double)c[d] / t->quantum);
-        v = v > FKM_BYTES_TOP ? FKM_BYTES_TOP : v < -FKM_BYTES_TOP ? -FKM_BYTES_TOP : v;
-        double rest = (double)c[d] - v * t->quantum;
-        g[d] = (int8_t)v;
-        sum += g[d];
-        along += v * t->shift[d];
-        residual += rest * rest;
+    const __m512 share = _mm512_set1_ps(1 / t->quantum), quantum = _mm512_set1_ps(t->quantum);
+    __m512 residual = _mm512_setzero_ps();
+    __m512d along = _mm512_setzero_pd();
+    __m512i sum = _mm512_setzero_si512();
+    const int32_t padded = (t->dims + BYTES_STEP - 1) / BYTES_STEP * BYTES_STEP;
+    for (int32_t d = 0; d < padded; d += 16) {
+        const __mmask16 m = live_lanes(t->dims - d);
+        const __m512 v = _mm512_maskz_loadu_ps(m, c + d),
+                     mu = _mm512_maskz_loadu_ps(m, t->shift + d);
+        const __m512i q = _mm512_cvtps_epi32(_mm512_mul_ps(v, share));
+        const __m512 whole = _mm512_cvtepi32_ps(q), rest = _mm512_fnmadd_ps(whole, quantum, v);
+        _mm_storeu_si128((__m128i *)(void *)(g + d), _mm512_cvtepi32_epi8(q));
+        residual = _mm512_fmadd_ps(rest, rest, residual);
+        sum = _mm512_add_epi32(sum, q);
+        along = _mm512_fmadd_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(whole)),
+            _mm512_cvtps_pd(_mm512_castps512_ps256(mu)), along);
+        along = _mm512_fmadd_pd(_mm512_cvtps_pd(_mm512_extractf32x8_ps(whole, 1)),
+            _mm512_cvtps_pd(_mm512_extractf32x8_ps(mu, 1)), along);
     }
-    t->residual[position] = (float)residual;
+    t->residual[position] = _mm512_reduce_add_ps(residual);
     if (position >= t->clusters)
         return PAD_SCORE;
-    double h = rint((along * t->quantum + t->half[position]) / t->unit);
+    double h = rint((_mm512_reduce_add_pd(along) * t->quantum + t->half[position]) / t->unit);
     if (fabs(h) <= MOST_H)
-        return (int32_t)(-h) - (int32_t)(bias * sum);
+        return (int32_t)(-h) - bias * _mm512_reduce_add_epi32(sum);
     t->residual[position] = FKM_UNSCORED;
-    for (int32_t d = 0; d < t->dims; d++)
-        g[d] = 0;
+    memset(g, 0, (size_t)padded);
     return 0;
 }
 

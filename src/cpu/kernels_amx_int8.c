@@ -37,7 +37,7 @@ static void pack_tile(fkm_tiles *t, int64_t first, const float *c, int32_t bias)
     int32_t padded = (t->dims + STEP - 1) / STEP * STEP;
     int8_t g[FKM_BYTES_MOST_DIMS];
     for (int j = 0; j < TILE; j++) {
-        int32_t start = round_centroid(g, t, first + j, c + (int64_t)j * t->dims, padded, bias);
+        int32_t start = round_centroid(g, t, first + j, c + (int64_t)j * t->dims, bias);
         set_start(t, first + j, start);
         for (int32_t d = 0; d < padded; d += STEP)
             memcpy(out + (size_t)(d / STEP * 2 + j / 16) * PART + 64 * (j % 16), g + d, STEP);

@@ -145,7 +145,7 @@ static void pack_tile(fkm_tiles *t, int64_t first, const float *c, int32_t bias)
     int8_t g[FKM_BYTES_MOST_DIMS];
     for (int j = 0; j < TILE; j++) {
         int32_t *start = (int32_t *)t->start + first + j;
-        *start = round_centroid(g, t, first + j, c + (int64_t)j * t->dims, padded, bias);
+        *start = round_centroid(g, t, first + j, c + (int64_t)j * t->dims, bias);
         for (int32_t d = 0; d < padded; d += 4)
             memcpy(out + (size_t)d * TILE + 4 * j, g + d, 4);
     }

@@ -102,19 +102,29 @@ void fkm_tiles_close(fkm_tiles *t)
     memset(t, 0, sizeof *t);
 }
 
-/* The largest magnitude: of floats that are not negative, the bits have the order of the values. */
+/* The bits of |v|, which have the order of the values. */
+static inline int32_t magnitude_bits(float v)
+{
+    int32_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    return bits & 0x7fffffff;
+}
+
+static float from_bits(int32_t bits)
+{
+    float out;
+    memcpy(&out, &bits, sizeof out);
+    return out;
+}
+
 static float largest_magnitude(const float *c, int64_t count)
 {
     int32_t top = 0;
     for (int64_t i = 0; i < count; i++) {
-        int32_t bits;
-        memcpy(&bits, c + i, sizeof bits);
-        bits &= 0x7fffffff;
+        int32_t bits = magnitude_bits(c[i]);
         top = bits > top ? bits : top;
     }
-    float out;
-    memcpy(&out, &top, sizeof out);
-    return out;
+    return from_bits(top);
 }
 
 /* A power of two that brings the largest coordinate below 1 (4 at the end of the float range). */
@@ -343,15 +353,16 @@ static void choose_frame(fkm_tiles *t, const float *c)
 /* One quantum for all coordinates of all centroids, so that scores are integers alike. */
 static void choose_quantum(fkm_tiles *t, const float *c)
 {
-    float top = 0;
+    int32_t bits = 0;
     t->unit = t->quantum = 1;
     if (!t->kernels->bytes)
         return;
     for (int32_t j = 0; j < t->clusters; j++)
         for (int32_t d = 0; d < t->dims; d++) {
-            float v = fabsf(c[(int64_t)j * t->dims + d] * t->scale - t->shift[d]);
-            top = v > top ? v : top;
+            int32_t b = magnitude_bits(c[(int64_t)j * t->dims + d] * t->scale - t->shift[d]);
+            bits = b > bits ? b : bits;
         }
+    float top = from_bits(bits);
     t->quantum = top > 0x1p-100f ? top / FKM_BYTES_TOP : 1;
     t->unit = t->quantum * t->scale;
 }

@@ -13,7 +13,7 @@ import time
 import cli
 
 SEED = int(os.environ.get("FKM_TEST_SEED", time.time_ns() % 1000000))
-ROWS, DIMS, K = (40000, 16, 200) if cli.SLOW else (100000, 16, 500)
+ROWS, DIMS, K = (100000, 16, 100) if cli.SLOW else (100000, 16, 500)
 OUTPUTS = ["run.centroids.npy", "run.labels.npy", "run.stats.json"]
 STREAM = "5M"                 # less than the data
 TIMES = ("s", "read_wait_s")  # of an iteration; all else must be the same

@@ -159,6 +159,26 @@ def check_plan(validate):
             cli.check(1 / 30 < ratio < 30, "predicted", plan["predicted"], "found", real)   # machines are busy
 
 
+def check_stopped(validate):
+    """--json at the end of the time limit: how far the run got."""
+    d = cli.new_directory()
+    cli.save(d, "x.npy", cli.npy(cli.noise(100000, 8)))
+    cli.save(d, "b.npy", cli.npy(cli.noise(90000, 8), (2, 45000, 8)))
+    for args in (["x.npy"], ["--restarts", 100, "b.npy"]):
+        run = cli.fkm("fit", "-k", 1000, "-t", 0, "-n", 1000000, "-q", "--json", "--time-limit", "700ms", "-o", "r", *args,
+                      "--fresh", cwd=d)
+        cli.check_equal(run.returncode, 75, run.stderr)
+        stats = strict(run.stdout)
+        validate(stats)
+        cli.check_equal((stats["status"], stats["outputs"]), ("time_limit", []))
+        if stats["iterations"]:
+            last = stats["iterations"][-1]
+            part = stats["problems"][last["problem"]] if "problems" in stats else stats["result"]
+            cli.check_equal((part["iterations"], part["inertia"], part["moved_last"]),
+                            (last["i"], last["inertia"], last["moved_rows"]), "the last iteration")
+        cli.check(not os.path.exists(os.path.join(d, "r.stats.json")), "stats.json of a run that is not done")
+
+
 def check_others(validate):
     d = cli.new_directory()
     cli.save(d, "x.npy", cli.npy(cli.blobs(30, 2)))
@@ -219,6 +239,7 @@ def main():
     check_batch(validate)
     check_restarts(validate)
     check_plan(validate)
+    check_stopped(validate)
     check_others(validate)
     cli.finish()
 

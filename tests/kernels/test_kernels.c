@@ -216,7 +216,7 @@ static void mean_row_has_the_same_bits(void **state)
             int64_t *sum = malloc((size_t)dims * sizeof *sum);
             float *got = guarded(bytes), *want = malloc(bytes);
             for (int32_t t = 0; t < dims; t++)
-                sum[t] = ((int64_t)t * 0x9e3779b97f4a7c1) >> (t % 60);
+                sum[t] = (int64_t)((uint64_t)t * 0x9e3779b97f4a7c1u) >> (t % 60);
             k->mean_row(got, sum, dims, 37, 0x1p-50);
             fkm_kernels_scalar.mean_row(want, sum, dims, 37, 0x1p-50);
             assert_memory_equal(got, want, bytes);

@@ -185,6 +185,7 @@ static int run_in_parts(
         if (st == FKM_OK)
             return part + 1;
         assert_int_equal(st, FKM_ESTOPPED);
+        fkm_result_free(out);
     }
     fail_msg("with %d calls a part there is no progress", calls);
     return 0;
@@ -206,7 +207,8 @@ static void check_case(const plan_case *c)
     assert_false(whole.run.plan.resident);
     if (c->groups)
         assert_true(whole.problems[0].reseeded > 0);
-    int total = w.calls, resumed = 0;
+    const char *config = getenv("CONFIG");
+    int total = w.calls, resumed = 0, places = !config || !strcmp(config, "release") ? 25 : 6;
     /* A part must get through the seeding and one pass. Stops all over the first part, later ones
      * where they fall. */
     for (int calls = 1, step = 1; calls <= total; calls += step) {
@@ -221,15 +223,16 @@ static void check_case(const plan_case *c)
             fkm_result_free(&parts);
             continue;
         }
+        fkm_result_free(&parts);
         resumed +=
             run_in_parts(&parts, "x.npy", c->o, total / 3 > 40 ? total / 3 : 40, calls, small);
         same_result(&parts, &whole);
         fkm_result_free(&parts);
-        step = 1 + total / 25; /* a sample of long runs */
+        step = 1 + total / places; /* a sample of long runs */
     }
     unlink(STATE);
     print_message("%s: %d places, %d parts\n", c->name, total, resumed);
-    assert_true(resumed > 10);
+    assert_true(resumed >= places / 2);
     fkm_result_free(&whole);
     unlink("x.npy");
 }
