@@ -196,8 +196,10 @@ format:
 	clang-format -i $$(git ls-files '*.c' '*.h')
 
 # Which lines and branches the suite and a part of scripts/torture reach; tests/gcovr.cfg says what is
-# left out. Tests may fail here: libgcov writes, too, where they forbid it.
-COVERAGE_FLAGS := CFLAGS='--coverage -fprofile-update=atomic' LDFLAGS=--coverage
+# left out. Tests may fail here: libgcov writes, too, where they forbid it. No UBSan: its checks are
+# branches.
+COVERAGE_FLAGS := CFLAGS='--coverage -fprofile-update=atomic' LDFLAGS=--coverage \
+	OPT_faults='-Og -g -fsanitize=address -fno-omit-frame-pointer -DFKM_FAULTS'
 coverage:
 	find build -name '*.gcda' -delete 2>/dev/null || true
 	-$(MAKE) CONFIG=coverage check

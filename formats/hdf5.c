@@ -242,9 +242,13 @@ static herr_t visit(hid_t group, const char *name, const H5L_info_t *link, void 
     H5O_info_t info;
     if (++w->links > MAX_LINKS || w->last == MAX_GROUPS)
         return 1;
-    if (link->type != H5L_TYPE_HARD ||
-        H5Oget_info_by_name2(group, name, &info, H5O_INFO_BASIC, H5P_DEFAULT) < 0 ||
-        met_before(w, &info))
+    if (link->type != H5L_TYPE_HARD)
+        return 0;
+    if (H5Oget_info_by_name2(group, name, &info, H5O_INFO_BASIC, H5P_DEFAULT) < 0) {
+        w->st = failed(w->path, "cannot look at an object", w->e); /* it might be the one */
+        return 1;
+    }
+    if (met_before(w, &info))
         return 0;
     char *full;
     w->st = fkm_asprintf(&full, w->e, "%s/%s", w->group, name);
