@@ -54,11 +54,7 @@ static inline __host__ __device__ int fkm_wgmma_column(int t, int i)
     return (i >> 2) * 8 + (t & 3) * 2 + (i & 1);
 }
 
-#ifdef FKM_CUDA_ON_CPU
-
-#include "cuo_hopper.h"
-
-#else
+#ifndef FKM_CUDA_ON_CPU
 
 #include <cuda.h> /* types only: nothing of libcuda is linked */
 

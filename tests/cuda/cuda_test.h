@@ -148,6 +148,7 @@ static inline void choose_scale(problem *p, bool wide)
     while ((int64_t)1 << room < p->plan.rows)
         room++;
     bool eight = p->plan.dtype == FKM_U8 || p->plan.dtype == FKM_I8;
+    p->scale.bits = 0; /* not known */
     p->scale.wide = wide && !eight;
     p->scale.exponent = eight ? 0 : (p->scale.wide ? 124 : 60) - room - exponent;
 }
