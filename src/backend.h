@@ -132,7 +132,8 @@ typedef struct fkm_backend_ops {
      * pass after set_scale, any labels of clusters, or -1 (they warm-start the search, are compared
      * for `moved`, and tell a backend that keeps its sums what to change); out: the nearest
      * centroid, -1 for rows that are not finite. distances: [count] canonical squared distances to
-     * it, or NULL; NaN for rows that are not finite. Both may complete as late as wait() or end(). */
+     * it, or NULL; NaN for rows that are not finite. Both may complete as late as wait() or end().
+     */
     fkm_status (*feed)(
         fkm_backend *b, const fkm_rows *r, int32_t *labels, double *distances, fkm_err *e);
 
