@@ -107,14 +107,14 @@ static double along(const fkm_bench_shape *s, int axis)
 static bool parse_suffix(fkm_bench_shape *out, const char *part)
 {
     fkm_dtype dtype = fkm_dtype_parse(part);
-    if (!strcmp(part, "decay") && !out->decaying)
+    bool type = dtype == FKM_F32 || dtype == FKM_F16 || dtype == FKM_BF16 || dtype == FKM_U8;
+    if (!strcmp(part, "decay") && !out->decaying) {
         out->decaying = true;
-    else if (out->dtype != FKM_DTYPE_NONE)
+        return true;
+    }
+    if (!type || out->dtype != FKM_DTYPE_NONE)
         return false;
-    else if (dtype == FKM_F32 || dtype == FKM_F16 || dtype == FKM_BF16 || dtype == FKM_U8)
-        out->dtype = dtype;
-    else
-        return false;
+    out->dtype = dtype;
     return true;
 }
 

@@ -381,12 +381,15 @@ static void fill_tile(fkm_tiles *t, const float *c, int32_t i)
 {
     for (int64_t p = (int64_t)i * t->tile; p < ((int64_t)i + 1) * t->tile; p++) {
         float *row = t->rows + p * t->dims;
-        bool real = p < t->clusters;
-        const float *from = real ? c + (int64_t)t->index[p] * t->dims : NULL;
-        memset(row, 0, (size_t)t->dims * sizeof *row);
-        for (int32_t d = 0; real && d < t->dims; d++)
+        if (p >= t->clusters) {
+            memset(row, 0, (size_t)t->dims * sizeof *row);
+            t->half[p] = FKM_HALF_PAD;
+            continue;
+        }
+        const float *from = c + (int64_t)t->index[p] * t->dims;
+        for (int32_t d = 0; d < t->dims; d++)
             row[d] = from[d] * t->scale - t->shift[d];
-        t->half[p] = real ? (float)(t->norm2[t->index[p]] / 2) : FKM_HALF_PAD;
+        t->half[p] = (float)(t->norm2[t->index[p]] / 2);
     }
 }
 
