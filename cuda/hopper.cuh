@@ -56,7 +56,7 @@ static inline __host__ __device__ int fkm_wgmma_column(int t, int i)
 
 #ifdef FKM_CUDA_ON_CPU
 
-#include "cuo_hopper.h"
+#include <cuo_hopper.h>
 
 #else
 
