@@ -238,6 +238,7 @@ template <fkm_unit UNIT, bool KEPT> struct screen {
     /* A barrier that all four warps of a consumer arrive at, and nobody else of it. */
     __device__ void give_back(fkm_mbarrier *b)
     {
+        __syncwarp(); /* all lanes have read what they read of it themselves */
         if (fkm_lane() == 0)
             fkm_mbarrier_arrive(b);
     }
