@@ -106,7 +106,7 @@ int32_t stages_in(int32_t shared_bytes, int32_t slabs, bool kept)
     int64_t boxes = (shared_bytes - (ALIGNMENT - 1) - TILES_AT) / FKM_BOX;
     int64_t left = boxes - (kept ? (int64_t)CONSUMERS * slabs : 0);
     int64_t stages = left / stage_boxes(kept);
-    return (int32_t)(stages < 0 ? 0 : stages > MOST_STAGES ? MOST_STAGES : stages);
+    return (int32_t)(stages < 0 ? 0 : stages > MOST_STAGES ? (int)MOST_STAGES : stages);
 }
 
 template <fkm_unit UNIT> using score_of = std::conditional_t<UNIT == FKM_UNIT_S8, int, float>;
@@ -181,7 +181,7 @@ __device__ void load_centroids(const fkm_assign_args &a, const memory<KEPT> &m,
                 fkm_mbarrier *full = &m.s.full[at.stage];
                 fkm_mbarrier_wait(&m.s.empty[at.stage], at.phase ^ 1);
                 fkm_mbarrier_expect(
-                    full, stage_boxes(KEPT) * FKM_BOX + (slab == 0 ? (unsigned)START_BYTES : 0));
+                    full, stage_boxes(KEPT) * (int)FKM_BOX + (slab == 0 ? (int)START_BYTES : 0));
                 if (slab == 0)
                     fkm_load_bytes(m.s.start[at.stage],
                         (const char *)a.c.start + (int64_t)tile * START_BYTES, START_BYTES, full);
@@ -238,6 +238,7 @@ template <fkm_unit UNIT, bool KEPT> struct screen {
     /* A barrier that all four warps of a consumer arrive at, and nobody else of it. */
     __device__ void give_back(fkm_mbarrier *b)
     {
+        __syncwarp(); /* all lanes have read what they read of it themselves */
         if (fkm_lane() == 0)
             fkm_mbarrier_arrive(b);
     }

@@ -54,7 +54,11 @@ static inline __host__ __device__ int fkm_wgmma_column(int t, int i)
     return (i >> 2) * 8 + (t & 3) * 2 + (i & 1);
 }
 
-#ifndef FKM_CUDA_ON_CPU
+#ifdef FKM_CUDA_ON_CPU
+
+#include <cuo_hopper.h>
+
+#else
 
 #include <cuda.h> /* types only: nothing of libcuda is linked */
 

@@ -1,9 +1,9 @@
 # CUDA=emulated (see cuda/cuda.mk): the backend's sources by the C++ compiler, and the layer.
 # The layer is the hardware. It has no sanitizer but AddressSanitizer, which must know its fibers.
 
+# Hopper's own kernels are executed by tests/cuda/test_cuda_hopper; the table leaves them out.
 HAVE_SM90A := 0
-CUDA_SRC := $(filter-out $(SM90A_SRC),$(CUDA_SRC))
-CUO_SRC := $(addprefix tests/cuda_on_cpu/,fibers.cpp runtime.cpp streams.cpp warp.cpp)
+CUO_SRC := $(addprefix tests/cuda_on_cpu/,fibers.cpp hopper.cpp runtime.cpp streams.cpp warp.cpp)
 CUO_OBJ := $(patsubst %,$(B)/%.o,$(CUO_SRC))
 CUDA_OBJ := $(patsubst %,$(B)/%.o,$(CUDA_SRC)) $(CUO_OBJ)
 CUDA_CPPFLAGS := -D_GNU_SOURCE -DFKM_CUDA_ON_CPU=1 -DFKM_HAVE_SM90A=0 -Itests/cuda_on_cpu/include

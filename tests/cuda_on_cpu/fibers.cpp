@@ -26,7 +26,7 @@ int planted;
 Settings settings;
 cuo_counts_t counts;
 
-enum { READY, IN_BARRIER, IN_COLLECTIVE, DONE };
+enum { READY, IN_BARRIER, IN_COLLECTIVE, ASLEEP, DONE };
 const int MAX_THREADS = 1024, WARPS = MAX_THREADS / 32;
 const size_t STACK_BYTES = 256 << 10;
 const size_t STATIC_SHARED_BYTES = 48 << 10, MAX_SHARED_BYTES = 227 << 10;
@@ -281,6 +281,27 @@ int barrier(int predicate, Vote vote, const char *file, int line)
     next();
     tsan_acquire(&sync_of->barrier[sync_set]);
     return vote == VOTE_COUNT ? bar.result : vote == VOTE_OR ? bar.result > 0 : bar.result == all;
+}
+
+/* Waits for whoever calls wake_up(what). */
+void fall_asleep(const void *what, const char *op, const char *file, int line)
+{
+    Fiber *me = cur;
+    me->op = op;
+    me->file = file;
+    me->line = line;
+    me->args = const_cast<void *>(what);
+    me->state = ASLEEP;
+    next();
+}
+
+void wake_up(const void *what)
+{
+    for (int i = 0; i < threads; i++)
+        if (pool[i]->state == ASLEEP && pool[i]->args == what) {
+            pool[i]->state = READY;
+            wake(pool[i]->warp, 1u << pool[i]->lane);
+        }
 }
 
 /* Orders as a release and an acquire of one object: more than a fence promises to a reader that saw
