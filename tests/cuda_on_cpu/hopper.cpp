@@ -66,6 +66,7 @@ void mbarriers_ready()
 
 static void complete(fkm_mbarrier *b)
 {
+    fence(); /* what has landed is seen by who waits */
     if (b->missing || b->bytes)
         return;
     b->missing = b->arrivals;
@@ -98,6 +99,7 @@ static void land_box(const Landing &l)
 
 static void land_one()
 {
+    fence(); /* after all that was done before it was queued */
     Landing l = in_flight.front();
     in_flight.pop_front();
     if (l.map.base)
@@ -112,6 +114,7 @@ static void land_one()
 
 static void queue_landing(const Landing &l)
 {
+    fence();
     if (settings.order == RANDOM && draw(2))
         in_flight.push_front(l); /* no order among copies */
     else
