@@ -387,7 +387,9 @@ template <fkm_unit UNIT, bool KEPT> struct screen {
     /* Scores 4 j + 2 h and the next, j < 16, are of row r: reports those that pass. */
     __device__ void report_row(const score (&d)[64], int h, int r, int32_t tile)
     {
-        const float threshold = fkm_unordered(row.floor[r]) - row.margin[r];
+        /* read by an atomic, as others may be raising it; any of its values is right */
+        const int floor = atomicMax(&row.floor[r], INT32_MIN);
+        const float threshold = fkm_unordered(floor) - row.margin[r];
         unsigned passed = 0;
 #pragma unroll
         for (int i = 0; i < COLUMNS; i++)
