@@ -14,7 +14,7 @@
  * and those before it are given back without a turn. With a smaller ring that would not hold, and
  * there are no turns: then a tile is so long (5 slabs and more) that what they would hide is small.
  *
- * A tile: accumulators start at -|c|^2/2; slabs are multiplied, one commit each, a stage given back
+ * A tile: accumulators start at -|c|^2/2; slabs are multiplied, each committed, a stage given back
  * when the commit after its own is on its way; meanwhile thread t works out the threshold of row t.
  * Then one max a score and one compare a row and thread. What passes goes on the row's list of
  * candidates with its score; bounds of single centroids wait for the end of the row, or for half a
@@ -333,8 +333,8 @@ template <fkm_unit UNIT, bool KEPT> struct screen {
         const uint64_t step = fkm_descriptor_step(FKM_WGMMA_BYTES);
         uint64_t x = fkm_box_descriptor(fkm_shared_address(m.rows_at(group, slab, at.stage)));
         uint64_t c = fkm_box_descriptor(fkm_shared_address(m.centroids_at(at.stage)));
-        fkm_wgmma_begin();
         if (slab + 1 < m.n.slabs || m.n.last_steps == STEPS) {
+            fkm_wgmma_begin();
 #pragma unroll
             for (int k = 0; k < STEPS; k++)
                 multiply_step(acc, x + k * step, c + k * step);
@@ -343,11 +343,13 @@ template <fkm_unit UNIT, bool KEPT> struct screen {
             int steps = m.n.last_steps;
 #pragma unroll 1
             do {
+                fkm_wgmma_begin(); /* each round a sequence: the compiler adds what is missing, else
+                                    */
                 multiply_step(acc, x, c);
+                fkm_wgmma_commit();
                 x += step;
                 c += step;
             } while (--steps > 0);
-            fkm_wgmma_commit();
         }
     }
 
@@ -385,7 +387,9 @@ template <fkm_unit UNIT, bool KEPT> struct screen {
     /* Scores 4 j + 2 h and the next, j < 16, are of row r: reports those that pass. */
     __device__ void report_row(const score (&d)[64], int h, int r, int32_t tile)
     {
-        const float threshold = fkm_unordered(row.floor[r]) - row.margin[r];
+        /* read by an atomic, as others may be raising it; any of its values is right */
+        const int floor = atomicMax(&row.floor[r], INT32_MIN);
+        const float threshold = fkm_unordered(floor) - row.margin[r];
         unsigned passed = 0;
 #pragma unroll
         for (int i = 0; i < COLUMNS; i++)

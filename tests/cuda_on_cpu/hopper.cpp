@@ -33,6 +33,18 @@ static uint32_t exchanged(uint32_t address)
     return address ^ (((address >> 7) & 7) << 4);
 }
 
+/* While it lives, accesses are the layer's own. */
+struct Bookkeeping {
+    Bookkeeping()
+    {
+        tsan_ignore(true);
+    }
+    ~Bookkeeping()
+    {
+        tsan_ignore(false);
+    }
+};
+
 /* ---- mbarriers ---- */
 
 struct Landing {
@@ -66,6 +78,7 @@ void mbarriers_ready()
 
 static void complete(fkm_mbarrier *b)
 {
+    fence(); /* what has landed is seen by who waits */
     if (b->missing || b->bytes)
         return;
     b->missing = b->arrivals;
@@ -96,10 +109,18 @@ static void land_box(const Landing &l)
         }
 }
 
-static void land_one()
+static Landing take_landing()
 {
+    Bookkeeping ours;
     Landing l = in_flight.front();
     in_flight.pop_front();
+    return l;
+}
+
+static void land_one()
+{
+    fence(); /* after all that was done before it was queued */
+    const Landing l = take_landing();
     if (l.map.base)
         land_box(l);
     else
@@ -112,10 +133,14 @@ static void land_one()
 
 static void queue_landing(const Landing &l)
 {
-    if (settings.order == RANDOM && draw(2))
-        in_flight.push_front(l); /* no order among copies */
-    else
-        in_flight.push_back(l);
+    fence();
+    {
+        Bookkeeping ours;
+        if (settings.order == RANDOM && draw(2))
+            in_flight.push_front(l); /* no order among copies */
+        else
+            in_flight.push_back(l);
+    }
     if (copies_early())
         land_one();
     wake_up(l.barrier); /* who waits for it lands it */
@@ -223,6 +248,7 @@ static void multiply(const Multiply &m)
 
 void wgmma(void *d, uint64_t a, uint64_t b, Product p)
 {
+    Bookkeeping ours;
     units[cur->id].queue.push_back({d, a, b, p, units[cur->id].committed});
 }
 
@@ -232,6 +258,7 @@ static void finish(int before)
     size_t done = 0;
     while (done < u.queue.size() && u.queue[done].group < before)
         multiply(u.queue[done++]);
+    Bookkeeping ours;
     u.queue.erase(u.queue.begin(), u.queue.begin() + (long)done);
 }
 
