@@ -88,7 +88,7 @@ struct problem {
 
 static inline uint16_t to_half(float v)
 {
-    int exponent;
+    int exponent = 0;
     if (v == 0)
         return 0;
     double m = frexp(fabs((double)v), &exponent); /* [0.5, 1) */
