@@ -215,9 +215,8 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES> struct screen {
         float m = s.row.norm[t] * a.c.slope[position] + s.row.residual[t] * a.c.rival[position] +
                   s.row.tail[t] * a.c.tail[position] + a.c.offset[position] + s.row.slack[t];
         float lower = v - m, upper = v + m;
-        if (upper < fkm_unordered(s.row.floor[t]))
+        if (upper < fkm_unordered(atomicMax(&s.row.floor[t], fkm_ordered(lower))))
             return;
-        atomicMax(&s.row.floor[t], fkm_ordered(lower));
         int slot = atomicAdd(&s.row.count[t], 1);
         if (slot >= FKM_CANDIDATES)
             return; /* the count says so */
@@ -254,7 +253,9 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES> struct screen {
             int hit = __ffs((int)hits) - 1;
             hits &= hits - 1;
             int t = warp_m * WARP_ROWS + (hit >> 1) * 16 + (hit & 1) * 8 + g;
-            float threshold = fkm_unordered(s.row.floor[t]) - tile_margin(t, tile);
+            /* read by an atomic, as others may be raising it; any of its values is right */
+            const int floor = atomicMax(&s.row.floor[t], INT32_MIN);
+            const float threshold = fkm_unordered(floor) - tile_margin(t, tile);
             for (int part = 0; part < 2; part++) {
 #pragma unroll
                 for (int i = 0; i < 4; i++)
