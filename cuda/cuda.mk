@@ -58,7 +58,7 @@ CUDA_CPPFLAGS := -D_GNU_SOURCE -DFKM_HAVE_SM90A=$(HAVE_SM90A)
 CUDA_NOTE = CUDA=1 (sm_$(subst $(space), sm_,$(strip $(CUDA_ARCHS))))
 CUDA_OBJ := $(patsubst %,$(B)/%.o,$(CUDA_SRC))
 CUDA_LIB_DIR := $(firstword $(wildcard $(dir $(NVCC))../lib64 $(dir $(NVCC))../lib /usr/lib/x86_64-linux-gnu))
-CUDA_LIBS := -L$(CUDA_LIB_DIR) -lcudart_static -ldl -lrt
+CUDA_LIBS := -L$(CUDA_LIB_DIR) -lcudart_static -ldl -lrt -static-libstdc++ -static-libgcc
 CUDA_FLAGS := $(NVCC) $(NVCC_FLAGS) $(GENCODE) $(CUDA_CPPFLAGS) $(NVCCFLAGS)
 LINK := $(CXX)
 
