@@ -92,11 +92,6 @@ struct fkm_gpu {
     int32_t block_count, block_room;
 };
 
-struct fkm_gpu_limits {
-    int64_t budget;     /* device bytes that may be used; 0: nearly all that is free */
-    int64_t local_rows; /* rows of this GPU's pieces, rounded up to pieces */
-};
-
 /* Opens the device for such a plan, with pieces of piece_rows; all scratch is allocated. FKM_ENOMEM:
  * try smaller pieces. On failure *g can be closed. first: this GPU adds up what all have. portable:
  * no kernel that is one architecture's own. */

@@ -505,6 +505,14 @@ static fkm_status check_key(struct archive *a, const char *key, const fkm_reader
     return a->st;
 }
 
+/* Everything that stands before the state itself, and the sum over all of the file. */
+static fkm_status check(struct archive *a, const char *key, const fkm_reader *in)
+{
+    FKM_TRY(check_head(a));
+    FKM_TRY(check_crc(a));
+    return check_key(a, key, in);
+}
+
 fkm_status fkm_state_load(fkm_state *s, int64_t *iteration_room, const char *path, const char *key,
     const fkm_fit_options *o, const fkm_reader *in, fkm_err *e)
 {
@@ -512,9 +520,7 @@ fkm_status fkm_state_load(fkm_state *s, int64_t *iteration_room, const char *pat
     FKM_TRY(fkm_file_open(&f, path, e));
     struct archive a = {.in = f, .end = fkm_file_bytes(f) - 4, .path = path, .e = e};
     fkm_status st = FKM_OK;
-    FKM_GO(check_head(&a));
-    FKM_GO(check_crc(&a));
-    FKM_GO(check_key(&a, key, in));
+    FKM_GO(check(&a, key, in));
     xfer_state(&a, s, iteration_room, o, fkm_reader_shape(in));
     if (a.st == FKM_OK && a.at != a.end)
         damaged(&a, "it has more bytes than it should");
@@ -531,9 +537,7 @@ fkm_status fkm_state_peek(fkm_state *s, const char *path, const char *key, const
     FKM_TRY(fkm_file_open(&f, path, e));
     struct archive a = {.in = f, .end = fkm_file_bytes(f) - 4, .path = path, .e = e};
     fkm_status st = FKM_OK;
-    FKM_GO(check_head(&a));
-    FKM_GO(check_crc(&a));
-    FKM_GO(check_key(&a, key, in));
+    FKM_GO(check(&a, key, in));
     xfer_position(&a, s, o, fkm_reader_shape(in));
     st = a.st;
 out:

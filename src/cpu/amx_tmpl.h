@@ -15,6 +15,7 @@
  *   SCORE, SCORES     a sum, and a vector of 16 of them
  *   PRODUCTS(d, a, b) the tile instruction
  * and the functions load_scores, max_scores and to_float(scores, unit). */
+#include "amx_tiles_tmpl.h"
 #include "transpose_tmpl.h"
 
 enum { PANEL = 32, TILE = 32, PART = 16 * 64, GROUP_BYTES = 32 << 10 };
@@ -111,22 +112,6 @@ static inline void multiply(const char *panel, const char *tile, const SCORE *st
         PRODUCTS(2, 5, 6);
         PRODUCTS(3, 5, 7);
     }
-}
-
-static void configure(void)
-{
-    struct {
-        uint8_t palette, start_row, reserved[14];
-        uint16_t bytes_per_row[16];
-        uint8_t rows[16];
-    } c;
-    memset(&c, 0, sizeof c);
-    c.palette = 1;
-    for (int i = 0; i < 8; i++) {
-        c.bytes_per_row[i] = 64;
-        c.rows[i] = 16;
-    }
-    _tile_loadconfig(&c);
 }
 
 /* The products under way: the max of one is taken after the next has been issued, so that it hides

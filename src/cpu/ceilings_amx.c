@@ -1,6 +1,6 @@
 /* Products of AMX tiles in bf16: bare, and with the loads that a matrix product cannot do without.
  *
- * Four tiles of sums take turns, as in kernels_amx.c: a product occupies the unit for 16 cycles and
+ * Four tiles of sums take turns, as in amx_tmpl.h: a product occupies the unit for 16 cycles and
  * is ready after 52. Bare, the operands stay in their tile registers. With loads, each step of four
  * products brings two operand tiles from the first-level cache and two from the second. Neither
  * stores anything nor looks at a result: screening has that on top. */
@@ -8,27 +8,15 @@
 
 #include "ceilings.h"
 
-#include <immintrin.h>
-#include <string.h>
+#include "amx_tiles_tmpl.h"
 
 enum { PART = 16 * 64, STEP_BYTES = 2 * PART };
 
 #define FLOP_A_STEP (4.0 * 2 * 16 * 16 * 32)
 
-static void configure(void)
+static void begin(void)
 {
-    struct {
-        uint8_t palette, start_row, reserved[14];
-        uint16_t bytes_per_row[16];
-        uint8_t rows[16];
-    } c;
-    memset(&c, 0, sizeof c);
-    c.palette = 1;
-    for (int i = 0; i < 8; i++) {
-        c.bytes_per_row[i] = 64;
-        c.rows[i] = 16;
-    }
-    _tile_loadconfig(&c);
+    configure();
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
@@ -48,7 +36,7 @@ static float finish(void)
 
 static float run_bare(int64_t rounds, const char *scratch)
 {
-    configure();
+    begin();
     _tile_loadd(4, scratch, 64);
     _tile_loadd(5, scratch + PART, 64);
     _tile_loadd(6, scratch + 2 * PART, 64);
@@ -66,7 +54,7 @@ static float run_loads(int64_t rounds, const char *scratch)
 {
     const char *far = scratch + FKM_RATE_NEAR;
     size_t near_at = 0, far_at = 0;
-    configure();
+    begin();
     for (int64_t r = 0; r < rounds; r++) {
         _tile_loadd(4, far + far_at, 64);
         _tile_loadd(6, scratch + near_at, 64);

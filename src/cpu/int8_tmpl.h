@@ -1,5 +1,6 @@
 /* Template of a table of byte kernels, after pack_tile and screen of an instruction set: BIAS,
- * NAME(f), TABLE, ISA and TAKES tell unsigned and signed rows apart. All else is AVX-512's. */
+ * NAME(f), TABLE, ISA and TAKES tell unsigned and signed rows apart. All else is AVX-512's
+ * (avx512_calls_tmpl.h). */
 static void NAME(pack)(void *panel, float *square, float *residual, const float *const *x,
     int32_t rows, int32_t dims, const float *shift, float scale)
 {
@@ -11,39 +12,6 @@ static void NAME(pack_tile)(fkm_tiles *t, int64_t first, const float *c)
     pack_tile(t, first, c, BIAS);
 }
 
-static void NAME(widen)(float *out, const void *x, fkm_dtype t, int64_t n)
-{
-    fkm_kernels_avx512.widen(out, x, t, n);
-}
-
-static float NAME(dot)(
-    const float *x, const float *shift, float scale, const float *c, int32_t dims)
-{
-    return fkm_kernels_avx512.dot(x, shift, scale, c, dims);
-}
-
-static double NAME(canonical)(const float *x, const float *c, int32_t dims)
-{
-    return fkm_kernels_avx512.canonical(x, c, dims);
-}
-
-static void NAME(add_row)(int64_t *sum, const float *x, int32_t dims, double scale)
-{
-    fkm_kernels_avx512.add_row(sum, x, dims, scale);
-}
-
-static void NAME(mean_row)(
-    float *mean, const int64_t *sum, int32_t dims, double count, double scale)
-{
-    fkm_kernels_avx512.mean_row(mean, sum, dims, count, scale);
-}
-
-static void NAME(add_squares)(
-    int64_t sum[2], const float *x, int32_t dims, double scale, double split)
-{
-    fkm_kernels_avx512.add_squares(sum, x, dims, scale, split);
-}
-
 const fkm_kernels TABLE = {
     .isa = ISA,
     .panel = PANEL,
@@ -53,15 +21,15 @@ const fkm_kernels TABLE = {
     .low = true,
     .bytes = true,
     .takes = TAKES,
-    .widen = NAME(widen),
+    .widen = widen,
     .pack = NAME(pack),
     .pack_tile = NAME(pack_tile),
     .screen = screen,
-    .dot = NAME(dot),
-    .canonical = NAME(canonical),
-    .add_row = NAME(add_row),
-    .mean_row = NAME(mean_row),
-    .add_squares = NAME(add_squares),
+    .dot = dot,
+    .canonical = canonical,
+    .add_row = add_row,
+    .mean_row = mean_row,
+    .add_squares = add_squares,
 };
 
 #undef BIAS

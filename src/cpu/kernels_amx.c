@@ -149,35 +149,7 @@ static void rotate(
     }
 }
 
-static void widen(float *out, const void *x, fkm_dtype t, int64_t n)
-{
-    fkm_kernels_avx512.widen(out, x, t, n);
-}
-
-static float dot(const float *x, const float *shift, float scale, const float *c, int32_t dims)
-{
-    return fkm_kernels_avx512.dot(x, shift, scale, c, dims);
-}
-
-static double canonical(const float *x, const float *c, int32_t dims)
-{
-    return fkm_kernels_avx512.canonical(x, c, dims);
-}
-
-static void add_row(int64_t *sum, const float *x, int32_t dims, double scale)
-{
-    fkm_kernels_avx512.add_row(sum, x, dims, scale);
-}
-
-static void mean_row(float *mean, const int64_t *sum, int32_t dims, double count, double scale)
-{
-    fkm_kernels_avx512.mean_row(mean, sum, dims, count, scale);
-}
-
-static void add_squares(int64_t sum[2], const float *x, int32_t dims, double scale, double split)
-{
-    fkm_kernels_avx512.add_squares(sum, x, dims, scale, split);
-}
+#include "avx512_calls_tmpl.h"
 
 const fkm_kernels fkm_kernels_amx_bf16 = {
     .isa = "amx",

@@ -151,6 +151,8 @@ static void pack_tile(fkm_tiles *t, int64_t first, const float *c, int32_t bias)
     }
 }
 
+#include "avx512_calls_tmpl.h"
+
 #define BIAS 0
 #define NAME(f) f##_u8
 #define TABLE fkm_kernels_vnni_u8
