@@ -709,7 +709,8 @@ static void nearest_of_row(const fkm_assign_job *job, fkm_assign_scratch *s, con
         label[i] = -1;
         distance[i] = NAN;
     }
-    job->tiles->kernels->pack(s->panels, s->square, s->residual, &x, 1, t->dims, t->shift, t->scale);
+    job->tiles->kernels->pack(
+        s->panels, s->square, s->residual, &x, 1, t->dims, t->shift, t->scale);
     bool bounded = job->top > 1 && screenable(norm_bound(s->square[0], t->dims));
     if (!bounded && !finite_row(x, t->dims)) {
         s->counts.skipped++;
@@ -720,7 +721,8 @@ static void nearest_of_row(const fkm_assign_job *job, fkm_assign_scratch *s, con
         if (bounded && s->upper[p] < floor)
             continue;
         int32_t j = t->index[p];
-        double d = job->tiles->kernels->canonical(x, job->centroids + (int64_t)j * t->dims, t->dims);
+        double d =
+            job->tiles->kernels->canonical(x, job->centroids + (int64_t)j * t->dims, t->dims);
         insert(label, distance, &size, job->top, d, j);
         s->counts.candidates++;
     }

@@ -25,8 +25,8 @@
 #define LIST_SHARE 2
 #define LIST_SHARE_TURNED 16 /* with a head, packing is dearer and screening cheaper */
 
-/* A quicker way of screening that sends more than 1 / LEAST_RESCANS of the rows to a rescan is given
- * up. */
+/* A quicker way of screening that sends more than 1 / LEAST_RESCANS of the rows to a rescan is
+ * given up. */
 #define LEAST_RESCANS 50
 
 /* One worker's scratch, on cache lines of its own. */
@@ -73,11 +73,13 @@ static bool named_before(int i)
 
 const char *fkm_backend_cpu_isa(int i, bool *usable)
 {
-    for (int at = 0, seen = 0;; at++) {
+    for (int at = 0, seen = 0, named = 0;; at++) {
         const fkm_kernels *k = fkm_kernels_at(at, usable);
-        if (!k)
+        if (!k && named++)
             return NULL;
-        if (!named_before(at) && seen++ == i)
+        if (!k)
+            at = -1; /* once more, for those that are never the default */
+        else if (k->named == (named > 0) && !named_before(at) && seen++ == i)
             return k->isa;
     }
 }
@@ -335,13 +337,12 @@ static bool any_label(const int32_t *labels, int64_t count)
     return i < count;
 }
 
-/* Whether the rows of a chunk must be packed: for a new frame, or because too many have moved since.
- * Then the kept copy is in label order. Rows without labels are packed and not kept: the next pass
- * would lay them out again. */
+/* Whether the rows of a chunk must be packed: for a new frame, or because too many have moved
+ * since. Then the kept copy is in label order. Rows without labels are packed and not kept: the
+ * next pass would lay them out again. */
 static bool lay_out(fkm_backend *b, fkm_row_store *store, int64_t count)
 {
-    bool dear = b->tiles.axes ||
-                b->plan.dims * (int64_t)fkm_dtype_size(b->plan.dtype) >= LONG_ROW;
+    bool dear = b->tiles.axes || b->plan.dims * (int64_t)fkm_dtype_size(b->plan.dtype) >= LONG_ROW;
     int64_t most = count / (dear ? STRAY_SHARE_TURNED : STRAY_SHARE);
     bool labelled = store->ordered || any_label(store->label, count);
     if (!labelled)

@@ -1,5 +1,5 @@
-/* Quicker ways of screening, found by trial: coarser kernels, and screening by fewer coordinates, the
- * first few along the principal axes of the rows.
+/* Quicker ways of screening, found by trial: coarser kernels, and screening by fewer coordinates,
+ * the first few along the principal axes of the rows.
  *
  * Let A be [h][dims] with rows nearly orthonormal, |A A' - 1| <= gram. For vectors v, w write y = A
  * v, z = A w and v_t = v - A' y, w_t = w - A' z. Then, exactly,
@@ -36,13 +36,12 @@ typedef struct fkm_head {
 bool fkm_head_suits(const fkm_kernels *k, int32_t dims);
 
 int64_t fkm_head_bytes(int32_t dims);
-fkm_status fkm_head_open(
-    fkm_head *h, const fkm_kernels *k, int32_t dims, fkm_err *e) FKM_MUST_USE;
+fkm_status fkm_head_open(fkm_head *h, const fkm_kernels *k, int32_t dims, fkm_err *e) FKM_MUST_USE;
 void fkm_head_close(fkm_head *h); /* safe on zeroed structs */
 
-/* Chooses kernels, axes from the rows of `job` (a chunk with labels, without a store; the problem has
- * `rows` in all) and the length of the head, and turns *t accordingly; t was set from job->centroids
- * and is set again. s: scratch, whose counts are left as they were. */
+/* Chooses kernels, axes from the rows of `job` (a chunk with labels, without a store; the problem
+ * has `rows` in all) and the length of the head, and turns *t accordingly; t was set from
+ * job->centroids and is set again. s: scratch, whose counts are left as they were. */
 void fkm_head_decide(
     fkm_head *h, fkm_tiles *t, const fkm_assign_job *job, int64_t rows, fkm_assign_scratch *s);
 

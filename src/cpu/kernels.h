@@ -13,15 +13,15 @@
 
 typedef struct fkm_kernels {
     const char *isa;
-    int32_t panel;    /* rows side by side in a panel: rows lie along the vector lanes */
-    int32_t tile;     /* centroids in a tile; panel x tile scores live in registers */
-    int32_t item;     /* bytes of an element in panels and tiles */
-    int32_t dim_step; /* they pad dims with zeros to a multiple of this */
+    int32_t panel;      /* rows side by side in a panel: rows lie along the vector lanes */
+    int32_t tile;       /* centroids in a tile; panel x tile scores live in registers */
+    int32_t item;       /* bytes of an element in panels and tiles */
+    int32_t dim_step;   /* they pad dims with zeros to a multiple of this */
     int32_t panel_more; /* bytes of a panel beyond its elements */
-    bool low;         /* elements are rounded: screening is followed by scores in float32 */
-    bool bytes;       /* for rows of 8-bit integers, not rounded; sums are 32-bit integers */
-    fkm_dtype takes;  /* which, when bytes */
-    bool named;       /* in use only when asked for by name, or as what is `coarse` to others */
+    bool low;           /* elements are rounded: screening is followed by scores in float32 */
+    bool bytes;         /* for rows of 8-bit integers, not rounded; sums are 32-bit integers */
+    fkm_dtype takes;    /* which, when bytes */
+    bool named;         /* in use only when asked for by name, or as what is `coarse` to others */
     const struct fkm_kernels *coarse; /* quicker and less precise, with the same panels and tiles in
                                          no more room: for rows whose margins are wide. Or NULL */
 
@@ -100,7 +100,7 @@ static inline size_t fkm_tile_bytes(const fkm_kernels *k, int32_t dims)
 }
 
 extern const fkm_kernels fkm_kernels_scalar, fkm_kernels_avx2, fkm_kernels_avx512,
-    fkm_kernels_amx_bf16, fkm_kernels_amx_s8, fkm_kernels_amx_u8, fkm_kernels_amx_i8, fkm_kernels_vnni_u8,
-    fkm_kernels_vnni_i8;
+    fkm_kernels_amx_bf16, fkm_kernels_amx_s8, fkm_kernels_amx_u8, fkm_kernels_amx_i8,
+    fkm_kernels_vnni_u8, fkm_kernels_vnni_i8;
 
 #endif

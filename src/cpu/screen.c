@@ -454,8 +454,7 @@ int32_t fkm_block_settle(fkm_row_block *b, int32_t row)
     return b->count[row] = kept;
 }
 
-float fkm_block_margin(
-    const fkm_row_block *b, int32_t row, const fkm_tiles *t, int32_t position)
+float fkm_block_margin(const fkm_row_block *b, int32_t row, const fkm_tiles *t, int32_t position)
 {
     return b->norm[row] * t->slope[position] + b->residual[row] * t->residual[position] +
            b->tail[row] * t->tail[position] + t->offset[position] + b->slack[row];

@@ -37,11 +37,11 @@
  *
  *   | S^ - S | <= rx (nc + rc) + nx rc + gamma' (nx nc + h~),    gamma' from the unit's chain
  *
- * by Cauchy-Schwarz: X^.C^ - X.C = X^.(C^ - C) + (X^ - X).C, and |X^| <= nx + rx. Copies are in bf16,
- * or in integers times a quantum of the row and one of the tile; sums of those are exact, and a score
- * has three roundings, of terms whose product is below (nx + rx) (nc + rc) <= 4.1 nx nc (a residual is at
- * most sqrt(dims) / 254 of the length, dims at most FKM_COARSE_MOST_DIMS): gamma' is larger.
- * With the same allowances as above this gives a margin of the same shape,
+ * by Cauchy-Schwarz: X^.C^ - X.C = X^.(C^ - C) + (X^ - X).C, and |X^| <= nx + rx. Copies are in
+ * bf16, or in integers times a quantum of the row and one of the tile; sums of those are exact, and
+ * a score has three roundings, of terms whose product is below (nx + rx) (nc + rc) <= 4.1 nx nc (a
+ * residual is at most sqrt(dims) / 254 of the length, dims at most FKM_COARSE_MOST_DIMS): gamma' is
+ * larger. With the same allowances as above this gives a margin of the same shape,
  *
  *   m(i, j) = nx slope_j + rx residual_j + offset_j + kappa nx^2,
  *
@@ -96,7 +96,8 @@ typedef struct fkm_tiles {
     float *fine_slope, *fine_offset;  /* [positions]: of e(i, j) */
     float *tile_tail;                 /* [count] */
     float *tile_slope, *tile_residual, *tile_offset; /* [count]: maxima of m over a tile */
-    float *tile_quantum; /* [count]: of rounded coordinates, kernels that round to integers by tile */
+    float
+        *tile_quantum; /* [count]: of rounded coordinates, kernels that round to integers by tile */
     void *start;   /* [positions][16] of 4 bytes: what sums start at, as the kernel wants it; NULL
                       unless low */
     float unit;    /* of a kernel's sums, in scores: 1, or that of its integers */
@@ -162,8 +163,7 @@ typedef struct fkm_row_block {
 } fkm_row_block;
 
 /* m(i, j) of a row and a position. */
-float fkm_block_margin(
-    const fkm_row_block *b, int32_t row, const fkm_tiles *t, int32_t position);
+float fkm_block_margin(const fkm_row_block *b, int32_t row, const fkm_tiles *t, int32_t position);
 
 /* A score that passed its row's threshold: raises the floor, keeps the candidate if it still
  * stands. */

@@ -112,8 +112,9 @@ static void low_margin_is_needed(void **state)
     }
 }
 
-/* Rows rounded to integers: all quanta are 1 here. The row loses 0.49 in each of 64 coordinates where
- * GOOD is 2: 62.7 of its score of 1214.7, all that Cauchy-Schwarz allows. BAD has 1210.5, exactly. */
+/* Rows rounded to integers: all quanta are 1 here. The row loses 0.49 in each of 64 coordinates
+ * where GOOD is 2: 62.7 of its score of 1214.7, all that Cauchy-Schwarz allows. BAD has 1210.5,
+ * exactly. */
 static void coarse_margin_is_needed(void **state)
 {
     (void)state;

@@ -277,7 +277,8 @@ static void check_store(const fkm_assign_job *plain, fkm_assign_scratch *scratch
     fkm_assign_job job = *plain;
     int32_t rows = (int32_t)job.count;
     int32_t *labels = guarded((size_t)rows * sizeof *labels);
-    assert_int_equal(fkm_row_store_open(&store, job.tiles->kernels, rows, job.tiles->dims, &e), FKM_OK);
+    assert_int_equal(
+        fkm_row_store_open(&store, job.tiles->kernels, rows, job.tiles->dims, &e), FKM_OK);
     for (int32_t i = 0; i < rows; i++)
         labels[i] = i % 3 ? i % job.tiles->clusters : -1;
     fkm_row_store_start(&store, labels, rows);
