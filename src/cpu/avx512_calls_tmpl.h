@@ -7,6 +7,12 @@ static void widen(float *out, const void *x, fkm_dtype t, int64_t n)
     fkm_kernels_avx512.widen(out, x, t, n);
 }
 
+static void rotate(
+    float *out, const float *x, int32_t rows, int32_t dims, const float *axes, int32_t heads)
+{
+    fkm_kernels_avx512.rotate(out, x, rows, dims, axes, heads);
+}
+
 static float dot(const float *x, const float *shift, float scale, const float *c, int32_t dims)
 {
     return fkm_kernels_avx512.dot(x, shift, scale, c, dims);

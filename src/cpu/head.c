@@ -17,13 +17,12 @@ enum {
     ROUNDS = 3
 };
 
-/* The cost model, in cycles: a matrix unit's multiply-adds a cycle as measured with loads and
- * epilogue, and what a further candidate costs, mostly the cache misses of its row. */
-#define PRODUCTS_PER_CYCLE 350.0
+/* The cost model, in cycles: multiply-adds at the kernel's rate, and what a further candidate
+ * costs, mostly the cache misses of its row. */
 #define CANDIDATE_CYCLES 400.0
 
-#define LEAST_PRODUCTS 5e10 /* of a pass: trying costs a few tenths of a second */
-#define LEAST_GAIN 0.6      /* a head must win clearly: rows are laid out anew for it */
+#define LEAST_CYCLES 1.4e8 /* of a pass: trying costs a few tenths of a second */
+#define LEAST_GAIN 0.6     /* a head must win clearly: rows are laid out anew for it */
 #define PROBE_SLACK 1.5
 
 /* Longest first: a length that does not pay is not made better by leaving more out. */
@@ -32,17 +31,17 @@ static const int32_t lengths[] = {192, 128, 96, 64};
 
 bool fkm_head_suits(const fkm_kernels *k, int32_t dims)
 {
-    return k->low && !k->bytes && dims >= LEAST_DIMS && dims <= MOST_DIMS;
+    return !k->bytes && dims >= LEAST_DIMS && dims <= MOST_DIMS;
 }
 
-static int32_t most_head(int32_t dims)
+int32_t fkm_head_most(int32_t dims)
 {
     return dims / 2 < MOST_HEAD ? dims / 2 : MOST_HEAD;
 }
 
 int64_t fkm_head_bytes(int32_t dims)
 {
-    int64_t most = most_head(dims);
+    int64_t most = fkm_head_most(dims);
     return 4 * (most * dims + dims + most + 2 * (int64_t)SAMPLE * dims + 2 * SAMPLE * most) + 4096 +
            8 * (int64_t)SAMPLE;
 }
@@ -53,7 +52,7 @@ fkm_status fkm_head_open(fkm_head *h, int32_t dims, fkm_err *e)
     fkm_status st = FKM_OK;
     memset(h, 0, sizeof *h);
     h->dims = dims;
-    h->most = most_head(dims);
+    h->most = fkm_head_most(dims);
     FKM_GO(fkm_alloc(&h->axes, (int64_t)h->most * dims, sizeof(float), what, e));
     FKM_GO(fkm_alloc(&h->sample, (int64_t)SAMPLE * dims, sizeof(float), what, e));
     FKM_GO(fkm_alloc(&h->across, (int64_t)SAMPLE * dims, sizeof(float), what, e));
@@ -188,7 +187,8 @@ static double cost(fkm_head *h, const fkm_tiles *t, const fkm_assign_job *job,
     for (int32_t i = 0; i < sampled; i++) {
         h->list[i] = (int32_t)sample_row(job, i * (SAMPLE / sampled));
         h->saved[i] = job->labels[h->list[i]];
-        job->labels[h->list[i]] = -1; /* kept rows have no warm start in float32 either */
+        if (job->kernels->low || !t->axes)
+            job->labels[h->list[i]] = -1; /* kept rows have no warm start in float32 either */
     }
     trial.list = h->list;
     trial.count = sampled;
@@ -202,9 +202,9 @@ static double cost(fkm_head *h, const fkm_tiles *t, const fkm_assign_job *job,
     double more = (double)(s->counts.candidates - before.candidates) - rows;
     double again = (double)(s->counts.rescans - before.rescans);
     s->counts = before;
-    double steps = (t->screened + 31) / 32 * 32.0 * t->clusters;
+    double steps = (double)fkm_round_up(t->screened, job->kernels->dim_step) * t->clusters;
     double candidate = CANDIDATE_CYCLES + t->dims / 8.0;
-    return steps / PRODUCTS_PER_CYCLE + fmax(0, more) / rows * candidate +
+    return steps / job->kernels->rate + fmax(0, more) / rows * candidate +
            again / rows * t->clusters * t->dims / 12.0;
 }
 
@@ -212,7 +212,8 @@ void fkm_head_decide(
     fkm_head *h, fkm_tiles *t, const fkm_assign_job *job, int64_t rows, fkm_assign_scratch *s)
 {
     h->decided = true;
-    if (job->count < 4 * SAMPLE || (double)rows * t->clusters * t->dims < LEAST_PRODUCTS)
+    if (job->count < 4 * SAMPLE ||
+        (double)rows * t->clusters * t->dims < LEAST_CYCLES * job->kernels->rate)
         return;
     take_sample(h, t, job);
     find_axes(h, job->kernels);

@@ -25,6 +25,7 @@ const fkm_kernels TABLE = {
     .pack = NAME(pack),
     .pack_tile = NAME(pack_tile),
     .screen = screen,
+    .rotate = rotate,
     .dot = dot,
     .canonical = canonical,
     .add_row = add_row,

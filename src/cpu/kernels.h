@@ -17,6 +17,7 @@ typedef struct fkm_kernels {
     int32_t tile;     /* centroids in a tile; panel x tile scores live in registers */
     int32_t item;     /* bytes of an element in panels and tiles */
     int32_t dim_step; /* they pad dims with zeros to a multiple of this */
+    float rate;       /* multiply-adds a cycle that screening sustains, for choices of strategy */
     bool low;         /* elements are rounded: screening is followed by scores in float32 */
     bool bytes;       /* for rows of 8-bit integers, not rounded; sums are 32-bit integers */
     fkm_dtype takes;  /* which, when bytes */
@@ -36,12 +37,12 @@ typedef struct fkm_kernels {
     void (*pack_tile)(fkm_tiles *t, int64_t first, const float *c);
 
     /* Scores `panels` panels of the block, from `panel` on, against tiles [begin, end) and reports
-     * every score that passes its row's threshold with fkm_block_candidate. Low kernels take the
-     * tiles of b->own first when begin is 0, and leave them out later. */
+     * every score that passes its row's threshold with fkm_block_candidate. The tiles of b->own
+     * come first, when begin is 0, and are left out later. */
     void (*screen)(fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t,
         int32_t begin, int32_t end);
 
-    /* Low kernels: out[r][h] = sum over t of x[r][t] axes[h][t], within FKM_DOT_CHAIN(dims)
+    /* out[r][h] = sum over t of x[r][t] axes[h][t], within FKM_DOT_CHAIN(dims)
      * roundings. x: [rows][dims]; axes: [heads][dims]; out: [rows][heads]. */
     void (*rotate)(
         float *out, const float *x, int32_t rows, int32_t dims, const float *axes, int32_t heads);

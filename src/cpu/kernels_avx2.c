@@ -18,6 +18,9 @@
 #define V_MAX(a, b) _mm256_max_ps(a, b)
 #define V_FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define V_GE(a, b) (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ))
+#define V_HAS(p, i)                                                                                \
+    (_mm256_movemask_epi8(_mm256_cmpeq_epi32(                                                      \
+         _mm256_load_si256((const __m256i *)(const void *)(p)), _mm256_set1_epi32(i))) != 0)
 #include "screen_tmpl.h"
 
 static void widen(float *out, const void *x, fkm_dtype t, int64_t n)
@@ -112,6 +115,52 @@ static float sum_lanes(__m256 v)
     return sum;
 }
 
+/* Products of `rows` <= 3 rows with `heads` <= 2 axes, two sums each, so that chains are short. */
+static inline void rotate_block(float *out, int64_t stride, const float *x, int rows, int32_t dims,
+    const float *axes, int heads)
+{
+    __m256 sum[3][2][2];
+    int32_t t = 0;
+    for (int r = 0; r < 3; r++)
+        for (int h = 0; h < 2; h++)
+            sum[r][h][0] = sum[r][h][1] = _mm256_setzero_ps();
+    for (; t + 16 <= dims; t += 16)
+        for (int half = 0; half < 2; half++) {
+            __m256 a[2];
+            for (int h = 0; h < heads; h++)
+                a[h] = _mm256_loadu_ps(axes + (int64_t)h * dims + t + 8 * half);
+            for (int r = 0; r < rows; r++) {
+                const __m256 v = _mm256_loadu_ps(x + (int64_t)r * dims + t + 8 * half);
+                for (int h = 0; h < heads; h++)
+                    sum[r][h][half] = _mm256_fmadd_ps(v, a[h], sum[r][h][half]);
+            }
+        }
+    for (int r = 0; r < rows; r++)
+        for (int h = 0; h < heads; h++) {
+            float rest = 0;
+            for (int32_t i = t; i < dims; i++)
+                rest += x[(int64_t)r * dims + i] * axes[(int64_t)h * dims + i];
+            out[r * stride + h] = sum_lanes(_mm256_add_ps(sum[r][h][0], sum[r][h][1])) + rest;
+        }
+}
+
+static void rotate(
+    float *out, const float *x, int32_t rows, int32_t dims, const float *axes, int32_t heads)
+{
+    for (int32_t r = 0; r < rows; r += 3) {
+        int nr = rows - r < 3 ? rows - r : 3;
+        for (int32_t h = 0; h < heads; h += 2) {
+            int nh = heads - h < 2 ? heads - h : 2;
+            float *to = out + (int64_t)r * heads + h;
+            const float *from = x + (int64_t)r * dims, *a = axes + (int64_t)h * dims;
+            if (nr == 3 && nh == 2)
+                rotate_block(to, heads, from, 3, dims, a, 2);
+            else
+                rotate_block(to, heads, from, nr, dims, a, nh);
+        }
+    }
+}
+
 static float dot(const float *x, const float *shift, float scale, const float *c, int32_t dims)
 {
     const __m256 s = _mm256_set1_ps(scale);
@@ -177,10 +226,12 @@ const fkm_kernels fkm_kernels_avx2 = {
     .tile = TILE,
     .item = sizeof(float),
     .dim_step = 1,
+    .rate = 15,
     .widen = widen,
     .pack = pack,
     .pack_tile = pack_tile,
     .screen = screen,
+    .rotate = rotate,
     .dot = dot,
     .canonical = canonical,
     .add_row = add_row,
