@@ -13,14 +13,15 @@
 
 typedef struct fkm_kernels {
     const char *isa;
-    int32_t panel;    /* rows side by side in a panel: rows lie along the vector lanes */
-    int32_t tile;     /* centroids in a tile; panel x tile scores live in registers */
-    int32_t item;     /* bytes of an element in panels and tiles */
-    int32_t dim_step; /* they pad dims with zeros to a multiple of this */
-    float rate;       /* multiply-adds a cycle that screening sustains, for choices of strategy */
-    bool low;         /* elements are rounded: screening is followed by scores in float32 */
-    bool bytes;       /* for rows of 8-bit integers, not rounded; sums are 32-bit integers */
-    fkm_dtype takes;  /* which, when bytes */
+    int32_t panel;     /* rows side by side in a panel: rows lie along the vector lanes */
+    int32_t tile;      /* centroids in a tile; panel x tile scores live in registers */
+    int32_t item;      /* bytes of an element in panels and tiles */
+    int32_t dim_step;  /* they pad dims with zeros to a multiple of this */
+    float rate;        /* multiply-adds a cycle that screening sustains, for choices of strategy */
+    bool low;          /* elements are rounded: screening is followed by scores in float32 */
+    bool bytes;        /* for rows of 8-bit integers, not rounded; sums are 32-bit integers */
+    fkm_dtype takes;   /* which, when bytes */
+    float most_quanta; /* largest coordinate of a rounded centroid, when bytes */
 
     /* out[i] = (float)x[i], exactly; t is an in-memory type other than float32. */
     void (*widen)(float *out, const void *x, fkm_dtype t, int64_t n);
@@ -92,6 +93,6 @@ static inline size_t fkm_tile_bytes(const fkm_kernels *k, int32_t dims)
 
 extern const fkm_kernels fkm_kernels_scalar, fkm_kernels_avx2, fkm_kernels_avx512,
     fkm_kernels_amx_bf16, fkm_kernels_amx_u8, fkm_kernels_amx_i8, fkm_kernels_vnni_u8,
-    fkm_kernels_vnni_i8;
+    fkm_kernels_vnni_i8, fkm_kernels_avx2_u8, fkm_kernels_avx2_i8;
 
 #endif

@@ -108,7 +108,8 @@ static void pack_tile(fkm_tiles *t, int64_t first, const float *c)
     }
 }
 
-#include "avx512_calls_tmpl.h"
+#define BASE fkm_kernels_avx512
+#include "calls_tmpl.h"
 
 const fkm_kernels fkm_kernels_amx_bf16 = {
     .isa = "amx",

@@ -6,21 +6,9 @@
 #include <immintrin.h>
 #include <string.h>
 
-#define V __m256
-#define LANES 8
 #define TILE 6
-#define V_LOAD(p) _mm256_load_ps(p)
-#define V_STORE(p, v) _mm256_store_ps(p, v)
-#define V_SET1(f) _mm256_set1_ps(f)
+#include "avx2_tmpl.h"
 #define V_ZERO() _mm256_setzero_ps()
-#define V_ADD(a, b) _mm256_add_ps(a, b)
-#define V_SUB(a, b) _mm256_sub_ps(a, b)
-#define V_MAX(a, b) _mm256_max_ps(a, b)
-#define V_FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
-#define V_GE(a, b) (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ))
-#define V_HAS(p, i)                                                                                \
-    (_mm256_movemask_epi8(_mm256_cmpeq_epi32(                                                      \
-         _mm256_load_si256((const __m256i *)(const void *)(p)), _mm256_set1_epi32(i))) != 0)
 #include "screen_tmpl.h"
 
 static void widen(float *out, const void *x, fkm_dtype t, int64_t n)
@@ -45,27 +33,6 @@ static void widen(float *out, const void *x, fkm_dtype t, int64_t n)
     }
     for (; i < n; i++)
         out[i] = fkm_dtype_to_float(t, from + (size_t)i * size);
-}
-
-/* 8 x 8 transpose: m[r] holds row r on entry, column r on return. */
-static inline void transpose(__m256 m[8])
-{
-    __m256 t[8];
-    for (int i = 0; i < 4; i++) {
-        t[2 * i] = _mm256_unpacklo_ps(m[2 * i], m[2 * i + 1]);
-        t[2 * i + 1] = _mm256_unpackhi_ps(m[2 * i], m[2 * i + 1]);
-    }
-    for (int i = 0; i < 2; i++) {
-        m[4 * i] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0x44);
-        m[4 * i + 1] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0xee);
-        m[4 * i + 2] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0x44);
-        m[4 * i + 3] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0xee);
-    }
-    for (int i = 0; i < 4; i++) {
-        t[i] = _mm256_permute2f128_ps(m[i], m[i + 4], 0x20);
-        t[i + 4] = _mm256_permute2f128_ps(m[i], m[i + 4], 0x31);
-    }
-    memcpy(m, t, sizeof t);
 }
 
 static void pack(void *panel, float *square, float *residual, const float *const *x, int32_t rows,
@@ -204,9 +171,39 @@ static double canonical(const float *x, const float *c, int32_t dims)
            ((lane[1] + lane[5]) + (lane[3] + lane[7]));
 }
 
+/* Doubles below 2^51 in magnitude become integers by adding 1.5 2^52, which rounds to nearest, ties
+ * to even, and leaves the integer in the low bits. */
+#define MAGIC 0x1.8p52
+#define MAGIC_MOST 0x1p51
+
+static inline __m256i to_integers(__m256d v)
+{
+    const __m256d magic = _mm256_set1_pd(MAGIC);
+    return _mm256_sub_epi64(
+        _mm256_castpd_si256(_mm256_add_pd(v, magic)), _mm256_castpd_si256(magic));
+}
+
+/* Are all below `most` in magnitude? */
+static inline bool all_below(__m256d v, double most)
+{
+    const __m256d size = _mm256_andnot_pd(_mm256_set1_pd(-0.0), v);
+    return _mm256_movemask_pd(_mm256_cmp_pd(size, _mm256_set1_pd(most), _CMP_LT_OQ)) == 0xf;
+}
+
 static void add_row(int64_t *sum, const float *x, int32_t dims, double scale)
 {
-    for (int32_t t = 0; t < dims; t++) /* cvtsd2si: nearest, ties to even */
+    const __m256d s = _mm256_set1_pd(scale);
+    int32_t t = 0;
+    for (; t + 4 <= dims; t += 4) {
+        const __m256d v = _mm256_mul_pd(_mm256_cvtps_pd(_mm_loadu_ps(x + t)), s);
+        if (!all_below(v, MAGIC_MOST)) {
+            fkm_kernels_scalar.add_row(sum + t, x + t, 4, scale);
+            continue;
+        }
+        __m256i *at = (__m256i *)(void *)(sum + t);
+        _mm256_storeu_si256(at, _mm256_add_epi64(_mm256_loadu_si256(at), to_integers(v)));
+    }
+    for (; t < dims; t++) /* cvtsd2si: nearest, ties to even */
         sum[t] += _mm_cvtsd_si64(_mm_set_sd((double)x[t] * scale));
 }
 
@@ -215,9 +212,30 @@ static void mean_row(float *mean, const int64_t *sum, int32_t dims, double count
     fkm_kernels_scalar.mean_row(mean, sum, dims, count, scale);
 }
 
+/* The parts of a square are at most |q| and split: as integers they take to_integers, too. */
 static void add_squares(int64_t sum[2], const float *x, int32_t dims, double scale, double split)
 {
-    fkm_kernels_scalar.add_squares(sum, x, dims, scale, split);
+    const __m256d s = _mm256_set1_pd(scale), b = _mm256_set1_pd(split);
+    const __m256d share = _mm256_set1_pd(1 / split);
+    __m256i high = _mm256_setzero_si256(), low = high;
+    int32_t t = 0;
+    for (; t + 4 <= dims && split < MAGIC_MOST; t += 4) {
+        __m256d q = _mm256_mul_pd(_mm256_cvtps_pd(_mm_loadu_ps(x + t)), s);
+        q = _mm256_round_pd(q, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+        const __m256d square = _mm256_mul_pd(q, q); /* exact: q has the 24 bits of a float32 */
+        const __m256d h =
+            _mm256_round_pd(_mm256_mul_pd(square, share), _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC);
+        high = _mm256_add_epi64(high, to_integers(h));
+        low = _mm256_add_epi64(low, to_integers(_mm256_fnmadd_pd(h, b, square)));
+    }
+    int64_t part[2][4];
+    _mm256_storeu_si256((__m256i *)(void *)part[0], high);
+    _mm256_storeu_si256((__m256i *)(void *)part[1], low);
+    for (int i = 0; i < 4; i++) {
+        sum[0] += part[0][i];
+        sum[1] += part[1][i];
+    }
+    fkm_kernels_scalar.add_squares(sum, x + t, dims - t, scale, split);
 }
 
 const fkm_kernels fkm_kernels_avx2 = {

@@ -362,7 +362,7 @@ static void choose_quantum(fkm_tiles *t, const float *c)
             bits = b > bits ? b : bits;
         }
     float top = from_bits(bits);
-    t->quantum = top > 0x1p-100f ? top / FKM_BYTES_TOP : 1;
+    t->quantum = top > 0x1p-100f ? top / t->kernels->most_quanta : 1;
     t->unit = t->quantum * t->scale;
 }
 

@@ -70,7 +70,7 @@
 #define FKM_FLOOR_NONE (-1e37f) /* below every real score, above the score of padding */
 #define FKM_HALF_PAD 3e38f      /* h~ of padding centroids */
 #define FKM_UNSCORED 1e30f      /* residual of a centroid that byte kernels do not score */
-#define FKM_BYTES_TOP 127       /* of a centroid's coordinate in quanta, byte kernels */
+#define FKM_BYTES_TOP 127       /* most of a centroid's coordinate in quanta, byte kernels */
 
 struct fkm_kernels;
 
