@@ -767,6 +767,7 @@ extern "C" const fkm_backend_ops fkm_backend_cuda = {
     pin,
     unpin,
     streams,
+    true,
     1 << 20,
     fkm_cuda_ceiling,
     close_backend,

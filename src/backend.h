@@ -175,6 +175,9 @@ typedef struct fkm_backend_ops {
     /* Are rows copied from host memory in every pass, for want of room on the device? */
     bool (*streams)(const fkm_backend *b);
 
+    /* It has memory of its own that may be lost in the middle of a run (FKM_EDEVICE). */
+    bool may_be_lost;
+
     /* Most rows a chunk of data that stays in host memory: enough to keep the device busy, few
      * enough for the stop flag to be looked at in between. */
     int64_t chunk_rows;

@@ -184,8 +184,8 @@ void fkm_result_free(fkm_result *r);
  * inertia for every machine setting. FKM_EDATA (k > rows, NaN, an outlier beyond 128-bit sums),
  * FKM_ENOMEM (the plan does not fit: sizes are named, nothing was computed), FKM_EFILE,
  * FKM_EDEVICE, FKM_ESTOPPED. With o->saving the state is kept on disk: from time to time, and when
- * the run ends by FKM_ESTOPPED or FKM_EFILE. Removing it after success is the caller's affair.
- * After FKM_ESTOPPED with a state that is kept, *out tells how far the run got, for reports:
+ * the run ends by FKM_ESTOPPED, FKM_EFILE, FKM_EDEVICE or FKM_ENOMEM. Removing it after success is
+ * the caller's affair. After FKM_ESTOPPED with a state that is kept, *out tells how far the run got, for reports:
  * iterations, and of problems what is known, with -1 and NaN for the rest; the caller frees it. */
 fkm_status fkm_fit(fkm_result *out, fkm_reader *in, const fkm_fit_options *o, const fkm_observer *w,
     fkm_err *e) FKM_MUST_USE;
