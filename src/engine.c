@@ -409,6 +409,14 @@ static fkm_status label_rows(problem *p, fkm_pass *pass, bool *scale_failed, fkm
     return FKM_OK;
 }
 
+static fkm_status open_backend(run *r, fkm_err *e)
+{
+    fkm_run_stats *s = &r->out->run;
+    FKM_TRY(r->ops->open(&r->backend, &r->plan, e));
+    s->device_bytes = fkm_max_i64(s->device_bytes, r->ops->device_bytes(r->backend));
+    return FKM_OK;
+}
+
 /* Sets the scale; for 128-bit sums the backend is opened anew with room for them, which is in the
  * plan. It then has the problem's first centroids again. */
 static fkm_status use_scale(problem *p, fkm_scale scale, fkm_err *e)
@@ -422,7 +430,7 @@ static fkm_status use_scale(problem *p, fkm_scale scale, fkm_err *e)
         r->ops->close(r->backend);
         r->backend = NULL;
         r->plan.wide = true;
-        FKM_TRY(r->ops->open(&r->backend, &r->plan, e));
+        FKM_TRY(open_backend(r, e));
         FKM_TRY(r->ops->set_centroids(r->backend, p->centroids, e));
         p->adrift = false;
     }
@@ -633,6 +641,7 @@ static fkm_status choose_centroids(problem *p, fkm_err *e)
         .arg = p,
         .run = &r->out->run,
         .skip_nan = o->skip_nan,
+        .device_bytes = r->ops->device_bytes(r->backend),
     };
     fkm_seed_job job = {
         .method = o->method,
@@ -973,7 +982,7 @@ static fkm_status open_run(run *r, fkm_err *e)
     const fkm_fit_options *o = r->o;
     fkm_run_plan *plan = &r->out->run.plan;
     FKM_TRY(fkm_fit_plan(plan, &r->plan, &r->ops, o, r->in, e));
-    FKM_TRY(r->ops->open(&r->backend, &r->plan, e));
+    FKM_TRY(open_backend(r, e));
     plan->isa = r->ops->isa(r->backend);
     if (r->w && r->w->planned)
         r->w->planned(r->w->arg, plan);

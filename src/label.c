@@ -47,6 +47,7 @@ static fkm_status open_run(run *r, fkm_err *e)
     };
     FKM_TRY(fkm_plan_make(&r->stats.plan, &plan, &request, e));
     FKM_TRY(r->ops->open(&r->backend, &plan, e));
+    r->stats.device_bytes = r->ops->device_bytes(r->backend);
     r->stats.plan.isa = r->ops->isa(r->backend);
     if (r->w && r->w->planned)
         r->w->planned(r->w->arg, &r->stats.plan);
