@@ -126,23 +126,29 @@ static void report_progress(const problem *p, int64_t rows_done)
     r->w->progress(r->w->arg, &progress);
 }
 
-static fkm_status record_iteration(run *r, const fkm_iteration *it, fkm_err *e)
+/* Room for one more, before the centroids move: what is not recorded could not be gone on from. */
+static fkm_status make_room_for_record(run *r, fkm_err *e)
 {
     fkm_result *out = r->out;
-    if (out->iteration_count == r->iteration_room) {
-        fkm_iteration *more = NULL;
-        int64_t room = r->iteration_room ? 2 * r->iteration_room : 64;
-        FKM_TRY(fkm_alloc(&more, room, sizeof *more, "iteration statistics", e));
-        if (out->iteration_count)
-            memcpy(more, out->iterations, (size_t)out->iteration_count * sizeof *more);
-        fkm_free(out->iterations);
-        out->iterations = more;
-        r->iteration_room = room;
-    }
+    if (out->iteration_count < r->iteration_room)
+        return FKM_OK;
+    fkm_iteration *more = NULL;
+    int64_t room = r->iteration_room ? 2 * r->iteration_room : 64;
+    FKM_TRY(fkm_alloc(&more, room, sizeof *more, "iteration statistics", e));
+    if (out->iteration_count)
+        memcpy(more, out->iterations, (size_t)out->iteration_count * sizeof *more);
+    fkm_free(out->iterations);
+    out->iterations = more;
+    r->iteration_room = room;
+    return FKM_OK;
+}
+
+static void record_iteration(run *r, const fkm_iteration *it)
+{
+    fkm_result *out = r->out;
     out->iterations[out->iteration_count++] = *it;
     if (r->o->saving)
         r->o->saving->advanced++;
-    return FKM_OK;
 }
 
 static void count_screening(run *r, const fkm_pass *pass)
@@ -545,6 +551,7 @@ static fkm_status iterate(problem *p, double before, fkm_pass *pass, bool *moved
     *moved = true;
     for (; p->iteration <= r->o->max_iter; p->iteration++) {
         FKM_TRY(save_if_due(p, e));
+        FKM_TRY(make_room_for_record(r, e));
         double begin = fkm_now(), wait = fkm_source_wait(r->source);
         FKM_TRY(assign_rows(p, pass, e));
         FKM_TRY(check_empty(p, pass, e));
@@ -567,7 +574,7 @@ static fkm_status iterate(problem *p, double before, fkm_pass *pass, bool *moved
         p->result->reseeded += it.reseeded;
         it.seconds = fkm_now() - begin;
         it.read_wait_s = fkm_source_wait(r->source) - wait;
-        FKM_TRY(record_iteration(r, &it, e));
+        record_iteration(r, &it);
         if (r->w && r->w->iterated)
             r->w->iterated(r->w->arg, &it);
         if (!*moved)
