@@ -699,7 +699,7 @@ static fkm_status load_problem(problem *p, fkm_err *e)
     report_progress(p, 0);
     fkm_scan_init(&p->scan);
     bool eight_bit = is_eight_bit(r);
-    FKM_TRY(fkm_source_start(r->source, p->index, eight_bit ? NULL : &p->scan, r->w, e));
+    FKM_TRY(fkm_source_start(r->source, p->index, false, eight_bit ? NULL : &p->scan, r->w, e));
     p->scanned = r->out->run.plan.resident || eight_bit;
     if (p->scan.rows_not_finite && !r->o->skip_nan)
         return fkm_scan_not_finite(&p->scan, r->in, base_row(p), e);
