@@ -3,7 +3,6 @@
 
 #include "checked.h"
 
-#include <math.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -120,7 +119,7 @@ static int64_t quota_cpus(double quota, double period)
 {
     if (!(quota > 0 && period > 0 && quota < 1e6 * period))
         return INT64_MAX;
-    return fkm_max_i64(1, (int64_t)ceil(quota / period));
+    return (int64_t)((quota + period - 1) / period); /* both are whole numbers */
 }
 
 static int64_t cpus_v1(const char *dir)
