@@ -544,6 +544,12 @@ static bool streams(const fkm_backend *b)
     return false;
 }
 
+static int64_t device_bytes(const fkm_backend *b)
+{
+    (void)b;
+    return 0;
+}
+
 const fkm_backend_ops fkm_backend_cpu = {
     .name = "cpu",
     .probe = probe,
@@ -565,6 +571,8 @@ const fkm_backend_ops fkm_backend_cpu = {
     .pin = NULL,
     .unpin = NULL,
     .streams = streams,
+    .may_be_lost = false,
+    .device_bytes = device_bytes,
     .chunk_rows = 256 << 10,
     .ceiling = fkm_cpu_ceiling,
     .close = close_backend,
