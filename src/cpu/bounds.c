@@ -119,7 +119,7 @@ void fkm_bounds_set(
     if (!same || b->residual[r] < 0)
         return;
     float most = b->norm[r] * b->norm[r] * UP;
-    float least = most * (1 - (float)(2 * dims + 64) * 0x1p-24f);
+    float least = most * (1 - (float)(3 * (int64_t)dims + 64) * 0x1p-24f);
     float near = most - 2 * b->floor[r], far = least - 2 * b->second[r];
     near += ETA * (most + fabsf(b->floor[r]) + fabsf(near));
     far -= ETA * (most + fabsf(b->second[r]) + fabsf(far));

@@ -9,8 +9,9 @@
  *
  * From a screen: |X - C|^2 = |X|^2 - 2 S. The own centroid is the best, so its true score is at
  * least `floor` less the canonical slack; the others' are at most `second`. The float32 arithmetic
- * below errs by a few 2^-24 of the terms, nx by (dims + 12) 2^-24: ETA and the factor in
- * fkm_bounds_set cover both. */
+ * below errs by a few 2^-24 of the terms, which ETA covers. nx is above |X| by at most the factor
+ * (1 + dims 2^-24)^(1/2), of its sum of squares, times (1 + (dims + 12) 2^-24), of norm_bound:
+ * (1 + a)^-3 >= 1 - 3a gives |X|^2 >= nx^2 (1 - (3 dims + 64) 2^-24). */
 #ifndef FKM_BOUNDS_H
 #define FKM_BOUNDS_H
 
