@@ -4,7 +4,10 @@
  *
  * For every row the kernel computes scores S^_j = start_j + x^.c^_j in its matrix unit and keeps
  *   floor      the largest S^ - m seen so far (m: see margin.cuh), warm-started;
- *   candidates every position whose S^ + m reached the floor when it was met.
+ *   candidates every position whose S^ + m reached the floor when it was met;
+ *   second     the largest S^ + m, or more, of those that reached floor - reach when they were met
+ *              and are no candidates, or not any longer. What never reached that is below the final
+ *              floor - reach. So max(second, floor - reach) bounds what is no candidate.
  * A row with one candidate left at the end has its label. A row with more is put on the list of
  * rows in doubt, with its candidates. A row whose candidates did not fit, or that cannot be screened
  * (residual < 0), is put on the list of rows to rescan. Nothing else is decided here: resolve.cu does
@@ -59,18 +62,28 @@ struct fkm_packed_centroids {
 /* Counters of a pass, on the device; kernels add to them. */
 struct fkm_screen_counts {
     unsigned long long rows, skipped, moved, in_doubt, candidates, rescans;
+    unsigned long long spared; /* rows that bounds.cuh has spared the search */
 };
 
 struct fkm_assign_args {
-    int32_t rows;     /* of this launch, > 0 */
+    int32_t rows;     /* of this launch, > 0; when they are listed: the most that may be */
     int32_t tiles;    /* of centroids, > 0 */
     int32_t clusters; /* <= tiles * FKM_TILE */
     int32_t stride;   /* bytes of a packed row or centroid */
     fkm_packed_rows x;
     fkm_packed_centroids c;
 
+    /* Rows may be listed: x.x holds *listed of them, the i-th is row[i]. Everything else that is
+     * said to be [rows] is that of all rows, and lists name rows of those. */
+    const int32_t *row;     /* [*listed]; NULL: row i is row i */
+    const unsigned *listed; /* on the device; <= rows */
+
     float *floor;       /* [rows] in: a lower bound of the nearest centroid's S^ - m, or
-                           FKM_FLOOR_NONE; out: the final floor of rows in doubt and rescans */
+                           FKM_FLOOR_NONE; out: the final floor of rows in doubt and rescans, with
+                           `second` of all */
+    const float *reach; /* [rows] >= 0: see above; NULL: 0 */
+    float *second;      /* [rows] out: >= S^ + m of all centroids but the label or, of rows in doubt,
+                           the candidates; FKM_FLOOR_DEAD for rescans. NULL: not wanted */
     const int32_t *old; /* [rows]: labels before, -1: none; only compared */
     int32_t *labels;    /* [rows] out, of settled rows; others are left alone. Not `old` */
     fkm_screen_counts *counts; /* += rows, moved (settled rows); in_doubt, candidates, rescans */

@@ -16,9 +16,10 @@
  *
  * A tile: accumulators start at -|c|^2/2; slabs are multiplied, each committed, a stage given back
  * when the commit after its own is on its way; meanwhile thread t works out the threshold of row t.
- * Then one max a score and one compare a row and thread. What passes goes on the row's list of
- * candidates with its score; bounds of single centroids wait for the end of the row, or for half a
- * list, so that the way through is short: shared memory only.
+ * Then one max a score and one compare a row and thread. What passes floor - reach alone raises the
+ * row's second; what passes the floor too goes on the row's list of candidates with its score; bounds
+ * of single centroids wait for the end of the row, or for half a list, so that the way through is
+ * short: shared memory only.
  *
  * Accuracy. wgmma m64n128k16 adds 16 products of fp16 or bf16 to a float32 accumulator. Assumed is
  * of it what margin.cuh assumes of any 16 products and an accumulator, FKM_MMA_LOSS, and its chain
@@ -70,7 +71,7 @@ enum { BAR_TURN = 1, BAR_GROUP = BAR_TURN + CONSUMERS };
  * t's. */
 struct row_state {
     float threshold[GROUP], margin[GROUP]; /* of the tile at hand */
-    int floor[GROUP];                      /* fkm_ordered */
+    int floor[GROUP], second[GROUP];       /* fkm_ordered */
     int count[GROUP];                      /* candidates; more than FKM_CANDIDATES: overflow */
     int32_t position[FKM_CANDIDATES][GROUP];
     float score[FKM_CANDIDATES][GROUP];
@@ -87,7 +88,6 @@ struct shared_block {
 
 /* What the host has worked out for a launch. */
 struct layout {
-    int32_t blocks; /* of ROWS rows */
     int32_t slabs, last_steps;
     int32_t stages;
     bool turns;
@@ -150,6 +150,7 @@ template <bool KEPT> struct memory {
     shared_block &s;
     unsigned char *tiles;
     const layout &n;
+    int32_t rows, blocks; /* of ROWS rows each */
 
     __device__ unsigned char *stage_at(int32_t stage) const
     {
@@ -175,7 +176,7 @@ __device__ void load_centroids(const fkm_assign_args &a, const memory<KEPT> &m,
     const fkm_tensor_map *centroids, const fkm_tensor_map *rows)
 {
     ring_place at = {0, 0};
-    for (int32_t block = (int32_t)blockIdx.x; block < m.n.blocks; block += (int32_t)gridDim.x)
+    for (int32_t block = (int32_t)blockIdx.x; block < m.blocks; block += (int32_t)gridDim.x)
         for (int32_t tile = 0; tile < a.tiles; tile++)
             for (int32_t slab = 0; slab < m.n.slabs; slab++) {
                 fkm_mbarrier *full = &m.s.full[at.stage];
@@ -198,7 +199,7 @@ __device__ void load_centroids(const fkm_assign_args &a, const memory<KEPT> &m,
 template <bool KEPT> __device__ void load_rows(const memory<KEPT> &m, const fkm_tensor_map *rows)
 {
     unsigned phase = 0;
-    for (int32_t block = (int32_t)blockIdx.x; block < m.n.blocks; block += (int32_t)gridDim.x) {
+    for (int32_t block = (int32_t)blockIdx.x; block < m.blocks; block += (int32_t)gridDim.x) {
         for (int group = 0; group < CONSUMERS; group++) {
             fkm_mbarrier *full = &m.s.rows_full[group];
             fkm_mbarrier_wait(&m.s.rows_empty[group], phase ^ 1);
@@ -222,11 +223,11 @@ template <fkm_unit UNIT, bool KEPT> struct screen {
     const int group, t; /* which warpgroup, which of its threads */
     row_state &row;
     ring_place at;
-    float norm, residual, tail, slack; /* of row t */
+    float norm, residual, tail, slack, reach; /* of row t */
 
     __device__ screen(const fkm_assign_args &args, const memory<KEPT> &mem, int which)
         : a(args), m(mem), group(which), t((int)threadIdx.x % GROUP),
-          row(mem.s.row[which]), at{0, 0}, norm(0), residual(0), tail(0), slack(0)
+          row(mem.s.row[which]), at{0, 0}, norm(0), residual(0), tail(0), slack(0), reach(0)
     {
     }
 
@@ -243,15 +244,24 @@ template <fkm_unit UNIT, bool KEPT> struct screen {
             fkm_mbarrier_arrive(b);
     }
 
+    /* r: -1 where there is none */
     __device__ void start_row(int32_t r)
     {
-        bool real = r < a.rows && a.x.residual[r] >= 0;
+        bool real = r >= 0 && a.x.residual[r] >= 0;
         norm = real ? a.x.norm[r] : 0;
         residual = real ? a.x.residual[r] : 0;
         tail = real ? a.x.tail[r] : 0;
         slack = a.c.kappa * norm * norm;
+        reach = real ? fkm_reach_of(a, r) : 0;
         row.floor[t] = fkm_ordered(real ? a.floor[r] : FKM_FLOOR_DEAD);
+        row.second[t] = fkm_ordered(FKM_FLOOR_NONE);
         row.count[t] = 0;
+    }
+
+    /* A centroid, or several, whose S^ + m are at most `upper` are no candidates. */
+    __device__ void raise_second(int r, float upper)
+    {
+        atomicMax(&row.second[r], fkm_ordered(upper));
     }
 
     __device__ float tile_margin(int32_t tile)
@@ -278,9 +288,11 @@ template <fkm_unit UNIT, bool KEPT> struct screen {
             floor = fmaxf(floor, row.score[i][t] - margin(row.position[i][t]));
         for (int i = 0; i < n; i++) {
             int32_t position = row.position[i][t];
-            float v = row.score[i][t];
-            if (v + margin(position) < floor)
+            float v = row.score[i][t], upper = v + margin(position);
+            if (upper < floor) {
+                raise_second(t, upper);
                 continue;
+            }
             row.position[kept][t] = position;
             row.score[kept][t] = v;
             kept++;
@@ -297,7 +309,7 @@ template <fkm_unit UNIT, bool KEPT> struct screen {
         if (row.count[t] > FKM_CANDIDATES / 2 && row.count[t] <= FKM_CANDIDATES)
             compact();
         row.margin[t] = margin;
-        row.threshold[t] = fkm_unordered(row.floor[t]) - margin;
+        row.threshold[t] = fkm_unordered(row.floor[t]) - reach - margin;
         group_sync();
     }
 
@@ -391,9 +403,15 @@ template <fkm_unit UNIT, bool KEPT> struct screen {
         const int floor = atomicMax(&row.floor[r], INT32_MIN);
         const float threshold = fkm_unordered(floor) - row.margin[r];
         unsigned passed = 0;
+        float below = FKM_FLOOR_NONE; /* the best of those that do not pass */
 #pragma unroll
-        for (int i = 0; i < COLUMNS; i++)
-            passed |= ((float)d[4 * (i >> 1) + 2 * h + (i & 1)] >= threshold ? 1u : 0u) << i;
+        for (int i = 0; i < COLUMNS; i++) {
+            const float v = (float)d[4 * (i >> 1) + 2 * h + (i & 1)];
+            const bool passes = v >= threshold;
+            passed |= (passes ? 1u : 0u) << i;
+            below = passes ? below : fmaxf(below, v);
+        }
+        raise_second(r, below + row.margin[r]);
         while (passed) {
             const int one = __ffs((int)passed) - 1;
             float v = 0;
@@ -417,9 +435,14 @@ template <fkm_unit UNIT, bool KEPT> struct screen {
             for (int j = 0; j < 16; j++)
                 top = larger(top, acc[half][4 * j + 2 * h], acc[half][4 * j + 2 * h + 1]);
             if ((float)top >= row.threshold[r]) {
-                hits |= 1u << i;
+                const float upper = (float)top + row.margin[r];
                 /* the best of these raises the floor before the others are looked at */
-                atomicMax(&row.floor[r], fkm_ordered((float)top - row.margin[r]));
+                const int floor =
+                    atomicMax(&row.floor[r], fkm_ordered((float)top - row.margin[r]));
+                if (upper < fkm_unordered(floor))
+                    raise_second(r, upper);
+                else
+                    hits |= 1u << i;
             }
         }
         if (!hits)
@@ -431,13 +454,17 @@ template <fkm_unit UNIT, bool KEPT> struct screen {
                     (i >> 1) * FKM_WGMMA_ROWS + fkm_wgmma_row(t, 2 * (i & 1)), tile);
     }
 
-    __device__ void settle(int32_t r)
+    __device__ void settle(int32_t which)
     {
-        bool real = r < a.rows, screened = real && a.x.residual[r] >= 0;
+        fkm_screened_row r;
+        r.real = which >= 0;
+        r.row = r.real ? which : 0;
+        r.screened = r.real && a.x.residual[r.row] >= 0;
         group_sync(); /* nobody is in the slow path of the last tile */
-        int n = screened && row.count[t] <= FKM_CANDIDATES ? compact() : 0;
-        fkm_settle_row(a, r, real, screened, fkm_unordered(row.floor[t]), n,
-            [&](int i) { return row.position[i][t]; });
+        r.candidates = r.screened && row.count[t] <= FKM_CANDIDATES ? compact() : 0;
+        r.floor = fkm_unordered(row.floor[t]);
+        r.second = fkm_unordered(row.second[t]);
+        fkm_settle_row(a, r, [&](int i) { return row.position[i][t]; });
     }
 
     /* One tile. last: of this warpgroup; last_of_rows: of these rows. */
@@ -467,9 +494,10 @@ template <fkm_unit UNIT, bool KEPT> struct screen {
         unsigned phase = 0;
         if (m.n.turns && group == CONSUMERS - 1)
             fkm_bar_arrive(BAR_TURN, ROWS); /* the first has the first turn */
-        for (int32_t block = (int32_t)blockIdx.x; block < m.n.blocks; block += (int32_t)gridDim.x) {
-            const int32_t r = block * ROWS + group * GROUP + t;
-            const bool last_block = block + (int32_t)gridDim.x >= m.n.blocks;
+        for (int32_t block = (int32_t)blockIdx.x; block < m.blocks; block += (int32_t)gridDim.x) {
+            const int32_t i = block * ROWS + group * GROUP + t;
+            const int32_t r = i < m.rows ? fkm_row_at(a, i) : -1;
+            const bool last_block = block + (int32_t)gridDim.x >= m.blocks;
             start_row(r);
             if (KEPT)
                 fkm_mbarrier_wait(&m.s.rows_full[group], phase);
@@ -504,8 +532,11 @@ __global__ void __launch_bounds__(THREADS, 1) screen_rows_sm90a(
 {
     FKM_SHARED_DYNAMIC(unsigned char, dynamic);
     unsigned char *base = dynamic + (-fkm_shared_address(dynamic) & (ALIGNMENT - 1));
-    const memory<KEPT> m = {*(shared_block *)base, base + TILES_AT, n};
+    const int32_t count = fkm_row_count(a), blocks = (count + ROWS - 1) / ROWS;
+    const memory<KEPT> m = {*(shared_block *)base, base + TILES_AT, n, count, blocks};
     const int warp = __shfl_sync(FKM_ALL_LANES, (int)threadIdx.x / 32, 0); /* known to be uniform */
+    if ((int32_t)blockIdx.x >= blocks)
+        return; /* fewer rows may be listed than there might have been */
     if (threadIdx.x == 0)
         start_barriers(m.s, n);
     __syncthreads();
@@ -569,7 +600,7 @@ cudaError_t launch_kernel(const fkm_assign_args *a, const layout &n, const fkm_c
         kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, chip.shared_bytes);
     if (st != cudaSuccess)
         return st;
-    FKM_LAUNCH(kernel, fkm_blocks(n.blocks, 1, chip.processors), THREADS, (size_t)chip.shared_bytes,
+    FKM_LAUNCH(kernel, fkm_blocks(a->rows, ROWS, chip.processors), THREADS, (size_t)chip.shared_bytes,
         stream, *a, n, rows, centroids);
     return cudaGetLastError();
 }
@@ -588,7 +619,6 @@ template <fkm_unit UNIT> cudaError_t launch(const fkm_assign_args *a, cudaStream
         return run_portable(
             UNIT, a, chip, "too many rows or centroids for its coordinates", stream);
     layout n;
-    n.blocks = (a->rows + ROWS - 1) / ROWS;
     n.slabs = (a->stride + FKM_BOX_BYTES - 1) / FKM_BOX_BYTES;
     n.last_steps = (a->stride - (n.slabs - 1) * FKM_BOX_BYTES) / FKM_WGMMA_BYTES;
     const bool kept = stages_in(chip.shared_bytes, n.slabs, true) >= LEAST_STAGES;

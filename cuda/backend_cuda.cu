@@ -28,6 +28,10 @@ extern "C" {
  * rows: each costs 4 dims atomics, which must beat reading all rows. Not measured on a GPU yet. */
 #define CHANGE_SHARE 16
 
+/* Bounds that spare fewer rows than this are left alone for a while, LONGEST_PAUSE passes at most. */
+#define LEAST_SPARED 0.1
+#define LONGEST_PAUSE 64
+
 #define SAMPLE (1 << 18)       /* coordinates that the quantum of rows is chosen from */
 #define S8_MOST_DIMS (1 << 16) /* 127^2 dims < 2^30 */
 
@@ -52,6 +56,8 @@ struct fkm_backend {
     bool sums_hold; /* sums are those of the labels that the next pass is handed */
     bool change;    /* this pass changes the sums instead of rebuilding them */
     int64_t moved;  /* rows that the last pass with update moved */
+    int32_t pause, patience; /* passes to go without bounds; doubled when they do not pay */
+    bool use_bounds;         /* in this pass */
 };
 
 /* ---- units ---- */
@@ -179,10 +185,16 @@ static fkm_status keep_pieces(fkm_backend *b,
     return FKM_OK;
 }
 
+/* Bounds serve pieces whose labels and packed rows stay: those before the first that do not. */
+static fkm_status keep_bounds(fkm_gpu *g, fkm_piece *p, fkm_err *e)
+{
+    return p->labels && p->packed ? fkm_gpu_keep_bounds(g, p, e) : FKM_ENOMEM;
+}
+
 static fkm_status open_pieces(fkm_backend *b, fkm_err *e)
 {
     const fkm_plan *p = &b->plan;
-    int64_t labels = 0, raw = 0, packed = 0;
+    int64_t labels = 0, raw = 0, packed = 0, bounds = 0;
     b->chunk_pieces = (int32_t)((p->chunk_rows + b->piece_rows - 1) / b->piece_rows);
     if (!fkm_mul_i64(&b->piece_count, chunk_count(p), b->chunk_pieces))
         return fkm_fail(e, FKM_ENOMEM, "too many pieces of rows");
@@ -199,10 +211,11 @@ static fkm_status open_pieces(fkm_backend *b, fkm_err *e)
     FKM_TRY(keep_pieces(b, fkm_gpu_keep_labels, &labels, e));
     FKM_TRY(keep_pieces(b, fkm_gpu_keep_rows, &raw, e));
     FKM_TRY(keep_pieces(b, fkm_gpu_keep_packed, &packed, e));
+    FKM_TRY(keep_pieces(b, keep_bounds, &bounds, e));
     fkm_verbose("%s and %d more: %lld pieces of %d rows, on the device: labels of %lld, rows of "
-                "%lld, packed rows of %lld",
+                "%lld, packed rows of %lld, bounds of %lld",
         b->gpu[0].name, b->gpu_count - 1, (long long)b->piece_count, b->piece_rows,
-        (long long)labels, (long long)raw, (long long)packed);
+        (long long)labels, (long long)raw, (long long)packed, (long long)bounds);
     return FKM_OK;
 }
 
@@ -216,6 +229,7 @@ static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
     FKM_TRY(choose_unit(&unit, &portable, p->isa, p->dims, e));
     FKM_TRY(fkm_calloc(&b, 1, sizeof *b, "the CUDA backend", e));
     b->plan = *p;
+    b->patience = 1;
     FKM_GO(fkm_devices(devices, &b->gpu_count, p->devices, e));
     FKM_GO(fkm_alloc(&b->shift, p->dims, sizeof *b->shift, "the shift", e));
     FKM_GO(open_gpus(b, devices, unit, portable, e));
@@ -227,8 +241,18 @@ out:
     return st;
 }
 
+/* Bounds hold for centroids that have moved as fkm_gpu_moved was told, in the same frame. */
+static void forget_bounds(fkm_backend *b)
+{
+    for (int64_t i = 0; i < b->piece_count; i++)
+        b->pieces[i].bounded = false;
+    for (int32_t i = 0; i < b->gpu_count; i++)
+        b->gpu[i].moved = false;
+}
+
 static void forget_labels(fkm_backend *b)
 {
+    forget_bounds(b);
     for (int64_t i = 0; i < b->piece_count; i++) {
         b->pieces[i].labelled = false;
         b->pieces[i].wanted = NULL;
@@ -246,6 +270,8 @@ static void reset(fkm_backend *b)
     }
     forget_labels(b);
     b->sums_hold = false;
+    b->pause = 0;
+    b->patience = 1;
     b->framed = false; /* the next centroids choose a frame */
     b->head_decided = b->labelled = false;
     if (b->head_used)
@@ -271,6 +297,7 @@ static fkm_status use_frame(fkm_backend *b, fkm_err *e)
 {
     b->frame++;
     b->framed = true;
+    forget_bounds(b);
     for (int32_t i = 0; i < b->gpu_count; i++)
         FKM_TRY(
             fkm_gpu_set_frame(&b->gpu[i], b->scale, b->shift, b->row_quant, b->centroid_quant, e));
@@ -333,6 +360,8 @@ static fkm_status set_centroids(fkm_backend *b, const float *c, fkm_err *e)
     float scale = fkm_frame_scale(fkm_frame_largest(c, (int64_t)b->plan.clusters * b->plan.dims));
     if (!b->framed || !fkm_frame_suits(b->scale, scale))
         FKM_TRY(new_frame(b, scale, c, e));
+    if (!FKM_PLANT(8))
+        forget_bounds(b); /* nobody said how far they have moved */
     for (int32_t i = 0; i < b->gpu_count; i++)
         FKM_TRY(fkm_gpu_set_centroids(&b->gpu[i], c, e));
     return prepare(b, e);
@@ -370,11 +399,12 @@ out:
     return st;
 }
 
-/* All GPUs get the centroids of the first. */
+/* All GPUs get the centroids of the first, and how far they have moved. */
 static fkm_status spread_centroids(fkm_backend *b, fkm_err *e)
 {
     fkm_gpu *first = &b->gpu[0];
     size_t bytes = (size_t)b->plan.clusters * (size_t)b->plan.dims * sizeof(float);
+    size_t shift_bytes = (size_t)b->plan.clusters * sizeof(double);
     FKM_TRY(fkm_gpu_use(first, e));
     FKM_CUDA(first->name, cudaEventRecord(first->done, first->compute));
     for (int32_t i = 1; i < b->gpu_count; i++) {
@@ -383,7 +413,11 @@ static fkm_status spread_centroids(fkm_backend *b, fkm_err *e)
         FKM_CUDA(g->name, cudaStreamWaitEvent(g->compute, first->done, 0));
         FKM_CUDA(g->name, cudaMemcpyPeerAsync(g->c.master, g->device, first->c.master,
                               first->device, bytes, g->compute));
+        FKM_CUDA(g->name, cudaMemcpyPeerAsync(g->shift, g->device, first->shift, first->device,
+                              shift_bytes, g->compute));
     }
+    for (int32_t i = 0; i < b->gpu_count; i++)
+        FKM_TRY(fkm_gpu_moved(&b->gpu[i], e));
     return FKM_OK;
 }
 
@@ -433,6 +467,8 @@ static fkm_status set_scale(fkm_backend *b, fkm_scale s, fkm_err *e)
 static fkm_status begin(fkm_backend *b, const fkm_pass_options *o, fkm_err *e)
 {
     b->pass = *o;
+    b->use_bounds = b->pause == 0;
+    b->pause -= b->pause > 0;
     /* the words of wide sums have room for 2^32 additions: never changed for long */
     b->change = o->update && b->sums_hold && !o->squares && b->gpu[0].sums.words == 1 &&
                 b->moved < b->plan.rows / CHANGE_SHARE;
@@ -575,6 +611,7 @@ static fkm_status feed(
         f.update = b->pass.update;
         f.change = b->change;
         f.squares = b->pass.squares;
+        f.bounds = b->use_bounds;
         f.frame = b->frame;
         return fkm_gpu_feed(g, p, &f, e);
     });
@@ -666,6 +703,22 @@ static double inertia_of(const fkm_backend *b)
     return fkm_exact_round(&sum);
 }
 
+/* Bounds that spare few rows pause. */
+static void judge_bounds(fkm_backend *b, int64_t spared)
+{
+    int64_t looked_at = 0;
+    for (int32_t i = 0; i < b->gpu_count; i++)
+        looked_at += b->gpu[i].looked_at;
+    if (looked_at == 0)
+        return;
+    if ((double)spared >= LEAST_SPARED * (double)looked_at) {
+        b->patience = 1;
+        return;
+    }
+    b->pause = b->patience;
+    b->patience = b->patience < LONGEST_PAUSE ? 2 * b->patience : LONGEST_PAUSE;
+}
+
 static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
 {
     memset(out, 0, sizeof *out);
@@ -677,13 +730,15 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
     for (int32_t i = 0; i < b->gpu_count; i++) {
         const fkm_screen_counts *c = &b->gpu[i].tally_host->counts;
         FKM_TRY(fkm_gpu_collect(&b->gpu[i], e));
-        out->rows += (int64_t)c->rows;
+        out->rows += (int64_t)(c->rows + c->spared);
+        out->skipped_by_bounds += (int64_t)c->spared;
         out->skipped += (int64_t)c->skipped;
         out->moved += (int64_t)c->moved;
         out->in_doubt += (int64_t)c->in_doubt;
         out->candidates += (int64_t)c->candidates;
         out->rescans += (int64_t)c->rescans;
     }
+    judge_bounds(b, out->skipped_by_bounds);
     if (b->pass.update) {
         out->empty = (int32_t)b->gpu[0].tally_host->moments.empty;
         out->inertia = inertia_of(b);

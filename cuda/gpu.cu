@@ -128,6 +128,10 @@ static fkm_status open_update(fkm_gpu *g, bool first, bool several, fkm_err *e)
     int64_t cells = fkm_mul_sat(p->clusters, p->dims);
     FKM_TRY(device_alloc(g, &g->mean, cells, sizeof(float), "centroids", e));
     FKM_TRY(device_alloc(g, &g->shift, p->clusters, sizeof(double), "movements", e));
+    FKM_TRY(device_alloc(g, &g->drop, p->clusters, sizeof(float), "movements", e));
+    FKM_TRY(device_alloc(g, &g->reach, rows, sizeof(float), "bounds", e));
+    FKM_TRY(device_alloc(g, &g->second, rows, sizeof(float), "bounds", e));
+    FKM_TRY(device_alloc(g, &g->row, rows, sizeof(int32_t), "bounds", e));
     FKM_TRY(device_alloc(g, &g->sort.key, rows, sizeof(uint32_t), "sorting", e));
     FKM_TRY(device_alloc(g, &g->sort.sorted_key, rows, sizeof(uint32_t), "sorting", e));
     FKM_TRY(device_alloc(g, &g->sort.row, rows, sizeof(int32_t), "sorting", e));
@@ -152,7 +156,7 @@ static fkm_status open_scratch(fkm_gpu *g, fkm_err *e)
     FKM_TRY(device_alloc(g, &g->old, rows, sizeof(int32_t), what, e));
     FKM_TRY(device_alloc(g, &g->labels, fkm_mul_sat(rows, p->top), sizeof(int32_t), what, e));
     FKM_TRY(device_alloc(g, &g->distances, fkm_mul_sat(rows, p->top), sizeof(double), what, e));
-    FKM_TRY(device_alloc(g, &g->list_counts, 2, sizeof(unsigned), what, e));
+    FKM_TRY(device_alloc(g, &g->list_counts, 3, sizeof(unsigned), what, e));
     FKM_TRY(device_alloc(g, &g->doubt_row, rows, sizeof(int32_t), what, e));
     FKM_TRY(device_alloc(g, &g->doubt_size, rows, sizeof(int32_t), what, e));
     FKM_TRY(device_alloc(g, &g->doubt_position, rows * FKM_CANDIDATES, sizeof(int32_t), what, e));
@@ -309,6 +313,12 @@ fkm_status fkm_gpu_keep_packed(fkm_gpu *g, fkm_piece *p, fkm_err *e)
     return FKM_OK;
 }
 
+fkm_status fkm_gpu_keep_bounds(fkm_gpu *g, fkm_piece *p, fkm_err *e)
+{
+    FKM_TRY(fkm_gpu_use(g, e));
+    return device_alloc(g, &p->slack, p->count, sizeof(float), "bounds", e);
+}
+
 /* ---- centroids ---- */
 
 fkm_status fkm_gpu_set_frame(fkm_gpu *g, float scale, const float *shift, float row_quant,
@@ -365,11 +375,23 @@ fkm_status fkm_gpu_prepare(fkm_gpu *g, fkm_err *e)
     return FKM_OK;
 }
 
+fkm_status fkm_gpu_moved(fkm_gpu *g, fkm_err *e)
+{
+    FKM_TRY(fkm_gpu_use(g, e));
+    CU(fkm_bounds_move(
+        g->drop, g->shift, g->plan.clusters, g->frame.scale, g->moved, g->compute));
+    g->moved = true;
+    return FKM_OK;
+}
+
 /* ---- a pass ---- */
 
 fkm_status fkm_gpu_begin(fkm_gpu *g, bool sums, bool squares, fkm_err *e)
 {
     FKM_TRY(fkm_gpu_use(g, e));
+    g->dropping = g->moved;
+    g->moved = false;
+    g->looked_at = 0;
     memset(&g->pending, 0, sizeof g->pending); /* of a pass that was given up */
     CU(cudaMemsetAsync(&g->tally->counts, 0, sizeof g->tally->counts, g->compute));
     CU(cudaMemsetAsync(&g->tally->moments, 0, sizeof g->tally->moments, g->compute));
@@ -455,24 +477,57 @@ static fkm_status start_labels(
     return FKM_OK;
 }
 
-static fkm_status screen(fkm_gpu *g, const fkm_device_rows *rows, const fkm_packed_rows *packed,
-    int32_t *labels, fkm_err *e)
+/* How a piece is gone about in this pass. */
+struct work {
+    fkm_device_rows rows;
+    fkm_packed_rows packed;
+    int32_t *labels; /* out */
+    bool listed;     /* only the rows that bounds do not spare: g->row */
+    bool bounds;     /* new ones are made */
+};
+
+/* Where the search of rows begins; listed rows are gathered, *x is what to screen. */
+static fkm_status start_rows(
+    fkm_gpu *g, const work *w, const fkm_packed_centroids *c, fkm_packed_rows *x, fkm_err *e)
+{
+    fkm_warm_args a;
+    memset(&a, 0, sizeof a);
+    a.x = *x = w->packed;
+    a.rows = w->rows.count;
+    a.labels = g->old;
+    a.c = *c;
+    a.clusters = g->plan.clusters;
+    a.floor = g->floor;
+    a.reach = w->bounds ? g->reach : NULL;
+    a.drop = g->dropping ? g->drop : NULL;
+    if (w->listed) {
+        a.row = g->row;
+        a.listed = &g->list_counts[2];
+        a.gathered = g->packed;
+        x->x = g->packed;
+    }
+    CU(fkm_warm_floors(&a, &g->packing, g->compute));
+    return FKM_OK;
+}
+
+static fkm_status screen(fkm_gpu *g, const work *w, fkm_err *e)
 {
     const fkm_packed_centroids c = fkm_packed_view(&g->c, &g->packing);
-    CU(cudaMemsetAsync(g->list_counts, 0, 2 * sizeof *g->list_counts, g->compute));
-    CU(fkm_warm_floors(
-        g->floor, packed, rows->count, g->old, &c, g->plan.clusters, &g->packing, g->compute));
     fkm_assign_args a;
     memset(&a, 0, sizeof a);
-    a.rows = rows->count;
+    FKM_TRY(start_rows(g, w, &c, &a.x, e));
+    a.rows = w->rows.count;
     a.tiles = g->c.tiles;
     a.clusters = g->c.clusters;
     a.stride = g->packing.stride;
-    a.x = *packed;
     a.c = c;
+    a.row = w->listed ? g->row : NULL;
+    a.listed = &g->list_counts[2];
     a.floor = g->floor;
+    a.reach = w->bounds ? g->reach : NULL;
+    a.second = w->bounds ? g->second : NULL;
     a.old = g->old;
-    a.labels = labels;
+    a.labels = w->labels;
     a.counts = &g->tally->counts;
     a.doubt_count = &g->list_counts[0];
     a.doubt_row = g->doubt_row;
@@ -484,21 +539,27 @@ static fkm_status screen(fkm_gpu *g, const fkm_device_rows *rows, const fkm_pack
     return FKM_OK;
 }
 
-static fkm_status resolve(fkm_gpu *g, const fkm_device_rows *rows, const fkm_packed_rows *packed,
-    int32_t *labels, fkm_err *e)
+/* Brings scores to the frame. */
+static float score_unit(const fkm_gpu *g)
+{
+    return 1 / (g->packing.row_quant * g->packing.centroid_quant);
+}
+
+static fkm_status resolve(fkm_gpu *g, const work *w, fkm_err *e)
 {
     fkm_resolve_args r;
     memset(&r, 0, sizeof r);
-    r.rows = *rows;
+    r.rows = w->rows;
     r.frame = g->frame;
     r.c = g->c;
-    r.norm = packed->norm;
-    r.residual = packed->residual;
+    r.norm = w->packed.norm;
+    r.residual = w->packed.residual;
     r.floor = g->floor;
-    r.floor_scale = 1 / (g->packing.row_quant * g->packing.centroid_quant);
+    r.second = w->bounds ? g->second : NULL;
+    r.floor_scale = score_unit(g);
     r.kappa = (float)(fkm_kappa(g->plan.dims) * FKM_HIGHER_ORDER);
     r.old = g->old;
-    r.labels = labels;
+    r.labels = w->labels;
     r.counts = &g->tally->counts;
     r.doubt_count = &g->list_counts[0];
     r.doubt_row = g->doubt_row;
@@ -507,6 +568,39 @@ static fkm_status resolve(fkm_gpu *g, const fkm_device_rows *rows, const fkm_pac
     r.rescan_count = &g->list_counts[1];
     r.rescan_row = g->rescan_row;
     CU(fkm_resolve(&r, (unsigned)g->chip.processors * 8, g->compute));
+    return FKM_OK;
+}
+
+/* Lists the rows of a piece that have to be searched, if bounds can tell. */
+static fkm_status list_rows(fkm_gpu *g, const fkm_piece *p, work *w, const fkm_feed *f, fkm_err *e)
+{
+    w->bounds = f->bounds && p->slack && p->labelled;
+    w->listed = w->bounds && p->bounded;
+    CU(cudaMemsetAsync(g->list_counts, 0, 3 * sizeof *g->list_counts, g->compute));
+    if (!w->listed)
+        return FKM_OK;
+    g->looked_at += p->count;
+    CU(fkm_bounds_list(g->row, &g->list_counts[2], &g->tally->counts.spared, p->slack, g->old,
+        g->dropping ? g->drop : NULL, p->count, g->compute));
+    return FKM_OK;
+}
+
+static fkm_status make_bounds(fkm_gpu *g, const fkm_piece *p, const work *w, fkm_err *e)
+{
+    fkm_bounds_args a;
+    if (!w->bounds)
+        return FKM_OK;
+    memset(&a, 0, sizeof a);
+    a.slack = p->slack;
+    a.labels = w->labels;
+    a.norm = w->packed.norm;
+    a.floor = g->floor;
+    a.second = g->second;
+    a.score_unit = score_unit(g);
+    a.row = w->listed ? g->row : NULL;
+    a.listed = &g->list_counts[2];
+    a.rows = p->count;
+    CU(fkm_bounds_set(&a, g->compute));
     return FKM_OK;
 }
 
@@ -524,28 +618,29 @@ static fkm_status update(fkm_gpu *g, const fkm_device_rows *rows, const int32_t 
 
 fkm_status fkm_gpu_feed(fkm_gpu *g, fkm_piece *p, const fkm_feed *f, fkm_err *e)
 {
-    fkm_device_rows rows;
-    fkm_packed_rows packed;
-    int32_t *labels;
+    work w;
     int buffer;
     FKM_TRY(fkm_gpu_use(g, e));
     FKM_TRY(fkm_gpu_drain(g, e));
     bool copies = !p->raw_valid;
-    FKM_TRY(bring_rows(g, p, f->x, &rows, &buffer, e));
-    FKM_TRY(pack_piece(g, p, &rows, f->frame, &packed, e));
-    FKM_TRY(start_labels(g, p, f, &labels, e));
-    FKM_TRY(screen(g, &rows, &packed, labels, e));
-    FKM_TRY(resolve(g, &rows, &packed, labels, e));
+    FKM_TRY(bring_rows(g, p, f->x, &w.rows, &buffer, e));
+    FKM_TRY(pack_piece(g, p, &w.rows, f->frame, &w.packed, e));
+    FKM_TRY(start_labels(g, p, f, &w.labels, e));
+    FKM_TRY(list_rows(g, p, &w, f, e));
+    FKM_TRY(screen(g, &w, e));
+    FKM_TRY(resolve(g, &w, e));
+    FKM_TRY(make_bounds(g, p, &w, e));
     if (f->update)
-        FKM_TRY(update(g, &rows, labels, f, e));
+        FKM_TRY(update(g, &w.rows, w.labels, f, e));
     if (f->distances)
-        CU(fkm_distances_to(g->distances, &rows, labels, g->c.master, g->compute));
+        CU(fkm_distances_to(g->distances, &w.rows, w.labels, g->c.master, g->compute));
     FKM_TRY(free_buffer(g, buffer, e));
     g->pending.count = p->count;
     g->pending.distances = f->distances;
     g->pending.labels = p->labels ? NULL : f->labels;
     p->wanted = p->labels && !f->later ? f->labels : NULL;
     p->labelled = p->labels != NULL;
+    p->bounded = w.bounds;
     if (copies) /* x is free again when its copy is done; the compute stream goes on */
         CU(cudaEventSynchronize(g->copied[buffer < 0 ? 0 : buffer]));
     return FKM_OK;
@@ -596,18 +691,21 @@ fkm_status fkm_gpu_collect(fkm_gpu *g, fkm_err *e)
 
 fkm_status fkm_gpu_try(fkm_gpu *g, const void *x, int32_t count, fkm_screen_counts *out, fkm_err *e)
 {
-    fkm_device_rows rows;
-    fkm_packed_rows packed;
+    work w;
+    fkm_feed all;
     fkm_piece piece;
     int buffer;
     memset(&piece, 0, sizeof piece);
+    memset(&all, 0, sizeof all);
     piece.count = count;
+    w.labels = g->labels;
     FKM_TRY(fkm_gpu_use(g, e));
-    FKM_TRY(bring_rows(g, &piece, x, &rows, &buffer, e));
-    FKM_TRY(pack_piece(g, &piece, &rows, 0, &packed, e));
+    FKM_TRY(bring_rows(g, &piece, x, &w.rows, &buffer, e));
+    FKM_TRY(pack_piece(g, &piece, &w.rows, 0, &w.packed, e));
     CU(cudaMemsetAsync(g->old, 0xff, (size_t)count * sizeof *g->old, g->compute));
-    FKM_TRY(screen(g, &rows, &packed, g->labels, e));
-    FKM_TRY(resolve(g, &rows, &packed, g->labels, e));
+    FKM_TRY(list_rows(g, &piece, &w, &all, e));
+    FKM_TRY(screen(g, &w, e));
+    FKM_TRY(resolve(g, &w, e));
     FKM_TRY(free_buffer(g, buffer, e));
     FKM_TRY(fkm_gpu_tally(g, e));
     CU(cudaMemsetAsync(&g->tally->counts, 0, sizeof g->tally->counts, g->compute));

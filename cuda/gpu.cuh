@@ -10,6 +10,7 @@
 #define FKM_GPU_CUH
 
 #include "assign.cuh"
+#include "bounds.cuh"
 #include "pack.cuh"
 #include "resolve.cuh"
 #include "update.cuh"
@@ -28,8 +29,10 @@ struct fkm_piece {
     void *packed; /* NULL: packed anew each pass */
     float *norm, *residual, *tail;
     int32_t *labels;  /* on the device; NULL: they come and go with the rows */
+    float *slack;     /* of bounds.cuh; NULL: none. Needs labels and packed rows that stay */
     bool raw_valid;   /* raw holds the rows */
     bool labelled;    /* labels hold those of the last pass, else all are -1 */
+    bool bounded;     /* slack is that of these labels, but for what centroids have moved since */
     int32_t *wanted;  /* the caller's labels, to be written from `labels`; NULL: not now */
     uint32_t frame;   /* that packed is in; 0: none */
 };
@@ -62,6 +65,10 @@ struct fkm_gpu {
     fkm_centroid_tables c;
     float *mean;   /* [clusters][dims]: the next centroids, after a pass with update */
     double *shift; /* [clusters]: how far they are */
+    float *drop;   /* [clusters], of bounds.cuh: of the last movement */
+    bool moved;    /* since the last pass began */
+    bool dropping; /* this pass takes drop off the bounds */
+    int64_t looked_at; /* rows of this pass whose bounds were */
     fkm_sums sums; /* of the rows of this GPU */
     fkm_sums total, incoming; /* of all GPUs, on the first when there are several */
     fkm_frame frame;
@@ -77,10 +84,10 @@ struct fkm_gpu {
     cudaEvent_t copied[FKM_GPU_BUFFERS], freed[FKM_GPU_BUFFERS];
     int turn; /* buffer that is filled next */
     void *packed;
-    float *norm, *residual, *tail, *floor;
-    int32_t *old, *labels;
+    float *norm, *residual, *tail, *floor, *reach, *second;
+    int32_t *old, *labels, *row;
     double *distances;
-    unsigned *list_counts; /* [2]: doubt, rescan */
+    unsigned *list_counts; /* [3]: doubt, rescan, rows that are left to search */
     int32_t *doubt_row, *doubt_size, *doubt_position, *rescan_row;
     fkm_sort_room sort;
     fkm_nearest_args nearest; /* its scratch */
@@ -99,10 +106,12 @@ fkm_status fkm_gpu_open(fkm_gpu *g, int device, const fkm_plan *p, fkm_unit unit
     int32_t piece_rows, bool first, bool several, fkm_err *e);
 void fkm_gpu_close(fkm_gpu *g); /* safe on zeroed structs */
 
-/* Gives a piece room of its own: labels, rows, packed rows, in this order, while the budget lasts. */
+/* Gives a piece room of its own: labels, rows, packed rows, bounds, in this order, while the budget
+ * lasts. */
 fkm_status fkm_gpu_keep_labels(fkm_gpu *g, fkm_piece *p, fkm_err *e);
 fkm_status fkm_gpu_keep_rows(fkm_gpu *g, fkm_piece *p, fkm_err *e);
 fkm_status fkm_gpu_keep_packed(fkm_gpu *g, fkm_piece *p, fkm_err *e);
+fkm_status fkm_gpu_keep_bounds(fkm_gpu *g, fkm_piece *p, fkm_err *e);
 
 /* The frame of screening: scale, shift [dims] in host memory; quanta as in fkm_packing. */
 fkm_status fkm_gpu_set_frame(fkm_gpu *g, float scale, const float *shift, float row_quant,
@@ -122,6 +131,9 @@ fkm_status fkm_gpu_try(fkm_gpu *g, const void *x, int32_t count, fkm_screen_coun
 fkm_status fkm_gpu_set_centroids(fkm_gpu *g, const float *c, fkm_err *e);
 fkm_status fkm_gpu_prepare(fkm_gpu *g, fkm_err *e);
 
+/* After the centroids have moved by g->shift, in the frame that bounds were made in. */
+fkm_status fkm_gpu_moved(fkm_gpu *g, fkm_err *e);
+
 /* Zeroes the counters; with sums: the sums; with squares: those. */
 fkm_status fkm_gpu_begin(fkm_gpu *g, bool sums, bool squares, fkm_err *e);
 
@@ -132,6 +144,7 @@ struct fkm_feed {
     bool later;        /* labels of pieces that keep them need not be written to the caller */
     double *distances; /* or NULL */
     bool update, change, squares;
+    bool bounds;    /* spare rows by bounds where there are any, and make new ones */
     uint32_t frame; /* number of the frame in use */
 };
 

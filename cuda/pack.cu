@@ -231,26 +231,45 @@ __device__ float low_score(
     return fkm_warp_sum(sum) + ((const float *)start)[position];
 }
 
-template <fkm_unit UNIT>
-__global__ void __launch_bounds__(THREADS) warm_floors(float *floor, fkm_packed_rows x,
-    int32_t rows, const int32_t *labels, fkm_packed_centroids c, int32_t clusters, int32_t stride)
+/* How far below the floor rivals are still of interest, in the frame: as far as makes the row last
+ * PASSES passes like the last, but no farther than OF_DISTANCE of its distance. From
+ * (a + d)^2 = a^2 + 2 (a d + d^2 / 2). Any value is right. */
+__device__ float reach_of(float norm, float floor, float drop)
 {
-    const int32_t warps = (int32_t)gridDim.x * WARPS;
-    for (int32_t r = (int32_t)blockIdx.x * WARPS + (int32_t)(threadIdx.x >> 5); r < rows;
-         r += warps) {
-        int32_t label = labels[r];
-        float low = FKM_FLOOR_NONE, residual = x.residual[r], norm = x.norm[r];
-        if (label >= 0 && label < clusters && residual >= 0) {
-            int32_t p = c.position[label];
-            float score =
-                low_score<UNIT>((const uint32_t *)((const char *)x.x + (int64_t)r * stride),
-                    (const uint32_t *)((const char *)c.c + (int64_t)p * stride), c.start, p,
-                    stride / 4);
-            low = score - (norm * c.slope[p] + residual * c.rival[p] + x.tail[r] * c.tail[p] +
-                              c.offset[p] + c.kappa * norm * norm);
+    const float PASSES = 8, OF_DISTANCE = 0.25f;
+    float a = __fsqrt_rn(fmaxf(0, norm * norm - 2 * floor));
+    float d = fminf(PASSES * drop, OF_DISTANCE * a);
+    return d * (a + d / 2);
+}
+
+template <fkm_unit UNIT>
+__global__ void __launch_bounds__(THREADS)
+    warm_floors(const __grid_constant__ fkm_warm_args a, int32_t stride, float score_unit)
+{
+    const int32_t warps = (int32_t)gridDim.x * WARPS, count = a.row ? (int32_t)*a.listed : a.rows;
+    for (int32_t i = (int32_t)blockIdx.x * WARPS + (int32_t)(threadIdx.x >> 5); i < count;
+         i += warps) {
+        const int32_t r = a.row ? a.row[i] : i, label = a.labels[r];
+        const char *x = (const char *)a.x.x + (int64_t)r * stride;
+        float low = FKM_FLOOR_NONE, reach = 0, residual = a.x.residual[r], norm = a.x.norm[r];
+        if (label >= 0 && label < a.clusters && residual >= 0) {
+            int32_t p = a.c.position[label];
+            float score = low_score<UNIT>((const uint32_t *)x,
+                (const uint32_t *)((const char *)a.c.c + (int64_t)p * stride), a.c.start, p,
+                stride / 4);
+            low = score - (norm * a.c.slope[p] + residual * a.c.rival[p] +
+                              a.x.tail[r] * a.c.tail[p] + a.c.offset[p] + a.c.kappa * norm * norm);
+            if (a.reach && a.drop)
+                reach = reach_of(norm, low * score_unit, a.drop[label]) / score_unit;
         }
-        if (fkm_lane() == 0)
-            floor[r] = low;
+        if (a.row)
+            for (int32_t w = fkm_lane(); w < stride / 16; w += 32)
+                ((uint4 *)a.gathered)[(int64_t)i * (stride / 16) + w] = ((const uint4 *)x)[w];
+        if (fkm_lane() == 0) {
+            a.floor[r] = low;
+            if (a.reach)
+                a.reach[r] = reach;
+        }
     }
 }
 
@@ -437,15 +456,14 @@ cudaError_t fkm_pack_rows(void *x, float *norm, float *residual, float *tail,
     }
 }
 
-cudaError_t fkm_warm_floors(float *floor, const fkm_packed_rows *x, int32_t rows,
-    const int32_t *labels, const fkm_packed_centroids *c, int32_t clusters, const fkm_packing *p,
-    cudaStream_t stream)
+cudaError_t fkm_warm_floors(const fkm_warm_args *a, const fkm_packing *p, cudaStream_t stream)
 {
-    unsigned blocks = fkm_blocks(rows, WARPS, MOST_BLOCKS);
+    unsigned blocks = fkm_blocks(a->rows, WARPS, MOST_BLOCKS);
     auto kernel = p->unit == FKM_UNIT_BF16 ? warm_floors<FKM_UNIT_BF16>
                   : p->unit == FKM_UNIT_S8 ? warm_floors<FKM_UNIT_S8>
                                            : warm_floors<FKM_UNIT_F16>;
-    FKM_LAUNCH(kernel, blocks, THREADS, 0, stream, floor, *x, rows, labels, *c, clusters, p->stride);
+    FKM_LAUNCH(kernel, blocks, THREADS, 0, stream, *a, p->stride,
+        1 / (p->row_quant * p->centroid_quant));
     return cudaGetLastError();
 }
 

@@ -28,10 +28,24 @@ int32_t fkm_pack_stride(fkm_unit unit, int32_t dims);
 cudaError_t fkm_pack_rows(void *x, float *norm, float *residual, float *tail,
     const fkm_device_rows *rows, const fkm_frame *frame, const fkm_packing *p, cudaStream_t stream);
 
-/* floor[i] = S^ - m of the row's old centroid, FKM_FLOOR_NONE where it has none. */
-cudaError_t fkm_warm_floors(float *floor, const fkm_packed_rows *x, int32_t rows,
-    const int32_t *labels, const fkm_packed_centroids *c, int32_t clusters, const fkm_packing *p,
-    cudaStream_t stream);
+/* Where the search of rows begins. */
+struct fkm_warm_args {
+    fkm_packed_rows x;
+    int32_t rows;
+    const int32_t *labels; /* [rows]: before */
+    fkm_packed_centroids c;
+    int32_t clusters;
+    float *floor; /* [rows] out: S^ - m of the row's old centroid, FKM_FLOOR_NONE without one */
+    /* For bounds.cuh; NULL: not wanted. reach: [rows] out, in units of the score; drop: [clusters],
+     * what rows of a label have lost last, NULL: nothing. */
+    float *reach;
+    const float *drop;
+    /* As in fkm_assign_args: those rows alone, whose packed copies go to gathered [*listed]. */
+    const int32_t *row;
+    const unsigned *listed;
+    void *gathered;
+};
+cudaError_t fkm_warm_floors(const fkm_warm_args *a, const fkm_packing *p, cudaStream_t stream);
 
 /* Centroids on the device, made ready. Owned by the backend; positions = tiles * FKM_TILE. */
 struct fkm_centroid_tables {

@@ -78,6 +78,19 @@ __device__ void settle(const fkm_resolve_args &a, int32_t r, int32_t label)
 
 /* ---- rows in doubt: a warp each; lane i holds candidate i ---- */
 
+/* Rivals of the label among the candidates, each lane's with its bound, for bounds.cuh. */
+__device__ void hand_on_bounds(
+    const fkm_resolve_args &a, int32_t r, float floor, float upper, bool rival)
+{
+    float second = rival ? upper : FKM_FLOOR_NONE;
+    for (int step = 16; step > 0; step >>= 1)
+        second = fmaxf(second, __shfl_xor_sync(FKM_ALL_LANES, second, step));
+    if (fkm_lane() != 0)
+        return;
+    a.floor[r] = floor / a.floor_scale; /* exact: a power of two */
+    a.second[r] = fmaxf(a.second[r], second / a.floor_scale);
+}
+
 template <class T> __device__ int32_t decide(const fkm_resolve_args &a, unsigned entry)
 {
     const int32_t r = a.doubt_row[entry], n = a.doubt_size[entry], lane = fkm_lane();
@@ -100,9 +113,11 @@ template <class T> __device__ int32_t decide(const fkm_resolve_args &a, unsigned
     floor = fmaxf(floor, lower);
     unsigned left = __ballot_sync(FKM_ALL_LANES, lane < n && upper >= floor);
     int32_t index = a.c.index[mine];
-    if (__popc(left) == 1)
-        return __shfl_sync(FKM_ALL_LANES, index, __ffs((int)left) - 1);
     nearest best = {0, -1};
+    if (__popc(left) == 1) {
+        best.label = __shfl_sync(FKM_ALL_LANES, index, __ffs((int)left) - 1);
+        left = 0;
+    }
     while (left) { /* four at a time, eight lanes each */
         int32_t j = -1;
         for (int group = 0; group < 4; group++) {
@@ -115,7 +130,10 @@ template <class T> __device__ int32_t decide(const fkm_resolve_args &a, unsigned
         double d = fkm_canonical(x, a.c.master + (int64_t)(j < 0 ? 0 : j) * a.c.dims, a.c.dims);
         take_nearer(&best, d, j);
     }
-    return warp_nearest(best).label;
+    best = warp_nearest(best);
+    if (a.second)
+        hand_on_bounds(a, r, floor, upper, lane < n && index != best.label);
+    return best.label;
 }
 
 template <class T>
