@@ -126,8 +126,13 @@ static int64_t host_bytes(const fkm_plan *p)
     return fkm_add_sat(total, fkm_mul_sat(p->dims, sizeof(float)) + head + (64 << 10));
 }
 
+/* A GPU may still be copying from another when both are closed. */
 static void close_gpus(fkm_backend *b)
 {
+    fkm_err ignored;
+    for (int32_t i = 0; i < b->gpu_count; i++)
+        if (b->gpu[i].compute)
+            (void)fkm_gpu_collect(&b->gpu[i], &ignored);
     for (int32_t i = 0; i < b->gpu_count; i++)
         fkm_gpu_close(&b->gpu[i]);
 }
