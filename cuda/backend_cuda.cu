@@ -32,6 +32,9 @@ extern "C" {
 #define LEAST_SPARED 0.1
 #define LONGEST_PAUSE 64
 
+#define UNIT_SAMPLE 1024 /* rows that int8 is tried on */
+#define S8_RATE 2.0      /* products of int8 a product of fp16, by data sheets */
+
 #define SAMPLE (1 << 18)       /* coordinates that the quantum of rows is chosen from */
 #define S8_MOST_DIMS (1 << 16) /* 127^2 dims < 2^30 */
 
@@ -44,13 +47,15 @@ struct fkm_backend {
     int64_t piece_count;
     fkm_piece *pieces;
     float *shift; /* [dims]: of the frame */
-    float scale, row_quant, centroid_quant;
+    float scale, row_quant, centroid_quant; /* quanta: of int8 */
     bool quantised; /* row_quant has been chosen from rows of this problem */
+    fkm_unit_choice unit;
+    bool unit_decided; /* whether int8 pays, of this problem */
+    bool unit_fails;   /* int8 left too much in doubt in the last pass */
     bool framed;    /* there is a frame */
     uint32_t frame; /* its number, from 1 */
     int32_t exponent;
     bool head_decided; /* whether to screen by a head, of this problem */
-    bool head_used;
     bool labelled; /* a pass with update is complete: clusters have some shape */
     fkm_pass_options pass;
     bool sums_hold; /* sums are those of the labels that the next pass is handed */
@@ -80,16 +85,17 @@ extern "C" const char *fkm_backend_cuda_isa(int i)
     return i >= 0 && (size_t)i < sizeof units / sizeof units[0] ? units[i].name : NULL;
 }
 
-static fkm_status choose_unit(
-    fkm_unit *out, bool *portable, const char *isa, int32_t dims, fkm_err *e)
+/* What was asked for; else fp16, and int8 for rows of 8 bits where that pays. */
+static fkm_status choose_unit(fkm_unit_choice *out, const fkm_plan *p, fkm_err *e)
 {
-    *out = FKM_UNIT_F16;
-    *portable = false;
+    const char *isa = p->isa;
+    const int32_t dims = p->dims;
+    const bool eight_bit = p->dtype == FKM_U8 || p->dtype == FKM_I8;
+    *out = {FKM_UNIT_F16, false, !eight_bit || dims > S8_MOST_DIMS};
     if (!isa)
         return FKM_OK;
     for (auto &u : units) {
-        *out = u.unit;
-        *portable = u.portable;
+        *out = {u.unit, u.portable, true};
         if (strcmp(isa, u.name) != 0)
             continue;
         if (u.unit == FKM_UNIT_S8 && dims > S8_MOST_DIMS)
@@ -148,8 +154,7 @@ static void close_backend(fkm_backend *b)
 }
 
 /* Opens all GPUs with the largest pieces that their memory allows. */
-static fkm_status open_gpus(
-    fkm_backend *b, const int32_t *devices, fkm_unit unit, bool portable, fkm_err *e)
+static fkm_status open_gpus(fkm_backend *b, const int32_t *devices, fkm_err *e)
 {
     const fkm_plan *p = &b->plan;
     int64_t most = fkm_min_i64(p->chunk_rows, (p->rows + b->gpu_count - 1) / b->gpu_count);
@@ -157,7 +162,7 @@ static fkm_status open_gpus(
     for (int64_t rows = fkm_max_i64(1, most);; rows = fkm_max_i64(least, rows / 2)) {
         fkm_status st = FKM_OK;
         for (int32_t i = 0; i < b->gpu_count && st == FKM_OK; i++)
-            st = fkm_gpu_open(&b->gpu[i], devices[i], p, unit, portable, (int32_t)rows, i == 0,
+            st = fkm_gpu_open(&b->gpu[i], devices[i], p, &b->unit, (int32_t)rows, i == 0,
                 b->gpu_count > 1, e);
         b->piece_rows = (int32_t)rows;
         if (st != FKM_ENOMEM || rows <= least)
@@ -228,16 +233,16 @@ static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
 {
     fkm_status st = FKM_OK;
     fkm_backend *b = NULL;
-    fkm_unit unit;
-    bool portable;
+    fkm_unit_choice unit;
     int32_t devices[FKM_MOST_DEVICES];
-    FKM_TRY(choose_unit(&unit, &portable, p->isa, p->dims, e));
+    FKM_TRY(choose_unit(&unit, p, e));
     FKM_TRY(fkm_calloc(&b, 1, sizeof *b, "the CUDA backend", e));
     b->plan = *p;
     b->patience = 1;
+    b->unit = unit;
     FKM_GO(fkm_devices(devices, &b->gpu_count, p->devices, e));
     FKM_GO(fkm_alloc(&b->shift, p->dims, sizeof *b->shift, "the shift", e));
-    FKM_GO(open_gpus(b, devices, unit, portable, e));
+    FKM_GO(open_gpus(b, devices, e));
     FKM_GO(open_pieces(b, e));
     *out = b;
     return FKM_OK;
@@ -278,11 +283,9 @@ static void reset(fkm_backend *b)
     b->pause = 0;
     b->patience = 1;
     b->framed = false; /* the next centroids choose a frame */
-    b->head_decided = b->labelled = false;
-    if (b->head_used)
-        for (int32_t i = 0; i < b->gpu_count; i++)
-            (void)fkm_gpu_set_axes(&b->gpu[i], NULL, 0, 0, &ignored); /* cannot fail */
-    b->head_used = false;
+    b->head_decided = b->labelled = b->unit_decided = b->unit_fails = false;
+    for (int32_t i = 0; i < b->gpu_count; i++)
+        fkm_gpu_set_unit(&b->gpu[i], b->unit.unit, 1, 1);
     memset(&b->pass, 0, sizeof b->pass);
 }
 
@@ -303,20 +306,27 @@ static fkm_status use_frame(fkm_backend *b, fkm_err *e)
     b->frame++;
     b->framed = true;
     forget_bounds(b);
-    for (int32_t i = 0; i < b->gpu_count; i++)
-        FKM_TRY(
-            fkm_gpu_set_frame(&b->gpu[i], b->scale, b->shift, b->row_quant, b->centroid_quant, e));
+    for (int32_t i = 0; i < b->gpu_count; i++) {
+        fkm_gpu *g = &b->gpu[i];
+        FKM_TRY(fkm_gpu_set_frame(g, b->scale, b->shift, e));
+        if (is_int8(b)) /* else there are none, and there may be a head */
+            fkm_gpu_set_unit(g, FKM_UNIT_S8, b->row_quant, b->centroid_quant);
+    }
     return FKM_OK;
 }
 
-/* int8: centroids to 127 at most. 8-bit rows less a shift of whole numbers are exact, where they
- * fit; for others see quantise_rows. */
+/* 8-bit rows less whole numbers are exact: in fp16 all, in int8 those that fit. */
+static void make_shift_whole(fkm_backend *b)
+{
+    for (int64_t t = 0; t < b->plan.dims; t++)
+        b->shift[t] = rintf(b->shift[t] / b->scale) * b->scale;
+}
+
+/* int8: centroids to 127 at most, 8-bit rows as they are; for others see quantise_rows. */
 static void quantise(fkm_backend *b, const float *c)
 {
     const int64_t dims = b->plan.dims;
     float most = 0x1p-30f;
-    for (int64_t t = 0; t < dims && is_eight_bit(b); t++)
-        b->shift[t] = rintf(b->shift[t] / b->scale) * b->scale;
     for (int64_t i = 0; i < b->plan.clusters * dims; i++)
         most = fmaxf(most, fabsf(c[i] * b->scale - b->shift[i % dims]));
     b->centroid_quant = fkm_frame_quant(most);
@@ -326,9 +336,10 @@ static void quantise(fkm_backend *b, const float *c)
 static fkm_status new_frame(fkm_backend *b, float scale, const float *c, fkm_err *e)
 {
     b->scale = scale;
-    b->row_quant = b->centroid_quant = 1;
     fkm_frame_shift(b->shift, scale, c, b->plan.clusters, b->plan.dims);
-    if (is_int8(b))
+    if (is_eight_bit(b))
+        make_shift_whole(b);
+    if (is_int8(b) || !b->unit.fixed)
         quantise(b, c);
     b->quantised = !is_int8(b) || is_eight_bit(b);
     return use_frame(b, e);
@@ -469,8 +480,20 @@ static fkm_status set_scale(fkm_backend *b, fkm_scale s, fkm_err *e)
     return FKM_OK;
 }
 
+/* Screens by `unit` from now on: rows are packed anew. */
+static fkm_status use_unit(fkm_backend *b, fkm_unit unit, fkm_err *e)
+{
+    for (int32_t i = 0; i < b->gpu_count; i++)
+        fkm_gpu_set_unit(&b->gpu[i], unit, b->row_quant, b->centroid_quant);
+    b->frame++; /* what is packed is no longer good; bounds are */
+    return prepare(b, e);
+}
+
 static fkm_status begin(fkm_backend *b, const fkm_pass_options *o, fkm_err *e)
 {
+    if (b->unit_fails)
+        FKM_TRY(use_unit(b, b->unit.unit, e));
+    b->unit_fails = false;
     b->pass = *o;
     b->use_bounds = b->pause == 0;
     b->pause -= b->pause > 0;
@@ -505,38 +528,95 @@ static void take_sample(const fkm_backend *b, const fkm_rows *r, char *sample, f
     }
 }
 
-/* Screens the sample on the first GPU by `screened` coordinates along the axes, NULL: by all. */
-static fkm_status try_head(fkm_backend *b, double *cost, const char *sample, const float *axes,
-    int32_t screened, float gram, fkm_err *e)
+/* A way of screening. */
+struct way {
+    fkm_unit unit;
+    const float *axes; /* NULL: all dims */
+    int32_t screened;
+    float gram;
+};
+
+static double cost_of(const fkm_backend *b, const fkm_screen_counts *c, const way *w)
+{
+    const fkm_plan *p = &b->plan;
+    fkm_head_trial trial = {
+        (int64_t)c->rows, (int64_t)c->in_doubt, (int64_t)c->candidates, (int64_t)c->rescans};
+    return fkm_head_cost(&trial, w->axes ? w->screened : p->dims,
+        w->unit == FKM_UNIT_S8 ? S8_RATE : 1, p->dims,
+        p->dims * (int32_t)fkm_dtype_size(p->dtype), p->clusters);
+}
+
+/* What screening rows on the first GPU would cost. */
+static fkm_status try_way(fkm_backend *b, double *cost, const void *x, int32_t rows, const way *w,
+    fkm_err *e)
 {
     fkm_gpu *g = &b->gpu[0];
     fkm_screen_counts c;
-    FKM_TRY(fkm_gpu_set_axes(g, axes, screened, gram, e));
+    fkm_gpu_set_unit(g, w->unit, b->row_quant, b->centroid_quant);
+    if (w->axes)
+        FKM_TRY(fkm_gpu_set_axes(g, w->axes, w->screened, w->gram, e));
     FKM_TRY(fkm_gpu_prepare(g, e));
-    FKM_TRY(fkm_gpu_try(g, sample, FKM_HEAD_SAMPLE, &c, e));
-    fkm_head_trial trial = {
-        (int64_t)c.rows, (int64_t)c.in_doubt, (int64_t)c.candidates, (int64_t)c.rescans};
-    *cost = fkm_head_cost(&trial, axes ? screened : b->plan.dims, b->plan.dims,
-        b->plan.dims * (int32_t)fkm_dtype_size(b->plan.dtype), b->plan.clusters);
+    FKM_TRY(fkm_gpu_try(g, x, rows, &c, e));
+    *cost = cost_of(b, &c, w);
     return FKM_OK;
 }
 
-/* *best: the length that the model likes most, 0: all dims. */
-static fkm_status choose_length(fkm_backend *b, int32_t *best, const char *sample,
-    const float *axes, const float *gram, fkm_err *e)
+/* Rows of 8 bits, in the first pass: by int8, if the first of them say so. */
+static fkm_status decide_unit(fkm_backend *b, const fkm_rows *r, fkm_err *e)
+{
+    const fkm_plan *p = &b->plan;
+    const int32_t rows = (int32_t)fkm_min_i64(fkm_min_i64(r->count, UNIT_SAMPLE), b->piece_rows);
+    const way usual = {b->unit.unit, NULL, 0, 0}, quick = {FKM_UNIT_S8, NULL, 0, 0};
+    double cost = 0, least = 0;
+    if (b->unit.fixed || rows == 0)
+        return FKM_OK;
+    b->unit_decided = true;
+    if ((double)p->rows * p->clusters * p->dims < fkm_int8_least_products)
+        return FKM_OK;
+    FKM_TRY(try_way(b, &least, r->x, rows, &usual, e));
+    FKM_TRY(try_way(b, &cost, r->x, rows, &quick, e));
+    fkm_verbose("screening by %s", cost < least ? "int8" : "fp16: int8 would leave too much in doubt");
+    return use_unit(b, cost < least ? FKM_UNIT_S8 : b->unit.unit, e);
+}
+
+/* After a pass by int8 that was not asked for: is more in doubt than its rate makes good? */
+static void judge_unit(fkm_backend *b, const fkm_pass *o)
+{
+    const fkm_unit unit = b->gpu[0].packing.unit;
+    if (unit == b->unit.unit || b->gpu[0].packing.axes)
+        return;
+    fkm_screen_counts c, clean;
+    memset(&c, 0, sizeof c);
+    c.rows = (fkm_u64)(o->rows - o->skipped_by_bounds);
+    clean = c;
+    clean.candidates = c.rows;
+    c.in_doubt = (fkm_u64)o->in_doubt;
+    c.candidates = (fkm_u64)o->candidates;
+    c.rescans = (fkm_u64)o->rescans;
+    const way usual = {b->unit.unit, NULL, 0, 0}, quick = {unit, NULL, 0, 0};
+    b->unit_fails = cost_of(b, &c, &quick) > cost_of(b, &clean, &usual);
+    if (b->unit_fails)
+        fkm_verbose("screening by fp16 from now on: int8 left %lld of %lld rows in doubt",
+            (long long)o->in_doubt, (long long)c.rows);
+}
+
+/* *best: the length that the model likes most; axes is NULL: all dims, by the unit as it is. */
+static fkm_status choose_length(fkm_backend *b, way *best, const char *sample, const float *axes,
+    const float *gram, fkm_err *e)
 {
     double least, cost;
-    *best = 0;
-    FKM_TRY(try_head(b, &least, sample, NULL, 0, 0, e));
+    *best = {b->gpu[0].packing.unit, NULL, 0, 0};
+    FKM_TRY(try_way(b, &least, sample, FKM_HEAD_SAMPLE, best, e));
     least *= FKM_HEAD_LEAST_GAIN;
     for (int i = 0; fkm_head_length(i) && fkm_head_length(i) <= FKM_HEAD_MOST; i++) {
-        int32_t length = fkm_head_length(i);
-        if (gram[length - 1] > FKM_HEAD_MOST_GRAM)
+        const int32_t length = fkm_head_length(i);
+        const way head = {b->unit.unit, axes, length, gram[length - 1]};
+        if (head.gram > FKM_HEAD_MOST_GRAM)
             break;
-        FKM_TRY(try_head(b, &cost, sample, axes, length, gram[length - 1], e));
+        FKM_TRY(try_way(b, &cost, sample, FKM_HEAD_SAMPLE, &head, e));
         if (cost < least) {
             least = cost;
-            *best = length;
+            *best = head;
         }
     }
     return FKM_OK;
@@ -550,7 +630,7 @@ static fkm_status decide_head(fkm_backend *b, const fkm_rows *r, fkm_err *e)
     const fkm_plan *p = &b->plan;
     char *sample = NULL;
     float *framed = NULL, *axes = NULL, gram[FKM_HEAD_MOST];
-    int32_t best;
+    way best;
     b->head_decided = true;
     if (!b->gpu[0].axes || r->count < 4 * FKM_HEAD_SAMPLE ||
         (double)p->rows * p->clusters * p->dims < fkm_head_least_products)
@@ -562,12 +642,13 @@ static fkm_status decide_head(fkm_backend *b, const fkm_rows *r, fkm_err *e)
     take_sample(b, r, sample, framed);
     FKM_GO(fkm_head_axes(axes, gram, framed, p->dims, p->threads, e));
     FKM_GO(choose_length(b, &best, sample, axes, gram, e));
-    fkm_verbose("head screening: %d of %d dims", best ? best : p->dims, p->dims);
-    for (int32_t i = 0; i < b->gpu_count; i++)
-        FKM_GO(
-            fkm_gpu_set_axes(&b->gpu[i], best ? axes : NULL, best, best ? gram[best - 1] : 0, e));
-    b->frame += best != 0; /* what is packed is no longer good */
-    b->head_used = best != 0;
+    fkm_verbose("head screening: %d of %d dims", best.axes ? best.screened : p->dims, p->dims);
+    for (int32_t i = 0; i < b->gpu_count; i++) {
+        fkm_gpu_set_unit(&b->gpu[i], best.unit, b->row_quant, b->centroid_quant);
+        if (best.axes)
+            FKM_GO(fkm_gpu_set_axes(&b->gpu[i], best.axes, best.screened, best.gram, e));
+    }
+    b->frame += best.axes != NULL; /* what is packed is no longer good */
     FKM_GO(prepare(b, e));
 out:
     fkm_free(sample);
@@ -605,7 +686,9 @@ static fkm_status feed(
         FKM_TRY(quantise_rows(b, r, e));
         FKM_TRY(prepare(b, e));
     }
-    if (b->labelled && !b->head_decided && !is_int8(b))
+    if (!b->unit_decided)
+        FKM_TRY(decide_unit(b, r, e));
+    if (b->labelled && !b->head_decided && b->unit.unit != FKM_UNIT_S8)
         FKM_TRY(decide_head(b, r, e));
     return each_piece(b, r, e, [&](fkm_gpu *g, fkm_piece *p, const void *x, int64_t at) {
         fkm_feed f;
@@ -744,6 +827,8 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
         out->rescans += (int64_t)c->rescans;
     }
     judge_bounds(b, out->skipped_by_bounds);
+    if (b->labelled) /* rows began warm */
+        judge_unit(b, out);
     if (b->pass.update) {
         out->empty = (int32_t)b->gpu[0].tally_host->moments.empty;
         out->inertia = inertia_of(b);

@@ -83,7 +83,7 @@ static fkm_status open_centroids(fkm_gpu *g, fkm_err *e)
     int64_t k = p->clusters, cells = fkm_mul_sat(k, p->dims), n = (int64_t)c->tiles * FKM_TILE;
     FKM_TRY(device_alloc(g, &c->master, cells, sizeof(float), what, e));
     FKM_TRY(device_alloc(g, &c->rows, fkm_mul_sat(n, p->dims), sizeof(float), what, e));
-    FKM_TRY(device_alloc(g, &c->packed, n, g->packing.stride, what, e));
+    FKM_TRY(device_alloc(g, &c->packed, n, g->most_stride, what, e));
     FKM_TRY(device_alloc(g, &c->start, n, 4, what, e));
     float **columns[] = {
         &c->half, &c->fine_slope, &c->fine_offset, &c->slope, &c->rival, &c->tail, &c->offset};
@@ -148,7 +148,7 @@ static fkm_status open_scratch(fkm_gpu *g, fkm_err *e)
     for (int i = 0; i < FKM_GPU_BUFFERS; i++)
         FKM_TRY(device_alloc(g, &g->raw[i], rows,
             fkm_mul_sat(p->dims, (int64_t)fkm_dtype_size(p->dtype)), what, e));
-    FKM_TRY(device_alloc(g, &g->packed, rows, g->packing.stride, what, e));
+    FKM_TRY(device_alloc(g, &g->packed, rows, g->most_stride, what, e));
     FKM_TRY(device_alloc(g, &g->norm, rows, sizeof(float), what, e));
     FKM_TRY(device_alloc(g, &g->residual, rows, sizeof(float), what, e));
     FKM_TRY(device_alloc(g, &g->tail, rows, sizeof(float), what, e));
@@ -198,7 +198,27 @@ static fkm_status open_streams(fkm_gpu *g, fkm_err *e)
     return FKM_OK;
 }
 
-static fkm_status describe(fkm_gpu *g, fkm_unit unit, bool portable, fkm_err *e)
+/* The kernel for the length of packed rows. */
+static void choose_kernel(fkm_gpu *g)
+{
+    g->packing.stride = fkm_pack_stride(g->packing.unit, g->packing.screened);
+    g->kernel = fkm_assign_choose(&g->chip, g->packing.unit, g->packing.stride);
+}
+
+void fkm_gpu_set_unit(fkm_gpu *g, fkm_unit unit, float row_quant, float centroid_quant)
+{
+    const bool quantised = unit == FKM_UNIT_S8;
+    g->packing.unit = unit;
+    g->packing.axes = NULL;
+    g->packing.turned = NULL;
+    g->packing.screened = g->plan.dims;
+    g->packing.gram = 0;
+    g->packing.row_quant = quantised ? row_quant : 1;
+    g->packing.centroid_quant = quantised ? centroid_quant : 1;
+    choose_kernel(g);
+}
+
+static fkm_status describe(fkm_gpu *g, const fkm_unit_choice *unit, fkm_err *e)
 {
     cudaDeviceProp prop;
     (void)snprintf(g->name, sizeof g->name, "cuda:%d", g->device);
@@ -207,12 +227,10 @@ static fkm_status describe(fkm_gpu *g, fkm_unit unit, bool portable, fkm_err *e)
     g->chip.compute = 10 * prop.major + prop.minor;
     g->chip.shared_bytes = (int32_t)prop.sharedMemPerBlockOptin;
     g->chip.processors = prop.multiProcessorCount;
-    g->chip.portable = portable;
-    g->packing.unit = unit;
+    g->chip.portable = unit->portable;
     g->packing.dims = g->packing.screened = g->plan.dims;
-    g->packing.stride = fkm_pack_stride(unit, g->plan.dims);
-    g->packing.row_quant = g->packing.centroid_quant = 1;
-    g->kernel = fkm_assign_choose(&g->chip, unit, g->packing.stride);
+    fkm_gpu_set_unit(g, unit->unit, 1, 1);
+    g->most_stride = g->packing.stride;
     if (g->kernel)
         return FKM_OK;
     fkm_fail(e, FKM_EDEVICE, "%s has compute capability %d.%d: fkm needs 8.0 or later", g->name,
@@ -229,7 +247,7 @@ static fkm_status set_budget(fkm_gpu *g, fkm_err *e)
     return FKM_OK;
 }
 
-fkm_status fkm_gpu_open(fkm_gpu *g, int device, const fkm_plan *p, fkm_unit unit, bool portable,
+fkm_status fkm_gpu_open(fkm_gpu *g, int device, const fkm_plan *p, const fkm_unit_choice *unit,
     int32_t piece_rows, bool first, bool several, fkm_err *e)
 {
     memset(g, 0, sizeof *g);
@@ -238,7 +256,7 @@ fkm_status fkm_gpu_open(fkm_gpu *g, int device, const fkm_plan *p, fkm_unit unit
     g->piece_rows = piece_rows;
     (void)snprintf(g->name, sizeof g->name, "cuda:%d", device);
     FKM_TRY(fkm_gpu_use(g, e));
-    FKM_TRY(describe(g, unit, portable, e));
+    FKM_TRY(describe(g, unit, e));
     FKM_TRY(set_budget(g, e));
     FKM_TRY(open_streams(g, e));
     FKM_TRY(device_alloc(g, &g->tally, 1, sizeof *g->tally, "counters", e));
@@ -306,7 +324,7 @@ fkm_status fkm_gpu_keep_packed(fkm_gpu *g, fkm_piece *p, fkm_err *e)
     FKM_TRY(device_alloc(g, &norm, p->count, sizeof(float), "packed rows", e));
     FKM_TRY(device_alloc(g, &residual, p->count, sizeof(float), "packed rows", e));
     FKM_TRY(device_alloc(g, &tail, p->count, sizeof(float), "packed rows", e));
-    FKM_TRY(device_alloc(g, &p->packed, p->count, g->packing.stride, "packed rows", e));
+    FKM_TRY(device_alloc(g, &p->packed, p->count, g->most_stride, "packed rows", e));
     p->norm = norm;
     p->residual = residual;
     p->tail = tail;
@@ -321,37 +339,25 @@ fkm_status fkm_gpu_keep_bounds(fkm_gpu *g, fkm_piece *p, fkm_err *e)
 
 /* ---- centroids ---- */
 
-fkm_status fkm_gpu_set_frame(fkm_gpu *g, float scale, const float *shift, float row_quant,
-    float centroid_quant, fkm_err *e)
+fkm_status fkm_gpu_set_frame(fkm_gpu *g, float scale, const float *shift, fkm_err *e)
 {
     FKM_TRY(fkm_gpu_use(g, e));
     CU(cudaMemcpyAsync(g->frame_shift, shift, (size_t)g->plan.dims * sizeof *shift,
         cudaMemcpyHostToDevice, g->compute));
     CU(cudaStreamSynchronize(g->compute)); /* shift is the caller's */
     g->frame.scale = scale;
-    g->packing.row_quant = row_quant;
-    g->packing.centroid_quant = centroid_quant;
     g->frame.shift = g->frame_shift;
     return FKM_OK;
-}
-
-/* The kernel for the length of packed rows. */
-static void choose_kernel(fkm_gpu *g)
-{
-    g->packing.stride = fkm_pack_stride(g->packing.unit, g->packing.screened);
-    g->kernel = fkm_assign_choose(&g->chip, g->packing.unit, g->packing.stride);
 }
 
 fkm_status fkm_gpu_set_axes(fkm_gpu *g, const float *axes, int32_t screened, float gram, fkm_err *e)
 {
     FKM_TRY(fkm_gpu_use(g, e));
-    g->packing.axes = axes ? g->axes : NULL;
-    g->packing.turned = axes ? g->turned : NULL;
-    g->packing.screened = axes ? screened : g->plan.dims;
-    g->packing.gram = axes ? gram : 0;
+    g->packing.axes = g->axes;
+    g->packing.turned = g->turned;
+    g->packing.screened = screened;
+    g->packing.gram = gram;
     choose_kernel(g);
-    if (!axes)
-        return FKM_OK;
     CU(cudaMemcpyAsync(g->axes, axes, (size_t)screened * (size_t)g->plan.dims * sizeof *axes,
         cudaMemcpyHostToDevice, g->compute));
     CU(cudaStreamSynchronize(g->compute)); /* axes are the caller's */
@@ -702,10 +708,15 @@ fkm_status fkm_gpu_try(fkm_gpu *g, const void *x, int32_t count, fkm_screen_coun
     FKM_TRY(fkm_gpu_use(g, e));
     FKM_TRY(bring_rows(g, &piece, x, &w.rows, &buffer, e));
     FKM_TRY(pack_piece(g, &piece, &w.rows, 0, &w.packed, e));
-    CU(cudaMemsetAsync(g->old, 0xff, (size_t)count * sizeof *g->old, g->compute));
-    FKM_TRY(list_rows(g, &piece, &w, &all, e));
-    FKM_TRY(screen(g, &w, e));
-    FKM_TRY(resolve(g, &w, e));
+    CU(cudaMemsetAsync(g->labels, 0xff, (size_t)count * sizeof *g->labels, g->compute));
+    for (int warm = 0; warm < 2; warm++) {
+        CU(cudaMemsetAsync(&g->tally->counts, 0, sizeof g->tally->counts, g->compute));
+        CU(cudaMemcpyAsync(g->old, g->labels, (size_t)count * sizeof *g->old,
+            cudaMemcpyDeviceToDevice, g->compute));
+        FKM_TRY(list_rows(g, &piece, &w, &all, e));
+        FKM_TRY(screen(g, &w, e));
+        FKM_TRY(resolve(g, &w, e));
+    }
     FKM_TRY(free_buffer(g, buffer, e));
     FKM_TRY(fkm_gpu_tally(g, e));
     CU(cudaMemsetAsync(&g->tally->counts, 0, sizeof g->tally->counts, g->compute));

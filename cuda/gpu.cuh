@@ -59,6 +59,7 @@ struct fkm_gpu {
     const fkm_assign_kernel *kernel;
     fkm_packing packing;
     int32_t piece_rows;
+    int32_t most_stride;  /* of packed rows: what there is room for */
     int64_t budget, used; /* device bytes */
     cudaStream_t copy, compute;
 
@@ -99,10 +100,16 @@ struct fkm_gpu {
     int32_t block_count, block_room;
 };
 
+/* How rows may be screened. */
+struct fkm_unit_choice {
+    fkm_unit unit; /* to begin with; no other takes longer packed rows */
+    bool portable; /* no kernel that is one architecture's own */
+    bool fixed;    /* the unit stays: it was asked for, or there is no choice */
+};
+
 /* Opens the device for such a plan, with pieces of piece_rows; all scratch is allocated. FKM_ENOMEM:
- * try smaller pieces. On failure *g can be closed. first: this GPU adds up what all have. portable:
- * no kernel that is one architecture's own. */
-fkm_status fkm_gpu_open(fkm_gpu *g, int device, const fkm_plan *p, fkm_unit unit, bool portable,
+ * try smaller pieces. On failure *g can be closed. first: this GPU adds up what all have. */
+fkm_status fkm_gpu_open(fkm_gpu *g, int device, const fkm_plan *p, const fkm_unit_choice *unit,
     int32_t piece_rows, bool first, bool several, fkm_err *e);
 void fkm_gpu_close(fkm_gpu *g); /* safe on zeroed structs */
 
@@ -113,18 +120,20 @@ fkm_status fkm_gpu_keep_rows(fkm_gpu *g, fkm_piece *p, fkm_err *e);
 fkm_status fkm_gpu_keep_packed(fkm_gpu *g, fkm_piece *p, fkm_err *e);
 fkm_status fkm_gpu_keep_bounds(fkm_gpu *g, fkm_piece *p, fkm_err *e);
 
-/* The frame of screening: scale, shift [dims] in host memory; quanta as in fkm_packing. */
-fkm_status fkm_gpu_set_frame(fkm_gpu *g, float scale, const float *shift, float row_quant,
-    float centroid_quant, fkm_err *e);
+/* The frame of screening: scale, shift [dims] in host memory. */
+fkm_status fkm_gpu_set_frame(fkm_gpu *g, float scale, const float *shift, fkm_err *e);
+
+/* Screens by `unit`, by all coordinates, from the next fkm_gpu_prepare on; quanta as in fkm_packing,
+ * of int8 alone. Cannot fail for a unit whose packed rows there is room for. */
+void fkm_gpu_set_unit(fkm_gpu *g, fkm_unit unit, float row_quant, float centroid_quant);
 
 /* Screens by the first coordinates along axes [screened][dims], in host memory, from the next
- * fkm_gpu_prepare on; NULL: by all of them again. Needs fkm_head_suits(dims) and a plan with update.
- */
+ * fkm_gpu_prepare on, until fkm_gpu_set_unit. Needs fkm_head_suits(dims) and a plan with update. */
 fkm_status fkm_gpu_set_axes(
     fkm_gpu *g, const float *axes, int32_t screened, float gram, fkm_err *e);
 
-/* What screening leaves of `count` rows x, in host memory, that have no labels. Before anything is fed
- * in a pass; waits. */
+/* What screening leaves of `count` rows x, in host memory, that have their labels. Before anything is
+ * fed in a pass; waits. */
 fkm_status fkm_gpu_try(fkm_gpu *g, const void *x, int32_t count, fkm_screen_counts *out, fkm_err *e);
 
 /* c: [clusters][dims] in host memory. The tables follow by fkm_gpu_prepare. */

@@ -19,7 +19,7 @@ enum { LEAST_DIMS = 2 * FKM_HEAD_MOST, MOST_DIMS = 4096, ROUNDS = 3, BLOCK = 16 
 #define ROW_BYTES_PER_NS 3e3
 #define CENTROID_BYTES_PER_NS 5e3
 
-double fkm_head_least_products = 1e12;
+double fkm_head_least_products = 1e12, fkm_int8_least_products = 1e11;
 
 static const int32_t lengths[] = {64, 96, 128, 192, 0};
 
@@ -33,13 +33,13 @@ bool fkm_head_suits(int32_t dims)
     return dims >= LEAST_DIMS && dims <= MOST_DIMS;
 }
 
-double fkm_head_cost(
-    const fkm_head_trial *t, int32_t screened, int32_t dims, int32_t row_bytes, int32_t clusters)
+double fkm_head_cost(const fkm_head_trial *t, int32_t screened, double rate, int32_t dims,
+    int32_t row_bytes, int32_t clusters)
 {
     const double rows = fmax(1, (double)t->rows), k = clusters, d = dims;
     const double settled = rows - (double)t->in_doubt;
     double further = fmax(0, (double)t->candidates - settled) / rows;
-    return (screened + 15) / 16 * 16.0 * k / PRODUCTS_PER_NS +
+    return (screened + 15) / 16 * 16.0 * k / (rate * PRODUCTS_PER_NS) +
            (double)(t->in_doubt + t->rescans) / rows * row_bytes / ROW_BYTES_PER_NS +
            (further + (double)t->rescans / rows * k) * 4 * d / CENTROID_BYTES_PER_NS;
 }

@@ -32,15 +32,19 @@ struct fkm_head_trial {
     int64_t rows, in_doubt, candidates, rescans;
 };
 
-/* Nanoseconds a row that screening `screened` coordinates takes with such results. A model. */
-double fkm_head_cost(
-    const fkm_head_trial *t, int32_t screened, int32_t dims, int32_t row_bytes, int32_t clusters);
+/* Nanoseconds a row that screening `screened` coordinates takes with such results, by a unit of
+ * `rate` times the products of fp16. A model. */
+double fkm_head_cost(const fkm_head_trial *t, int32_t screened, double rate, int32_t dims,
+    int32_t row_bytes, int32_t clusters);
 
 /* The i-th length to try, 0 at the end. */
 int32_t fkm_head_length(int i);
 
 /* Multiply-adds of a pass below which heads are not tried. Tests lower it. */
 extern double fkm_head_least_products;
+
+/* Likewise for int8, which is tried on rows of 8 bits. */
+extern double fkm_int8_least_products;
 
 #define FKM_HEAD_LEAST_GAIN 0.7 /* rows are packed anew for a head, which must win clearly */
 #define FKM_HEAD_MOST_GRAM 0.01f

@@ -885,6 +885,7 @@ static fkm_status open_run(run *r, fkm_err *e)
 static void finish_stats(run *r)
 {
     fkm_run_stats *s = &r->out->run;
+    s->plan.isa = r->ops->isa(r->backend); /* a backend may have found a better one */
     s->total_s = fkm_now() - r->begin_s;
     s->read_wait_s = fkm_source_wait(r->source);
     s->compute_s = s->total_s - s->read_wait_s;
