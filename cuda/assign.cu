@@ -106,14 +106,32 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES> struct screen {
     block &s;
     unsigned char *tiles;
     int32_t rows, row0, slabs, warp_m, warp_n;
-    float reach; /* of row t */
+    int32_t splits, split;    /* blocks that share these rows, and which this is */
+    int32_t first_tile, last; /* its tiles: up to before `last` */
+    float reach;              /* of row t */
 
     __device__ screen(const fkm_assign_args &args, unsigned char *memory, size_t offset)
-        : a(args), s(*(block *)memory), tiles(memory + offset), rows(fkm_row_count(args)),
-          row0((int32_t)blockIdx.x * ROWS), slabs((args.stride + SLAB - 1) / SLAB),
-          warp_m((int32_t)(threadIdx.x >> 5) >> 1), warp_n((int32_t)(threadIdx.x >> 5) & 1),
+        : a(args), s(*(block *)memory), tiles(memory + offset), rows(fkm_row_count(args)), row0(0),
+          slabs((args.stride + SLAB - 1) / SLAB), warp_m((int32_t)(threadIdx.x >> 5) >> 1),
+          warp_n((int32_t)(threadIdx.x >> 5) & 1), splits(1), split(0), first_tile(0), last(0),
           reach(0)
     {
+    }
+
+    /* Takes the block's share of the work; false: there is none. */
+    __device__ bool take_share(int32_t busy)
+    {
+        const int32_t blocks = (rows + ROWS - 1) / ROWS;
+        if (blocks == 0)
+            return false; /* none is listed */
+        splits = fkm_splits(a, rows, ROWS, busy);
+        split = (int32_t)blockIdx.x / blocks;
+        row0 = (int32_t)blockIdx.x % blocks * ROWS;
+        first_tile = (int32_t)((int64_t)a.tiles * split / splits);
+        last = (int32_t)((int64_t)a.tiles * (split + 1) / splits);
+        if (FKM_PLANT(4) && last == a.tiles && a.tiles > 1)
+            last--;
+        return split < splits;
     }
 
     __device__ unsigned char *rows_at(int slab, int stage)
@@ -146,7 +164,8 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES> struct screen {
     __device__ void load(int64_t it, int64_t iterations)
     {
         if (it < iterations) {
-            int tile = (int)(it / slabs), slab = (int)(it % slabs), stage = (int)(it % STAGES);
+            int tile = first_tile + (int)(it / slabs), slab = (int)(it % slabs);
+            int stage = (int)(it % STAGES);
             const unsigned char *c = (const unsigned char *)a.c.c;
             unsigned char *to = centroids_at(stage);
             for (int i = (int)threadIdx.x; i < FKM_TILE * (SLAB / CHUNK); i += THREADS) {
@@ -347,7 +366,7 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES> struct screen {
 
     __device__ void run()
     {
-        const int64_t iterations = (int64_t)(a.tiles - (FKM_PLANT(4) && a.tiles > 1)) * slabs;
+        const int64_t iterations = (int64_t)(last - first_tile) * slabs;
         score acc[4][8][4];
         start_row();
         if (RESIDENT)
@@ -355,7 +374,7 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES> struct screen {
                 load_rows(rows_at(slab, 0), slab); /* in the first group */
         for (int i = 0; i < STAGES - 1; i++)
             load(i, iterations);
-        int tile = 0, slab = 0, stage = 0;
+        int tile = first_tile, slab = 0, stage = 0;
         for (int64_t it = 0; it < iterations; it++) {
             fkm_copy_wait<STAGES - 2>();
             /* everybody's copies of this stage are there; nobody reads the one filled next; nobody
@@ -380,6 +399,15 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES> struct screen {
         settle_row();
     }
 
+    __device__ void store_part(int t)
+    {
+        const int n = s.row.count[t] <= FKM_CANDIDATES ? compact(t) : s.row.count[t];
+        fkm_store_part(
+            a.parts, (int64_t)split * rows + row0 + t, fkm_unordered(s.row.floor[t]),
+            fkm_unordered(s.row.second[t]), n, [&](int k) { return s.row.position[t][k]; },
+            [&](int k) { return s.row.upper[t][k]; });
+    }
+
     /* Whole warps come here: ROWS is a multiple of 32. */
     __device__ void settle_row()
     {
@@ -390,6 +418,11 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES> struct screen {
         r.real = row0 + t < rows;
         r.row = r.real ? fkm_row_at(a, row0 + t) : 0;
         r.screened = r.real && a.x.residual[r.row] >= 0;
+        if (splits > 1) {
+            if (r.screened)
+                store_part(t);
+            return;
+        }
         r.candidates = r.screened && s.row.count[t] <= FKM_CANDIDATES ? compact(t) : 0;
         r.floor = fkm_unordered(s.row.floor[t]);
         r.second = fkm_unordered(s.row.second[t]);
@@ -399,11 +432,11 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES> struct screen {
 
 template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES>
 __global__ void __launch_bounds__(64 * WARPS_M, WARPS_M == 2 ? 2 : 1)
-    screen_rows(const __grid_constant__ fkm_assign_args a, size_t offset)
+    screen_rows(const __grid_constant__ fkm_assign_args a, size_t offset, int32_t busy)
 {
     FKM_SHARED_DYNAMIC(unsigned char, memory);
     screen<UNIT, WARPS_M, RESIDENT, STAGES> block(a, memory, offset);
-    if (block.row0 < block.rows) /* fewer may be listed than there might have been */
+    if (block.take_share(busy)) /* fewer rows may be listed than there might have been */
         block.run();
 }
 
@@ -413,15 +446,19 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES>
 cudaError_t launch(const fkm_assign_args *a, cudaStream_t stream)
 {
     const int rows = WARP_ROWS * WARPS_M;
+    const int32_t busy = FKM_PART_ROWS / rows * a->processors;
     size_t bytes = shared_bytes<WARPS_M>(a->stride, RESIDENT, STAGES);
     auto kernel = screen_rows<UNIT, WARPS_M, RESIDENT, STAGES>;
     cudaError_t st =
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
     if (st != cudaSuccess)
         return st;
-    FKM_LAUNCH(kernel, fkm_blocks(a->rows, rows, INT32_MAX), 64 * WARPS_M, bytes, stream, *a,
-        tiles_offset<WARPS_M>());
-    return cudaGetLastError();
+    unsigned blocks = fkm_blocks(a->rows, rows, INT32_MAX);
+    if (a->parts.room > 0 && blocks < (unsigned)busy)
+        blocks = (unsigned)busy; /* how many have work is known where rows are counted */
+    FKM_LAUNCH(kernel, blocks, 64 * WARPS_M, bytes, stream, *a, tiles_offset<WARPS_M>(), busy);
+    st = cudaGetLastError();
+    return st == cudaSuccess ? fkm_merge_parts(a, rows, busy, stream) : st;
 }
 
 } // namespace

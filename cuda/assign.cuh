@@ -65,6 +65,19 @@ struct fkm_screen_counts {
     unsigned long long spared; /* rows that bounds.cuh has spared the search */
 };
 
+/* Room for what is known of rows after a part of the tiles, when several blocks share a row: see
+ * fkm_splits. Entry split * rows + i is that of the i-th row. */
+struct fkm_parts {
+    int32_t room;          /* entries; 0: rows are not shared */
+    float *floor, *second; /* [room] */
+    int32_t *count;        /* [room]: candidates; more than FKM_CANDIDATES: they did not fit */
+    int32_t *position;     /* [FKM_CANDIDATES][room] */
+    float *upper;          /* [FKM_CANDIDATES][room]: their S^ + m */
+};
+
+/* Entries that are enough for any kernel of the table. */
+#define FKM_PART_ROWS 256 /* a processor */
+
 struct fkm_assign_args {
     int32_t rows;     /* of this launch, > 0; when they are listed: the most that may be */
     int32_t tiles;    /* of centroids, > 0 */
@@ -88,6 +101,10 @@ struct fkm_assign_args {
     int32_t *labels;    /* [rows] out, of settled rows; others are left alone. Not `old` */
     fkm_screen_counts *counts; /* += rows, moved (settled rows); in_doubt, candidates, rescans */
 
+    /* Few rows: blocks share them, each with a part of the tiles, and fkm_merge_parts settles them. */
+    int32_t processors;
+    fkm_parts parts;
+
     /* Rows in doubt: entry i is doubt_row[i] with doubt_size[i] candidates, 2 or more, at positions
      * doubt_position[i][FKM_CANDIDATES]. There is room for `rows` entries on either list. */
     unsigned *doubt_count;
@@ -98,6 +115,24 @@ struct fkm_assign_args {
 
 /* Queues the screening on `stream`; no synchronisation, no allocation. */
 typedef cudaError_t fkm_assign_fn(const fkm_assign_args *a, cudaStream_t stream);
+
+/* How many blocks share `rows_a_block` of `rows` rows, for about `busy` blocks to have work: each a
+ * range of tiles. */
+#define FKM_LEAST_TILES 2 /* a block */
+static inline __host__ __device__ int32_t fkm_splits(
+    const fkm_assign_args &a, int32_t rows, int32_t rows_a_block, int32_t busy)
+{
+    const int32_t blocks = (rows - 1) / rows_a_block + 1, most = a.tiles / FKM_LEAST_TILES;
+    int32_t splits = busy / blocks < most ? busy / blocks : most;
+    while (splits > 1 && (int64_t)splits * rows > a.parts.room)
+        splits--;
+    return splits < 1 ? 1 : splits;
+}
+
+/* Settles rows that `splits` blocks have shared: merge.cu. Queued after a kernel whose rows_a_block
+ * and busy these are; does nothing where it has not split. */
+cudaError_t fkm_merge_parts(
+    const fkm_assign_args *a, int32_t rows_a_block, int32_t busy, cudaStream_t stream);
 
 /* What a GPU can do, as the table needs it. */
 struct fkm_chip {

@@ -151,6 +151,21 @@ template <bool KEPT> struct memory {
     unsigned char *tiles;
     const layout &n;
     int32_t rows, blocks; /* of ROWS rows each */
+    int32_t splits;       /* each goes through a part of the tiles */
+
+    /* Shares of the work: block + split * blocks. */
+    __device__ int32_t shares() const
+    {
+        return blocks * splits;
+    }
+    __device__ int32_t first_tile(int32_t tiles, int32_t share) const
+    {
+        return (int32_t)((int64_t)tiles * (share / blocks) / splits);
+    }
+    __device__ int32_t end_tile(int32_t tiles, int32_t share) const
+    {
+        return (int32_t)((int64_t)tiles * (share / blocks + 1) / splits);
+    }
 
     __device__ unsigned char *stage_at(int32_t stage) const
     {
@@ -176,8 +191,9 @@ __device__ void load_centroids(const fkm_assign_args &a, const memory<KEPT> &m,
     const fkm_tensor_map *centroids, const fkm_tensor_map *rows)
 {
     ring_place at = {0, 0};
-    for (int32_t block = (int32_t)blockIdx.x; block < m.blocks; block += (int32_t)gridDim.x)
-        for (int32_t tile = 0; tile < a.tiles; tile++)
+    for (int32_t share = (int32_t)blockIdx.x; share < m.shares(); share += (int32_t)gridDim.x) {
+        const int32_t end = m.end_tile(a.tiles, share);
+        for (int32_t tile = m.first_tile(a.tiles, share); tile < end; tile++)
             for (int32_t slab = 0; slab < m.n.slabs; slab++) {
                 fkm_mbarrier *full = &m.s.full[at.stage];
                 fkm_mbarrier_wait(&m.s.empty[at.stage], at.phase ^ 1);
@@ -190,23 +206,24 @@ __device__ void load_centroids(const fkm_assign_args &a, const memory<KEPT> &m,
                     tile * FKM_TILE, full);
                 for (int group = 0; group < CONSUMERS && !KEPT; group++)
                     fkm_load_box(m.rows_at(group, slab, at.stage), rows, slab * FKM_BOX_BYTES,
-                        block * ROWS + group * GROUP, full);
+                        share % m.blocks * ROWS + group * GROUP, full);
                 at.advance(m.n.stages);
             }
+    }
 }
 
 /* Rows that are kept, of one warpgroup after the other. One thread. */
 template <bool KEPT> __device__ void load_rows(const memory<KEPT> &m, const fkm_tensor_map *rows)
 {
     unsigned phase = 0;
-    for (int32_t block = (int32_t)blockIdx.x; block < m.blocks; block += (int32_t)gridDim.x) {
+    for (int32_t share = (int32_t)blockIdx.x; share < m.shares(); share += (int32_t)gridDim.x) {
         for (int group = 0; group < CONSUMERS; group++) {
             fkm_mbarrier *full = &m.s.rows_full[group];
             fkm_mbarrier_wait(&m.s.rows_empty[group], phase ^ 1);
             fkm_mbarrier_expect(full, (unsigned)(m.n.slabs * FKM_BOX));
             for (int32_t slab = 0; slab < m.n.slabs; slab++)
                 fkm_load_box(m.rows_at(group, slab, 0), rows, slab * FKM_BOX_BYTES,
-                    block * ROWS + group * GROUP, full);
+                    share % m.blocks * ROWS + group * GROUP, full);
         }
         phase ^= 1;
     }
@@ -454,13 +471,28 @@ template <fkm_unit UNIT, bool KEPT> struct screen {
                     (i >> 1) * FKM_WGMMA_ROWS + fkm_wgmma_row(t, 2 * (i & 1)), tile);
     }
 
-    __device__ void settle(int32_t which)
+    __device__ void store_part(int32_t i, int32_t split)
+    {
+        const int n = row.count[t] <= FKM_CANDIDATES ? compact() : row.count[t];
+        fkm_store_part(
+            a.parts, (int64_t)split * m.rows + i, fkm_unordered(row.floor[t]),
+            fkm_unordered(row.second[t]), n, [&](int k) { return row.position[k][t]; },
+            [&](int k) { return row.score[k][t] + margin(row.position[k][t]); });
+    }
+
+    /* Row `which`, -1: none; it is the i-th. */
+    __device__ void settle(int32_t which, int32_t i, int32_t split)
     {
         fkm_screened_row r;
         r.real = which >= 0;
         r.row = r.real ? which : 0;
         r.screened = r.real && a.x.residual[r.row] >= 0;
         group_sync(); /* nobody is in the slow path of the last tile */
+        if (m.splits > 1) {
+            if (r.screened)
+                store_part(i, split);
+            return;
+        }
         r.candidates = r.screened && row.count[t] <= FKM_CANDIDATES ? compact() : 0;
         r.floor = fkm_unordered(row.floor[t]);
         r.second = fkm_unordered(row.second[t]);
@@ -494,19 +526,20 @@ template <fkm_unit UNIT, bool KEPT> struct screen {
         unsigned phase = 0;
         if (m.n.turns && group == CONSUMERS - 1)
             fkm_bar_arrive(BAR_TURN, ROWS); /* the first has the first turn */
-        for (int32_t block = (int32_t)blockIdx.x; block < m.blocks; block += (int32_t)gridDim.x) {
-            const int32_t i = block * ROWS + group * GROUP + t;
+        for (int32_t share = (int32_t)blockIdx.x; share < m.shares(); share += (int32_t)gridDim.x) {
+            const int32_t i = share % m.blocks * ROWS + group * GROUP + t;
             const int32_t r = i < m.rows ? fkm_row_at(a, i) : -1;
-            const bool last_block = block + (int32_t)gridDim.x >= m.blocks;
+            const int32_t end = m.end_tile(a.tiles, share);
+            const bool last_share = share + (int32_t)gridDim.x >= m.shares();
             start_row(r);
             if (KEPT)
                 fkm_mbarrier_wait(&m.s.rows_full[group], phase);
             phase ^= 1;
-            for (int32_t tile = 0; tile < a.tiles; tile++) {
-                const bool last = tile + 1 == a.tiles;
-                run_tile(tile, last, last && last_block);
+            for (int32_t tile = m.first_tile(a.tiles, share); tile < end; tile++) {
+                const bool last = tile + 1 == end;
+                run_tile(tile, last, last && last_share);
             }
-            settle(r);
+            settle(r, i, share / m.blocks);
         }
     }
 };
@@ -533,9 +566,10 @@ __global__ void __launch_bounds__(THREADS, 1) screen_rows_sm90a(
     FKM_SHARED_DYNAMIC(unsigned char, dynamic);
     unsigned char *base = dynamic + (-fkm_shared_address(dynamic) & (ALIGNMENT - 1));
     const int32_t count = fkm_row_count(a), blocks = (count + ROWS - 1) / ROWS;
-    const memory<KEPT> m = {*(shared_block *)base, base + TILES_AT, n, count, blocks};
+    const int32_t splits = count > 0 ? fkm_splits(a, count, ROWS, (int32_t)gridDim.x) : 1;
+    const memory<KEPT> m = {*(shared_block *)base, base + TILES_AT, n, count, blocks, splits};
     const int warp = __shfl_sync(FKM_ALL_LANES, (int)threadIdx.x / 32, 0); /* known to be uniform */
-    if ((int32_t)blockIdx.x >= blocks)
+    if ((int32_t)blockIdx.x >= m.shares())
         return; /* fewer rows may be listed than there might have been */
     if (threadIdx.x == 0)
         start_barriers(m.s, n);
@@ -600,9 +634,12 @@ cudaError_t launch_kernel(const fkm_assign_args *a, const layout &n, const fkm_c
         kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, chip.shared_bytes);
     if (st != cudaSuccess)
         return st;
-    FKM_LAUNCH(kernel, fkm_blocks(a->rows, ROWS, chip.processors), THREADS, (size_t)chip.shared_bytes,
-        stream, *a, n, rows, centroids);
-    return cudaGetLastError();
+    const int32_t busy = a->parts.room > 0 ? a->processors : 1;
+    const unsigned needed = fkm_blocks(a->rows, ROWS, chip.processors);
+    const unsigned blocks = needed < (unsigned)busy ? (unsigned)busy : needed;
+    FKM_LAUNCH(kernel, blocks, THREADS, (size_t)chip.shared_bytes, stream, *a, n, rows, centroids);
+    st = cudaGetLastError();
+    return st == cudaSuccess ? fkm_merge_parts(a, ROWS, (int32_t)blocks, stream) : st;
 }
 
 template <fkm_unit UNIT> cudaError_t launch(const fkm_assign_args *a, cudaStream_t stream)

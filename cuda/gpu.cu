@@ -164,6 +164,23 @@ static fkm_status open_scratch(fkm_gpu *g, fkm_err *e)
     return FKM_OK;
 }
 
+/* Rows that blocks share: as many as keep the device busy, each with two tiles or more. */
+static fkm_status open_parts(fkm_gpu *g, fkm_err *e)
+{
+    static const char what[] = "parts of rows";
+    const int64_t most = fkm_mul_sat(g->piece_rows, g->c.tiles / FKM_LEAST_TILES);
+    const int64_t room = fkm_min_i64(most, (int64_t)FKM_PART_ROWS * g->chip.processors);
+    fkm_parts *p = &g->parts;
+    if (g->c.tiles < 2 * FKM_LEAST_TILES)
+        return FKM_OK;
+    p->room = (int32_t)room;
+    FKM_TRY(device_alloc(g, &p->floor, room, sizeof(float), what, e));
+    FKM_TRY(device_alloc(g, &p->second, room, sizeof(float), what, e));
+    FKM_TRY(device_alloc(g, &p->count, room, sizeof(int32_t), what, e));
+    FKM_TRY(device_alloc(g, &p->position, room * FKM_CANDIDATES, sizeof(int32_t), what, e));
+    return device_alloc(g, &p->upper, room * FKM_CANDIDATES, sizeof(float), what, e);
+}
+
 static fkm_status open_nearest(fkm_gpu *g, fkm_err *e)
 {
     static const char what[] = "nearest lists";
@@ -263,6 +280,7 @@ fkm_status fkm_gpu_open(fkm_gpu *g, int device, const fkm_plan *p, const fkm_uni
     CU(cudaMemsetAsync(g->tally, 0, sizeof *g->tally, g->compute));
     FKM_TRY(open_centroids(g, e));
     FKM_TRY(open_scratch(g, e));
+    FKM_TRY(open_parts(g, e));
     if (p->update)
         FKM_TRY(open_update(g, first, several, e));
     if (p->update && fkm_head_suits(p->dims) && piece_rows >= FKM_HEAD_SAMPLE)
@@ -535,6 +553,8 @@ static fkm_status screen(fkm_gpu *g, const work *w, fkm_err *e)
     a.old = g->old;
     a.labels = w->labels;
     a.counts = &g->tally->counts;
+    a.processors = g->chip.processors;
+    a.parts = g->parts;
     a.doubt_count = &g->list_counts[0];
     a.doubt_row = g->doubt_row;
     a.doubt_size = g->doubt_size;

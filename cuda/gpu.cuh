@@ -90,6 +90,7 @@ struct fkm_gpu {
     double *distances;
     unsigned *list_counts; /* [3]: doubt, rescan, rows that are left to search */
     int32_t *doubt_row, *doubt_size, *doubt_position, *rescan_row;
+    fkm_parts parts;
     fkm_sort_room sort;
     fkm_nearest_args nearest; /* its scratch */
 

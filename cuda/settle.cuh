@@ -88,4 +88,19 @@ static __device__ __forceinline__ void fkm_settle_row(
         a.rescan_row[slot] = r.row;
 }
 
+/* The i-th row of `rows` after part `split` of the tiles: n candidates, or more than FKM_CANDIDATES;
+ * position(k), upper(k): the k-th. */
+template <class P, class U>
+static __device__ __forceinline__ void fkm_store_part(const fkm_parts &p, int64_t entry, float floor,
+    float second, int32_t n, P position, U upper)
+{
+    p.floor[entry] = floor;
+    p.second[entry] = second;
+    p.count[entry] = n;
+    for (int32_t k = 0; k < n && n <= FKM_CANDIDATES; k++) {
+        p.position[(int64_t)k * p.room + entry] = position(k);
+        p.upper[(int64_t)k * p.room + entry] = upper(k);
+    }
+}
+
 #endif

@@ -93,6 +93,33 @@ void pauses(void **)
     assert_true(spared[5] > p.plan.rows / 4);
 }
 
+/* Fewer rows than keep a GPU busy, fewer from pass to pass: blocks share them, each with a part of the
+ * centroids. CUO_PLANT=9: the last part is lost. */
+void few_rows(void **)
+{
+    random_numbers r(6);
+    for (const char *isa : {"f16", "s8"}) {
+        problem p = make_line(520, 620);
+        for (int j = 0; j < 520; j++)
+            p.centroids.push_back((float)(100 * r.uniform()));
+        devices_for(&r);
+#ifdef FKM_CUDA_ON_CPU
+        cuo_set("SMS", "12");
+#endif
+        pair both(&p, isa, "0", 0, false);
+        both.start();
+        for (int i = 0; i < 4; i++) {
+            fkm_pass_options o = {true, i == 0, true};
+            both.compare_passes(o, false);
+            both.compare_moves();
+        }
+#ifdef FKM_CUDA_ON_CPU
+        cuo_set("SMS", NULL);
+#endif
+        assert_true(both.spared > 0);
+    }
+}
+
 void one_round(uint64_t seed, int64_t *spared)
 {
     random_numbers r(seed);
@@ -141,6 +168,7 @@ int main()
         cmocka_unit_test(no_larger_than_it_must_be),
         cmocka_unit_test(centroids_set),
         cmocka_unit_test(pauses),
+        cmocka_unit_test(few_rows),
         cmocka_unit_test(same_bits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

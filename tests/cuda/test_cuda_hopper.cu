@@ -59,6 +59,7 @@ struct screening {
     std::vector<int> x, c; /* [rows][dims], [clusters][dims] */
     std::vector<float> residual, reach;
     std::vector<int32_t> listed; /* rows to screen, in this order; empty: all */
+    int32_t processors, room;    /* for rows that blocks share */
 
     screening(random_numbers *r, shape sh, fkm_unit u) : s(sh), unit(u)
     {
@@ -73,6 +74,8 @@ struct screening {
             residual.push_back(r->below(19) ? 0.0f : -1.0f);
         for (int32_t i = 0; i < s.rows; i++)
             reach.push_back((float)r->one_of({0, 3, 20, 1000}));
+        processors = r->one_of({1, 3, 8});
+        room = r->below(4) ? processors * FKM_PART_ROWS : r->below(2) ? 700 : 0;
         if (r->below(2))
             return;
         for (int32_t i = s.rows - 1; i >= 0; i -= 1 + (int32_t)r->below(4))
@@ -198,6 +201,14 @@ void screening::check(fkm_assign_fn *run, bool warm) const
     a.old = old.p;
     a.labels = labels.p;
     a.counts = counts.p;
+    const size_t entries = (size_t)std::max(room, 1);
+    device_array<float> part_floor(std::vector<float>(entries, 0)), part_second(part_floor.fetch());
+    device_array<float> part_upper(std::vector<float>(entries * FKM_CANDIDATES, 0));
+    device_array<int32_t> part_count(std::vector<int32_t>(entries, 0));
+    device_array<int32_t> part_position(std::vector<int32_t>(entries * FKM_CANDIDATES, 0));
+    a.processors = processors;
+    a.parts = {
+        room, part_floor.p, part_second.p, part_count.p, part_position.p, part_upper.p};
     a.doubt_count = lists.p;
     a.rescan_count = lists.p + 1;
     a.doubt_row = doubt_row.p;
@@ -251,9 +262,11 @@ static fkm_assign_fn *const kernel_of[] = {
 
 static void run_shapes(uint64_t seed)
 {
-    /* one slab and less, a partial one, rings shorter than a tile, rows through the ring */
+    /* one slab and less, a partial one, rings shorter than a tile, rows through the ring, rows that
+     * blocks share */
     static const shape shapes[] = {{1, 1, 1}, {300, 130, 16}, {257, 300, 100}, {600, 700, 64},
-        {1100, 140, 33}, {130, 260, 200}, {140, 150, 256}, {270, 280, 330}, {129, 390, 400}};
+        {1100, 140, 33}, {130, 260, 200}, {140, 150, 256}, {270, 280, 330}, {129, 390, 400},
+        {100, 1100, 20}, {140, 770, 70}, {520, 600, 150}};
     random_numbers r(seed);
     for (const shape &s : shapes)
         for (int unit = 0; unit < FKM_UNITS; unit++) {
