@@ -262,11 +262,13 @@ static fkm_assign_fn *const kernel_of[] = {
 
 static void run_shapes(uint64_t seed)
 {
-    /* one slab and less, a partial one, rings shorter than a tile, rows through the ring, rows that
+    /* one slab and less, a partial one, rings shorter than a tile, rows that warpgroups share, with
+     * turns and without, rows through the ring, rows that
      * blocks share */
     static const shape shapes[] = {{1, 1, 1}, {300, 130, 16}, {257, 300, 100}, {600, 700, 64},
         {1100, 140, 33}, {130, 260, 200}, {140, 150, 256}, {270, 280, 330}, {129, 390, 400},
-        {100, 1100, 20}, {140, 770, 70}, {520, 600, 150}};
+        {100, 1100, 20}, {140, 770, 70}, {520, 600, 150},
+        {300, 400, 300}, {140, 520, 500}, {130, 140, 600}};
     random_numbers r(seed);
     for (const shape &s : shapes)
         for (int unit = 0; unit < FKM_UNITS; unit++) {
