@@ -676,7 +676,10 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
     FKM_TRY(wait_for_feeds(b, e));
     for (int32_t i = 0; i < b->gpu_count; i++) {
         const fkm_screen_counts *c = &b->gpu[i].tally_host->counts;
+        double assign_s;
         FKM_TRY(fkm_gpu_collect(&b->gpu[i], e));
+        FKM_TRY(fkm_stopwatch_read(&b->gpu[i].assign, &assign_s, b->gpu[i].name, e));
+        out->assign_s = fmax(out->assign_s, assign_s); /* side by side */
         out->rows += (int64_t)c->rows;
         out->skipped += (int64_t)c->skipped;
         out->moved += (int64_t)c->moved;

@@ -191,7 +191,7 @@ static fkm_status open_streams(fkm_gpu *g, fkm_err *e)
         CU(cudaEventCreateWithFlags(&g->freed[i], cudaEventDisableTiming));
     }
     CU(cudaHostAlloc((void **)&g->tally_host, sizeof *g->tally_host, cudaHostAllocDefault));
-    return FKM_OK;
+    return fkm_stopwatch_open(&g->assign, g->name, e);
 }
 
 static fkm_status describe(fkm_gpu *g, fkm_unit unit, bool portable, fkm_err *e)
@@ -268,6 +268,7 @@ void fkm_gpu_close(fkm_gpu *g)
     }
     if (g->done)
         (void)cudaEventDestroy(g->done);
+    fkm_stopwatch_close(&g->assign);
     if (g->tally_host)
         (void)cudaFreeHost(g->tally_host);
     if (g->compute)
@@ -371,6 +372,7 @@ fkm_status fkm_gpu_begin(fkm_gpu *g, bool sums, bool squares, fkm_err *e)
 {
     FKM_TRY(fkm_gpu_use(g, e));
     memset(&g->pending, 0, sizeof g->pending); /* of a pass that was given up */
+    fkm_stopwatch_clear(&g->assign);
     CU(cudaMemsetAsync(&g->tally->counts, 0, sizeof g->tally->counts, g->compute));
     CU(cudaMemsetAsync(&g->tally->moments, 0, sizeof g->tally->moments, g->compute));
     if (squares)
@@ -532,10 +534,12 @@ fkm_status fkm_gpu_feed(fkm_gpu *g, fkm_piece *p, const fkm_feed *f, fkm_err *e)
     FKM_TRY(fkm_gpu_drain(g, e));
     bool copies = !p->raw_valid;
     FKM_TRY(bring_rows(g, p, f->x, &rows, &buffer, e));
+    FKM_TRY(fkm_stopwatch_start(&g->assign, g->compute, g->name, e));
     FKM_TRY(pack_piece(g, p, &rows, f->frame, &packed, e));
     FKM_TRY(start_labels(g, p, f, &labels, e));
     FKM_TRY(screen(g, &rows, &packed, labels, e));
     FKM_TRY(resolve(g, &rows, &packed, labels, e));
+    FKM_TRY(fkm_stopwatch_stop(&g->assign, g->compute, g->name, e));
     if (f->update)
         FKM_TRY(update(g, &rows, labels, f, e));
     if (f->distances)

@@ -12,6 +12,7 @@
 #include "assign.cuh"
 #include "pack.cuh"
 #include "resolve.cuh"
+#include "stopwatch.cuh"
 #include "update.cuh"
 
 extern "C" {
@@ -87,6 +88,7 @@ struct fkm_gpu {
 
     fkm_pending pending; /* at most one: labels and distances share scratch */
     cudaEvent_t done;    /* of a pass, for other GPUs */
+    fkm_stopwatch assign; /* of this pass: from the rows' arrival to their labels */
 
     void **blocks; /* everything allocated */
     int32_t block_count, block_room;
