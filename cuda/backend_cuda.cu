@@ -8,6 +8,7 @@
 #include "frame.cuh"
 #include "gpu.cuh"
 #include "head.cuh"
+#include "usage.cuh"
 
 extern "C" {
 #include "../src/base/checked.h"
@@ -34,7 +35,7 @@ extern "C" {
 struct fkm_backend {
     fkm_plan plan;
     int32_t gpu_count;
-    fkm_gpu gpu[FKM_MOST_DEVICES];
+    fkm_gpu gpu[FKM_MOST_GPUS];
     int32_t piece_rows;
     int32_t chunk_pieces; /* pieces a chunk */
     int64_t piece_count;
@@ -99,7 +100,7 @@ static fkm_status choose_unit(
 
 static fkm_status probe(const char *devices, fkm_err *e)
 {
-    int32_t list[FKM_MOST_DEVICES], count;
+    int32_t list[FKM_MOST_GPUS], count;
     return fkm_devices(list, &count, devices, e);
 }
 
@@ -112,7 +113,7 @@ static int64_t host_bytes(const fkm_plan *p)
 {
     int64_t pieces = fkm_mul_sat(chunk_count(p), 2 * LEAST_PIECE_SHARE);
     int64_t total = fkm_mul_sat(pieces, sizeof(fkm_piece)) + (int64_t)sizeof(fkm_backend);
-    total = fkm_add_sat(total, FKM_MOST_DEVICES * (int64_t)sizeof(fkm_tally));
+    total = fkm_add_sat(total, FKM_MOST_GPUS * (int64_t)sizeof(fkm_tally));
     int64_t head = p->update && fkm_head_suits(p->dims)
                        ? 4 * (int64_t)p->dims * (2 * FKM_HEAD_SAMPLE + 2 * FKM_HEAD_MOST) +
                              4 * FKM_HEAD_SAMPLE * FKM_HEAD_MOST
@@ -165,7 +166,7 @@ static fkm_gpu *gpu_of(fkm_backend *b, const fkm_piece *p)
 static fkm_status keep_pieces(fkm_backend *b,
     fkm_status (*keep)(fkm_gpu *g, fkm_piece *p, fkm_err *e), int64_t *kept, fkm_err *e)
 {
-    bool full[FKM_MOST_DEVICES] = {false};
+    bool full[FKM_MOST_GPUS] = {false};
     for (int64_t i = 0; i < b->piece_count; i++) {
         if (full[i % b->gpu_count])
             continue;
@@ -212,7 +213,7 @@ static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
     fkm_backend *b = NULL;
     fkm_unit unit;
     bool portable;
-    int32_t devices[FKM_MOST_DEVICES];
+    int32_t devices[FKM_MOST_GPUS];
     FKM_TRY(choose_unit(&unit, &portable, p->isa, p->dims, e));
     FKM_TRY(fkm_calloc(&b, 1, sizeof *b, "the CUDA backend", e));
     b->plan = *p;
@@ -752,6 +753,8 @@ static bool streams(const fkm_backend *b)
 extern "C" const fkm_backend_ops fkm_backend_cuda = {
     "cuda",
     probe,
+    fkm_devices_describe,
+    fkm_usage_peak,
     host_bytes,
     open_backend,
     reset,

@@ -4,6 +4,7 @@
 #include "check.cuh"
 #include "head.cuh"
 #include "margin.cuh"
+#include "usage.cuh"
 
 extern "C" {
 #include "../src/base/checked.h"
@@ -65,6 +66,7 @@ static fkm_status device_alloc(
         return no_room(g, bytes, what, e);
     CU(cudaMalloc(&p, (size_t)bytes));
     g->used += bytes;
+    fkm_usage_add(g->device, bytes);
     *out = (T *)p;
     fkm_status st = remember_block(g, p, e);
     if (st != FKM_OK)
@@ -259,6 +261,7 @@ void fkm_gpu_close(fkm_gpu *g)
         (void)cudaStreamSynchronize(g->copy);
     for (int32_t i = 0; i < g->block_count; i++)
         (void)cudaFree(g->blocks[i]);
+    fkm_usage_add(g->device, -g->used);
     fkm_free(g->blocks);
     for (int i = 0; i < FKM_GPU_BUFFERS; i++) {
         if (g->copied[i])

@@ -18,6 +18,7 @@
 
 #include "base/dtype.h"
 #include "base/status.h"
+#include "base/sysinfo.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -108,6 +109,14 @@ typedef struct fkm_backend_ops {
 
     /* FKM_OK when the device can be used; else FKM_EDEVICE with the reason. Cheap. */
     fkm_status (*probe)(const char *devices, fkm_err *e);
+
+    /* The GPUs that open will use: list has room for FKM_MOST_GPUS. FKM_EDEVICE, FKM_EUSAGE, as
+     * probe. NULL: uses none. */
+    fkm_status (*gpus)(fkm_gpu_info *list, int32_t *count, const char *devices, fkm_err *e);
+
+    /* Most device memory that the process has had allocated at once on any one GPU, so far. NULL:
+     * uses none. */
+    int64_t (*device_peak)(void);
 
     /* Host bytes that open will allocate for such a plan (device bytes are the backend's own
      * affair); saturates instead of overflowing. Must not underestimate: it is a promise. */

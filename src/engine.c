@@ -890,6 +890,7 @@ static void finish_stats(run *r)
     s->compute_s = s->total_s - s->read_wait_s;
     s->bytes_read = fkm_source_bytes_read(r->source);
     s->flop = fkm_mul_sat(s->distances, 2 * (int64_t)r->shape.dims);
+    s->gpu_peak_bytes = r->ops->device_peak ? r->ops->device_peak() : 0;
 }
 
 static void warn_of_empty(const run *r)
