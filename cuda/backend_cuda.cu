@@ -15,6 +15,7 @@ extern "C" {
 #include "../src/base/inertia.h"
 #include "../src/base/log.h"
 #include "../src/base/mem.h"
+#include "../src/base/pool.h"
 }
 
 #include <math.h>
@@ -36,6 +37,7 @@ struct fkm_backend {
     fkm_plan plan;
     int32_t gpu_count;
     fkm_gpu gpu[FKM_MOST_GPUS];
+    fkm_pool *pool; /* a thread a GPU: each copies and computes for itself */
     int32_t piece_rows;
     int32_t chunk_pieces; /* pieces a chunk */
     int64_t piece_count;
@@ -96,7 +98,7 @@ static fkm_status choose_unit(
     return fkm_hint(e, "'fkm help isa' lists them; use --device cpu for a CPU path");
 }
 
-/* ---- life ---- */
+/* ---- before it is open ---- */
 
 static fkm_status probe(const char *devices, fkm_err *e)
 {
@@ -132,17 +134,54 @@ static void close_backend(fkm_backend *b)
     if (!b)
         return;
     close_gpus(b);
+    fkm_pool_close(b->pool);
     fkm_free(b->pieces);
     fkm_free(b->shift);
     fkm_free(b);
 }
 
-/* Opens all GPUs with the largest pieces that their memory allows. */
+/* ---- all GPUs at once ---- */
+
+template <class F> struct gpu_job {
+    fkm_backend *b;
+    F *f;
+    fkm_status st[FKM_MOST_GPUS];
+    fkm_err e[FKM_MOST_GPUS];
+};
+
+template <class F> static void run_gpu_job(void *arg, int64_t i, int)
+{
+    gpu_job<F> *job = (gpu_job<F> *)arg;
+    job->st[i] = (*job->f)(&job->b->gpu[i], &job->e[i]);
+}
+
+/* Calls `f` for every GPU, each on a thread of its own, and waits for all. When some fail, the first
+ * in the order of the list is told of: they mostly fail of one cause. */
+template <class F> static fkm_status each_gpu(fkm_backend *b, fkm_err *e, F f)
+{
+    gpu_job<F> job;
+    job.b = b;
+    job.f = &f;
+    memset(job.e, 0, (size_t)b->gpu_count * sizeof job.e[0]);
+    fkm_pool_for(b->pool, b->gpu_count, run_gpu_job<F>, &job);
+    for (int32_t i = 0; i < b->gpu_count; i++) {
+        if (job.st[i] == FKM_OK)
+            continue;
+        *e = job.e[i];
+        return job.st[i];
+    }
+    return FKM_OK;
+}
+
+/* ---- life ---- */
+
+/* Opens all GPUs with the largest pieces that their memory allows: in a chunk there is at least one
+ * for each. */
 static fkm_status open_gpus(
     fkm_backend *b, const int32_t *devices, fkm_unit unit, bool portable, fkm_err *e)
 {
     const fkm_plan *p = &b->plan;
-    int64_t most = fkm_min_i64(p->chunk_rows, (p->rows + b->gpu_count - 1) / b->gpu_count);
+    int64_t most = (fkm_min_i64(p->chunk_rows, p->rows) + b->gpu_count - 1) / b->gpu_count;
     int64_t least = fkm_max_i64(p->chunk_rows / LEAST_PIECE_SHARE, LEAST_PIECE_ROWS);
     for (int64_t rows = fkm_max_i64(1, most);; rows = fkm_max_i64(least, rows / 2)) {
         fkm_status st = FKM_OK;
@@ -218,6 +257,7 @@ static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
     FKM_TRY(fkm_calloc(&b, 1, sizeof *b, "the CUDA backend", e));
     b->plan = *p;
     FKM_GO(fkm_devices(devices, &b->gpu_count, p->devices, e));
+    FKM_GO(fkm_pool_open(&b->pool, b->gpu_count, e));
     FKM_GO(fkm_alloc(&b->shift, p->dims, sizeof *b->shift, "the shift", e));
     FKM_GO(open_gpus(b, devices, unit, portable, e));
     FKM_GO(open_pieces(b, e));
@@ -324,9 +364,7 @@ static fkm_status quantise_rows(fkm_backend *b, const fkm_rows *r, fkm_err *e)
 
 static fkm_status prepare(fkm_backend *b, fkm_err *e)
 {
-    for (int32_t i = 0; i < b->gpu_count; i++)
-        FKM_TRY(fkm_gpu_prepare(&b->gpu[i], e));
-    return FKM_OK;
+    return each_gpu(b, e, [](fkm_gpu *g, fkm_err *ge) { return fkm_gpu_prepare(g, ge); });
 }
 
 static fkm_status set_centroids(fkm_backend *b, const float *c, fkm_err *e)
@@ -536,26 +574,31 @@ out:
     return st;
 }
 
-/* Calls `f` for each piece of the chunk; at: its first row within the chunk. */
+static fkm_status check_chunk(const fkm_backend *b, const fkm_rows *r, fkm_err *e)
+{
+    const fkm_plan *p = &b->plan;
+    if (r->row0 % p->chunk_rows == 0 && r->row0 < p->rows &&
+        r->count == fkm_min_i64(p->chunk_rows, p->rows - r->row0))
+        return FKM_OK;
+    return fkm_fail(e, FKM_EBUG, "rows %lld to %lld are not a chunk of the plan",
+        (long long)r->row0, (long long)(r->row0 + r->count));
+}
+
+/* Calls `f` for each piece of the chunk, on the thread of its GPU; at: its first row within the chunk.
+ */
 template <class F> static fkm_status each_piece(fkm_backend *b, const fkm_rows *r, fkm_err *e, F f)
 {
-    int64_t chunk = r->row0 / b->plan.chunk_rows;
-    if (r->row0 % b->plan.chunk_rows != 0 || r->row0 + r->count > b->plan.rows ||
-        r->count > b->plan.chunk_rows)
-        return fkm_fail(e, FKM_EBUG, "rows %lld to %lld are not a chunk of the plan",
-            (long long)r->row0, (long long)(r->row0 + r->count));
-    size_t row_bytes = (size_t)b->plan.dims * fkm_dtype_size(b->plan.dtype);
-    for (int64_t i = 0; i < b->chunk_pieces; i++) {
-        fkm_piece *p = &b->pieces[chunk * b->chunk_pieces + i];
-        int64_t at = p->row0 - r->row0;
-        if (p->count == 0 || at >= r->count)
-            break;
-        if (at + p->count > r->count)
-            return fkm_fail(
-                e, FKM_EBUG, "a chunk of %lld rows, expected more", (long long)r->count);
-        FKM_TRY(f(gpu_of(b, p), p, (const char *)r->x + (size_t)at * row_bytes, at));
-    }
-    return FKM_OK;
+    const size_t row_bytes = (size_t)b->plan.dims * fkm_dtype_size(b->plan.dtype);
+    FKM_TRY(check_chunk(b, r, e));
+    return each_gpu(b, e, [&](fkm_gpu *g, fkm_err *ge) {
+        fkm_piece *first = &b->pieces[r->row0 / b->plan.chunk_rows * b->chunk_pieces];
+        for (fkm_piece *p = first; p < first + b->chunk_pieces; p++) {
+            int64_t at = p->row0 - r->row0;
+            if (gpu_of(b, p) == g && p->count > 0)
+                FKM_TRY(f(g, p, (const char *)r->x + (size_t)at * row_bytes, at, ge));
+        }
+        return FKM_OK;
+    });
 }
 
 static fkm_status feed(
@@ -567,7 +610,7 @@ static fkm_status feed(
     }
     if (b->labelled && !b->head_decided && !is_int8(b))
         FKM_TRY(decide_head(b, r, e));
-    return each_piece(b, r, e, [&](fkm_gpu *g, fkm_piece *p, const void *x, int64_t at) {
+    return each_piece(b, r, e, [&](fkm_gpu *g, fkm_piece *p, const void *x, int64_t at, fkm_err *ge) {
         fkm_feed f;
         f.x = x;
         f.labels = labels + at;
@@ -577,30 +620,47 @@ static fkm_status feed(
         f.change = b->change;
         f.squares = b->pass.squares;
         f.frame = b->frame;
-        return fkm_gpu_feed(g, p, &f, e);
+        return fkm_gpu_feed(g, p, &f, ge);
     });
+}
+
+/* Whether the caller waits for labels or distances. */
+static bool owes(const fkm_backend *b)
+{
+    for (int32_t i = 0; i < b->gpu_count; i++)
+        if (b->gpu[i].pending.labels || b->gpu[i].pending.distances)
+            return true;
+    for (int64_t i = 0; i < b->piece_count; i++)
+        if (b->pieces[i].wanted)
+            return true;
+    return false;
 }
 
 static fkm_status wait_for_feeds(fkm_backend *b, fkm_err *e)
 {
-    for (int32_t i = 0; i < b->gpu_count; i++)
-        FKM_TRY(fkm_gpu_drain(&b->gpu[i], e));
-    for (int64_t i = 0; i < b->piece_count; i++) {
-        fkm_piece *p = &b->pieces[i];
-        if (p->wanted)
-            FKM_TRY(fkm_gpu_write_labels(gpu_of(b, p), p, p->wanted, e));
-    }
-    return FKM_OK;
+    if (!owes(b)) /* threads need not wake up for it */
+        return FKM_OK;
+    return each_gpu(b, e, [&](fkm_gpu *g, fkm_err *ge) {
+        FKM_TRY(fkm_gpu_drain(g, ge));
+        for (int64_t i = g - b->gpu; i < b->piece_count; i += b->gpu_count) {
+            fkm_piece *p = &b->pieces[i];
+            if (p->wanted)
+                FKM_TRY(fkm_gpu_write_labels(g, p, p->wanted, ge));
+        }
+        return FKM_OK;
+    });
 }
 
 static fkm_status write_labels(fkm_backend *b, int32_t *labels, fkm_err *e)
 {
-    for (int64_t i = 0; i < b->piece_count; i++) {
-        fkm_piece *p = &b->pieces[i];
-        if (p->labels && p->labelled)
-            FKM_TRY(fkm_gpu_write_labels(gpu_of(b, p), p, labels + p->row0, e));
-    }
-    return FKM_OK;
+    return each_gpu(b, e, [&](fkm_gpu *g, fkm_err *ge) {
+        for (int64_t i = g - b->gpu; i < b->piece_count; i += b->gpu_count) {
+            fkm_piece *p = &b->pieces[i];
+            if (p->labels && p->labelled)
+                FKM_TRY(fkm_gpu_write_labels(g, p, labels + p->row0, ge));
+        }
+        return FKM_OK;
+    });
 }
 
 /* total = the sums of all GPUs, on the first. */
@@ -704,8 +764,8 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
 static fkm_status distances_of(
     fkm_backend *b, const fkm_rows *r, const int32_t *labels, double *out, fkm_err *e)
 {
-    return each_piece(b, r, e, [&](fkm_gpu *g, fkm_piece *p, const void *x, int64_t at) {
-        return fkm_gpu_distances(g, p, x, labels + at, out + at, e);
+    return each_piece(b, r, e, [&](fkm_gpu *g, fkm_piece *p, const void *x, int64_t at, fkm_err *ge) {
+        return fkm_gpu_distances(g, p, x, labels + at, out + at, ge);
     });
 }
 
@@ -714,8 +774,8 @@ static fkm_status nearest_of(
 {
     if (top > b->plan.top)
         return fkm_fail(e, FKM_EBUG, "%d nearest centroids were not planned", top);
-    return each_piece(b, r, e, [&](fkm_gpu *g, fkm_piece *p, const void *x, int64_t at) {
-        return fkm_gpu_nearest(g, p, b->frame, x, top, labels + at * top, distances + at * top, e);
+    return each_piece(b, r, e, [&](fkm_gpu *g, fkm_piece *p, const void *x, int64_t at, fkm_err *ge) {
+        return fkm_gpu_nearest(g, p, b->frame, x, top, labels + at * top, distances + at * top, ge);
     });
 }
 

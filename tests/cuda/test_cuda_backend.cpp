@@ -240,7 +240,7 @@ void time_of_labelling(void **)
 #endif
     problem p;
     memset(&p.plan, 0, sizeof p.plan);
-    p.plan.rows = 70 * 128;
+    p.plan.rows = 20 * 128;
     p.plan.chunk_rows = 128;
     p.plan.dims = 16;
     p.plan.clusters = 256;
@@ -264,6 +264,43 @@ void time_of_labelling(void **)
             fail_msg("labelling took %g of %g s", out.assign_s, s);
 #endif
     }
+}
+
+/* Rows that travel in every pass, to several GPUs at once: each is served by a thread of its own. */
+void several_gpus(void **)
+{
+#ifdef FKM_CUDA_ON_CPU
+    random_numbers r(13);
+    for (const char *streams : {"lazy", "eager", "random"}) {
+        devices_for(&r);
+        setenv("CUO_DEVICES", "3", 1);
+        cuo_reset();
+        cuo_set("STREAMS", streams);
+        problem p;
+        memset(&p.plan, 0, sizeof p.plan);
+        p.plan.rows = 1800;
+        p.plan.chunk_rows = 300;
+        p.plan.dims = 40;
+        p.plan.clusters = 20;
+        p.plan.dtype = FKM_F32;
+        p.plan.update = true;
+        p.plan.top = p.plan.threads = 1;
+        fill(&p, &r, BLOBS);
+        choose_scale(&p, false);
+        for (int32_t i = 0; i < p.plan.clusters * p.plan.dims; i++)
+            p.centroids.push_back((float)r.normal());
+        pair both(&p, NULL, "2,0,1", (int64_t)170 << 10, true);
+        assert_true(both.ops[1]->streams(both.b[1]));
+        both.start();
+        for (int i = 0; i < 4; i++) {
+            fkm_pass_options o = {true, i == 0, i % 2 == 0};
+            both.compare_passes(o, i == 3);
+            both.compare_centroids();
+            both.compare_moves();
+        }
+        assert_true(cuo_counts().threads > 1);
+    }
+#endif
 }
 
 /* A pass that is given up, then a new problem: nothing of it is left. */
@@ -295,6 +332,7 @@ int main()
     const CMUnitTest tests[] = {
         cmocka_unit_test(same_bits),
         cmocka_unit_test(same_bits_when_few_move),
+        cmocka_unit_test(several_gpus),
         cmocka_unit_test(time_of_labelling),
         cmocka_unit_test(abandoned_pass),
     };
