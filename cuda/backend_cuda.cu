@@ -52,6 +52,7 @@ struct fkm_backend {
     bool head_used;
     bool labelled; /* a pass with update is complete: clusters have some shape */
     fkm_pass_options pass;
+    int64_t fed; /* rows, in this pass */
     bool sums_hold; /* sums are those of the labels that the next pass is handed */
     bool change;    /* this pass changes the sums instead of rebuilding them */
     int64_t moved;  /* rows that the last pass with update moved */
@@ -280,9 +281,10 @@ static void reset(fkm_backend *b)
 {
     fkm_err ignored;
     for (int32_t i = 0; i < b->gpu_count; i++)
-        (void)fkm_gpu_collect(&b->gpu[i], &ignored); /* a fault shows in the next call */
+        (void)fkm_gpu_let_go(&b->gpu[i], &ignored); /* a fault shows in the next call */
     for (int64_t i = 0; i < b->piece_count; i++) {
         b->pieces[i].raw_valid = false;
+        b->pieces[i].x = NULL;
         b->pieces[i].frame = 0;
     }
     forget_labels(b);
@@ -472,6 +474,7 @@ static fkm_status set_scale(fkm_backend *b, fkm_scale s, fkm_err *e)
 static fkm_status begin(fkm_backend *b, const fkm_pass_options *o, fkm_err *e)
 {
     b->pass = *o;
+    b->fed = 0;
     /* the words of wide sums have room for 2^32 additions: never changed for long */
     b->change = o->update && b->sums_hold && !o->squares && b->gpu[0].sums.words == 1 &&
                 b->moved < b->plan.rows / CHANGE_SHARE;
@@ -608,6 +611,7 @@ static fkm_status feed(
         FKM_TRY(quantise_rows(b, r, e));
         FKM_TRY(prepare(b, e));
     }
+    b->fed += r->count;
     if (b->labelled && !b->head_decided && !is_int8(b))
         FKM_TRY(decide_head(b, r, e));
     return each_piece(b, r, e, [&](fkm_gpu *g, fkm_piece *p, const void *x, int64_t at, fkm_err *ge) {
@@ -727,6 +731,33 @@ static double inertia_of(const fkm_backend *b)
     return fkm_exact_round(&sum);
 }
 
+static bool streams(const fkm_backend *b)
+{
+    for (int64_t i = 0; i < b->piece_count; i++)
+        if (b->pieces[i].count > 0 && !b->pieces[i].raw)
+            return true;
+    return false;
+}
+
+/* While the last pieces of a pass are worked on, the first that travel come for the next one. Should
+ * there be none, their copies were for nothing. */
+static fkm_status fetch_ahead(fkm_backend *b, fkm_err *e)
+{
+    if (!b->plan.keep || !b->pass.update || b->fed < b->plan.rows || !streams(b))
+        return FKM_OK;
+    return each_gpu(b, e, [&](fkm_gpu *g, fkm_err *ge) {
+        int fetched = 0;
+        for (int64_t i = g - b->gpu; i < b->piece_count && fetched < FKM_GPU_BUFFERS;
+             i += b->gpu_count) {
+            if (b->pieces[i].count == 0 || b->pieces[i].raw)
+                continue;
+            FKM_TRY(fkm_gpu_fetch(g, &b->pieces[i], ge));
+            fetched++;
+        }
+        return FKM_OK;
+    });
+}
+
 static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
 {
     memset(out, 0, sizeof *out);
@@ -734,6 +765,7 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
         FKM_TRY(finalise(b, e));
     for (int32_t i = 0; i < b->gpu_count; i++)
         FKM_TRY(fkm_gpu_tally(&b->gpu[i], e));
+    FKM_TRY(fetch_ahead(b, e));
     FKM_TRY(wait_for_feeds(b, e));
     for (int32_t i = 0; i < b->gpu_count; i++) {
         const fkm_screen_counts *c = &b->gpu[i].tally_host->counts;
@@ -799,14 +831,6 @@ static void unpin(void *p)
 {
     if (cudaHostUnregister(p) != cudaSuccess)
         (void)cudaGetLastError();
-}
-
-static bool streams(const fkm_backend *b)
-{
-    for (int64_t i = 0; i < b->piece_count; i++)
-        if (b->pieces[i].count > 0 && !b->pieces[i].raw)
-            return true;
-    return false;
 }
 
 /* In the order of src/backend.h: C++17 has no designated initialisers. */

@@ -30,7 +30,9 @@ typedef struct fkm_plan {
     int32_t dims, clusters;
     fkm_dtype dtype; /* in-memory type of the rows */
     bool keep;       /* the rows of a problem are fed every pass from the same memory, in the same
-                        chunks, and there is room for the backend's own copies beside them */
+                        chunks, and there is room for the backend's own copies beside them. They
+                        stay as they are from their first feed until reset or close, so that a
+                        backend may read them at any time, ahead of the next pass too */
     bool update;     /* fit: sums are needed; predict: not */
     bool wide;       /* room for 128-bit sums (set when set_scale may ask for them) */
     int32_t top;     /* most nearest centroids a row that `nearest` is asked for; 1: none */
@@ -41,7 +43,8 @@ typedef struct fkm_plan {
 } fkm_plan;
 
 /* Rows in host memory, [count][dims] of plan.dtype, tightly packed. Borrowed until the feed
- * returns. A row index means the same row until reset: a backend may keep what it was fed. */
+ * returns; with plan.keep until reset or close. A row index means the same row until reset: a
+ * backend may keep what it was fed. */
 typedef struct fkm_rows {
     const void *x;
     int64_t row0, count; /* row0: index within the problem */
@@ -125,7 +128,7 @@ typedef struct fkm_backend_ops {
     /* Makes every allocation of its life. FKM_ENOMEM, FKM_EDEVICE, FKM_EUSAGE (isa). */
     fkm_status (*open)(fkm_backend **out, const fkm_plan *p, fkm_err *e);
 
-    /* Forgets everything about the previous problem. */
+    /* Forgets everything about the previous problem; its rows are no longer read. */
     void (*reset)(fkm_backend *b);
 
     /* c: [clusters][dims], finite, copied. */

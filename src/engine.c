@@ -588,6 +588,7 @@ static fkm_status load_problem(problem *p, fkm_err *e)
     report_progress(p, 0);
     fkm_scan_init(&p->scan);
     bool eight_bit = is_eight_bit(r);
+    r->ops->reset(r->backend); /* it may read the rows of the problem before */
     FKM_TRY(fkm_source_start(r->source, p->index, eight_bit ? NULL : &p->scan, r->w, e));
     p->scanned = r->out->run.plan.resident || eight_bit;
     if (p->scan.rows_not_finite && !r->o->skip_nan)
@@ -949,10 +950,10 @@ out:
     fkm_free(r.distances);
     fkm_free(r.best);
     fkm_free(r.key);
+    if (r.backend) /* before the rows that it may be reading */
+        r.ops->close(r.backend);
     fkm_source_close(r.source);
     fkm_checksums_close(&r.checksums);
-    if (r.backend)
-        r.ops->close(r.backend);
     if (st != FKM_OK && !(st == FKM_ESTOPPED && o->saving && o->saving->kept))
         fkm_result_free(out);
     return st;

@@ -25,7 +25,7 @@ problem small_problem()
     p.plan.dims = 6;
     p.plan.clusters = 5;
     p.plan.dtype = FKM_F32;
-    p.plan.update = true;
+    p.plan.update = p.plan.keep = true;
     p.plan.top = 2;
     p.plan.threads = 1;
     fill(&p, &r, NORMAL);
@@ -89,10 +89,16 @@ void fault_at_every_call(void **)
     unsetenv("CUO_FAIL");
     cuo_reset();
     OK(run(p, &right, 0, &e));
-    const int64_t calls = cuo_counts().calls;
-    assert_true(calls > 100);
+    const int64_t most = cuo_counts().peak_bytes / 2;
+    int64_t calls = 0;
     int failed = 0, survived = 0;
     for (int code : {2, 700}) { /* cudaErrorMemoryAllocation, cudaErrorIllegalAddress */
+        const int64_t budget = code == 2 ? 0 : most - 4096; /* some rows travel */
+        unsetenv("CUO_FAIL");
+        cuo_reset();
+        OK(run(p, &labels, budget, &e));
+        calls = cuo_counts().calls;
+        assert_true(calls > 100);
         for (int sticky = 0; sticky < 2; sticky++) {
             for (int64_t n = 1; n <= calls; n += 1 + 4 * sticky) {
                 char fault[64];
@@ -100,7 +106,7 @@ void fault_at_every_call(void **)
                 setenv("CUO_FAIL", fault, 1);
                 cuo_reset();
                 memset(&e, 0, sizeof e);
-                fkm_status st = run(p, &labels, 0, &e);
+                fkm_status st = run(p, &labels, budget, &e);
                 cuo_counts_t c = cuo_counts();
                 if (st == FKM_OK) { /* smaller pieces, fewer rows kept, or in closing */
                     assert_memory_equal(right.data(), labels.data(), right.size() * 4);
