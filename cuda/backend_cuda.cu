@@ -8,6 +8,7 @@
 #include "frame.cuh"
 #include "gpu.cuh"
 #include "head.cuh"
+#include "replay.cuh"
 #include "usage.cuh"
 
 extern "C" {
@@ -56,6 +57,20 @@ struct fkm_backend {
     bool sums_hold; /* sums are those of the labels that the next pass is handed */
     bool change;    /* this pass changes the sums instead of rebuilding them */
     int64_t moved;  /* rows that the last pass with update moved */
+    fkm_replay passes, tables; /* as graphs; of one piece on one GPU: small problems */
+    bool deferred;             /* nothing of this pass is queued yet: end will */
+    fkm_feed feed;             /* of the deferred pass, when fed */
+};
+
+/* Host state that the work of a pass, and of the tables, follows from and changes. Rows are packed in
+ * the frame of the pass; which number that has is left out, as it means nothing to the GPU. */
+struct pass_state {
+    fkm_gpu gpu;
+    fkm_piece piece;
+    fkm_feed feed;
+    fkm_pass_options pass;
+    bool change;
+    int32_t exponent;
 };
 
 /* ---- units ---- */
@@ -121,11 +136,16 @@ static int64_t host_bytes(const fkm_plan *p)
                        ? 4 * (int64_t)p->dims * (2 * FKM_HEAD_SAMPLE + 2 * FKM_HEAD_MOST) +
                              4 * FKM_HEAD_SAMPLE * FKM_HEAD_MOST
                        : 0;
-    return fkm_add_sat(total, fkm_mul_sat(p->dims, sizeof(float)) + head + (64 << 10));
+    const int64_t replays = 2 * fkm_replay_bytes(sizeof(pass_state));
+    return fkm_add_sat(total, fkm_mul_sat(p->dims, sizeof(float)) + head + replays + (64 << 10));
 }
 
 static void close_gpus(fkm_backend *b)
 {
+    if (b->gpu[0].compute)
+        (void)cudaStreamSynchronize(b->gpu[0].compute);
+    fkm_replay_close(&b->passes);
+    fkm_replay_close(&b->tables);
     for (int32_t i = 0; i < b->gpu_count; i++)
         fkm_gpu_close(&b->gpu[i]);
 }
@@ -247,6 +267,15 @@ static fkm_status open_pieces(fkm_backend *b, fkm_err *e)
     return FKM_OK;
 }
 
+static fkm_status open_replays(fkm_backend *b, fkm_err *e)
+{
+    const fkm_piece *p = &b->pieces[0];
+    if (b->gpu_count > 1 || b->piece_count > 1 || !p->raw || !p->packed || !p->labels)
+        return FKM_OK;
+    FKM_TRY(fkm_replay_open(&b->passes, sizeof(pass_state), e));
+    return fkm_replay_open(&b->tables, sizeof(pass_state), e);
+}
+
 static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
 {
     fkm_status st = FKM_OK;
@@ -262,6 +291,7 @@ static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
     FKM_GO(fkm_alloc(&b->shift, p->dims, sizeof *b->shift, "the shift", e));
     FKM_GO(open_gpus(b, devices, unit, portable, e));
     FKM_GO(open_pieces(b, e));
+    FKM_GO(open_replays(b, e));
     *out = b;
     return FKM_OK;
 out:
@@ -288,6 +318,7 @@ static void reset(fkm_backend *b)
         b->pieces[i].frame = 0;
     }
     forget_labels(b);
+    b->deferred = false;
     b->sums_hold = false;
     b->framed = false; /* the next centroids choose a frame */
     b->head_decided = b->labelled = false;
@@ -364,8 +395,30 @@ static fkm_status quantise_rows(fkm_backend *b, const fkm_rows *r, fkm_err *e)
     return use_frame(b, e);
 }
 
+/* Of one GPU alone: fkm_gpu_prepare changes none of it. */
+static void save_tables(void *arg, void *state)
+{
+    pass_state *s = (pass_state *)state;
+    memset(s, 0, sizeof *s);
+    memcpy(&s->gpu, &((const fkm_backend *)arg)->gpu[0], sizeof s->gpu);
+    fkm_stopwatch_clear(&s->gpu.assign);
+}
+
+static void load_tables(void *, const void *)
+{
+}
+
+static fkm_status queue_tables(void *arg, fkm_err *e)
+{
+    return fkm_gpu_prepare(&((fkm_backend *)arg)->gpu[0], e);
+}
+
 static fkm_status prepare(fkm_backend *b, fkm_err *e)
 {
+    fkm_gpu *g = &b->gpu[0];
+    const fkm_work w = {b, g->compute, g->name, save_tables, load_tables, queue_tables};
+    if (b->gpu_count == 1)
+        return fkm_replay_run(&b->tables, &w, e);
     return each_gpu(b, e, [](fkm_gpu *g, fkm_err *ge) { return fkm_gpu_prepare(g, ge); });
 }
 
@@ -471,6 +524,33 @@ static fkm_status set_scale(fkm_backend *b, fkm_scale s, fkm_err *e)
     return FKM_OK;
 }
 
+static fkm_status begin_now(fkm_backend *b, fkm_err *e)
+{
+    const fkm_pass_options *o = &b->pass;
+    for (int32_t i = 0; i < b->gpu_count; i++)
+        FKM_TRY(fkm_gpu_begin(&b->gpu[i], o->update && !b->change, o->update && o->squares, e));
+    return FKM_OK;
+}
+
+/* A pass like others before it: over rows that are on the device and packed, and whose labels stay
+ * there. */
+static bool is_replayable(const fkm_backend *b)
+{
+    const fkm_piece *p = &b->pieces[0];
+    return b->passes.bytes > 0 && b->pass.update && !b->pass.squares && b->pass.labels_later &&
+           p->raw_valid && p->labelled && p->frame == b->frame;
+}
+
+/* Queues what was put off. */
+static fkm_status undefer(fkm_backend *b, fkm_err *e)
+{
+    if (!b->deferred)
+        return FKM_OK;
+    b->deferred = false;
+    FKM_TRY(begin_now(b, e));
+    return b->fed > 0 ? fkm_gpu_feed(&b->gpu[0], &b->pieces[0], &b->feed, e) : FKM_OK;
+}
+
 static fkm_status begin(fkm_backend *b, const fkm_pass_options *o, fkm_err *e)
 {
     b->pass = *o;
@@ -480,9 +560,8 @@ static fkm_status begin(fkm_backend *b, const fkm_pass_options *o, fkm_err *e)
                 b->moved < b->plan.rows / CHANGE_SHARE;
     if (o->update)
         b->sums_hold = false; /* until this pass is complete */
-    for (int32_t i = 0; i < b->gpu_count; i++)
-        FKM_TRY(fkm_gpu_begin(&b->gpu[i], o->update && !b->change, o->update && o->squares, e));
-    return FKM_OK;
+    b->deferred = is_replayable(b);
+    return b->deferred ? FKM_OK : begin_now(b, e);
 }
 
 /* ---- heads ---- */
@@ -611,11 +690,14 @@ static fkm_status feed(
         FKM_TRY(quantise_rows(b, r, e));
         FKM_TRY(prepare(b, e));
     }
-    b->fed += r->count;
     if (b->labelled && !b->head_decided && !is_int8(b))
         FKM_TRY(decide_head(b, r, e));
+    if (distances || b->pieces[0].frame != b->frame)
+        FKM_TRY(undefer(b, e));
+    b->fed += r->count;
     return each_piece(b, r, e, [&](fkm_gpu *g, fkm_piece *p, const void *x, int64_t at, fkm_err *ge) {
         fkm_feed f;
+        memset(&f, 0, sizeof f);
         f.x = x;
         f.labels = labels + at;
         f.later = b->pass.labels_later;
@@ -624,6 +706,10 @@ static fkm_status feed(
         f.change = b->change;
         f.squares = b->pass.squares;
         f.frame = b->frame;
+        if (b->deferred) {
+            b->feed = f;
+            return FKM_OK;
+        }
         return fkm_gpu_feed(g, p, &f, ge);
     });
 }
@@ -642,6 +728,7 @@ static bool owes(const fkm_backend *b)
 
 static fkm_status wait_for_feeds(fkm_backend *b, fkm_err *e)
 {
+    FKM_TRY(undefer(b, e));
     if (!owes(b)) /* threads need not wake up for it */
         return FKM_OK;
     return each_gpu(b, e, [&](fkm_gpu *g, fkm_err *ge) {
@@ -758,13 +845,69 @@ static fkm_status fetch_ahead(fkm_backend *b, fkm_err *e)
     });
 }
 
-static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
+/* What follows the feeds of a pass. */
+static fkm_status queue_end(fkm_backend *b, fkm_err *e)
 {
-    memset(out, 0, sizeof *out);
     if (b->pass.update)
         FKM_TRY(finalise(b, e));
     for (int32_t i = 0; i < b->gpu_count; i++)
         FKM_TRY(fkm_gpu_tally(&b->gpu[i], e));
+    return FKM_OK;
+}
+
+/* Of a deferred pass. Where the caller's rows and labels are matters to no call that is queued. */
+static void save_pass(void *arg, void *state)
+{
+    const fkm_backend *b = (const fkm_backend *)arg;
+    pass_state *s = (pass_state *)state;
+    memset(s, 0, sizeof *s);
+    memcpy(&s->gpu, &b->gpu[0], sizeof s->gpu);
+    memcpy(&s->piece, &b->pieces[0], sizeof s->piece);
+    memcpy(&s->feed, &b->feed, sizeof s->feed);
+    s->piece.x = s->feed.x = NULL;
+    s->feed.labels = NULL;
+    s->piece.frame = s->feed.frame = 0;
+    s->pass.update = b->pass.update;
+    s->pass.labels_later = b->pass.labels_later;
+    s->change = b->change;
+    s->exponent = b->exponent;
+}
+
+static void load_pass(void *arg, const void *state)
+{
+    fkm_backend *b = (fkm_backend *)arg;
+    const pass_state *s = (const pass_state *)state;
+    memcpy(&b->gpu[0], &s->gpu, sizeof s->gpu);
+    memcpy(&b->pieces[0], &s->piece, sizeof s->piece);
+    b->pieces[0].frame = b->frame;
+}
+
+static fkm_status queue_pass(void *arg, fkm_err *e)
+{
+    fkm_backend *b = (fkm_backend *)arg;
+    FKM_TRY(begin_now(b, e));
+    FKM_TRY(fkm_gpu_feed(&b->gpu[0], &b->pieces[0], &b->feed, e));
+    return queue_end(b, e);
+}
+
+/* All that a pass has not queued yet. */
+static fkm_status queue_rest(fkm_backend *b, fkm_err *e)
+{
+    fkm_gpu *g = &b->gpu[0];
+    const fkm_work w = {b, g->compute, g->name, save_pass, load_pass, queue_pass};
+    if (b->deferred && b->fed == b->plan.rows) {
+        b->deferred = false;
+        fkm_stopwatch_clear(&g->assign);
+        return fkm_replay_run(&b->passes, &w, e);
+    }
+    FKM_TRY(undefer(b, e));
+    return queue_end(b, e);
+}
+
+static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
+{
+    memset(out, 0, sizeof *out);
+    FKM_TRY(queue_rest(b, e));
     FKM_TRY(fetch_ahead(b, e));
     FKM_TRY(wait_for_feeds(b, e));
     for (int32_t i = 0; i < b->gpu_count; i++) {

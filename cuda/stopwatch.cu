@@ -44,6 +44,16 @@ static fkm_status add_lap(fkm_stopwatch *w, const char *device, fkm_err *e)
     return FKM_OK;
 }
 
+/* In a capture, each launch of the graph records. */
+static fkm_status record(cudaEvent_t event, cudaStream_t stream, const char *device, fkm_err *e)
+{
+    cudaStreamCaptureStatus status;
+    CU(cudaStreamIsCapturing(stream, &status));
+    CU(cudaEventRecordWithFlags(event, stream,
+        status == cudaStreamCaptureStatusActive ? cudaEventRecordExternal : cudaEventRecordDefault));
+    return FKM_OK;
+}
+
 fkm_status fkm_stopwatch_start(
     fkm_stopwatch *w, cudaStream_t stream, const char *device, fkm_err *e)
 {
@@ -52,13 +62,12 @@ fkm_status fkm_stopwatch_start(
         CU(cudaEventSynchronize(w->to[i]));
         FKM_TRY(add_lap(w, device, e));
     }
-    CU(cudaEventRecord(w->from[i], stream));
-    return FKM_OK;
+    return record(w->from[i], stream, device, e);
 }
 
 fkm_status fkm_stopwatch_stop(fkm_stopwatch *w, cudaStream_t stream, const char *device, fkm_err *e)
 {
-    CU(cudaEventRecord(w->to[w->laps % FKM_LAPS], stream));
+    FKM_TRY(record(w->to[w->laps % FKM_LAPS], stream, device, e));
     w->laps++;
     return FKM_OK;
 }

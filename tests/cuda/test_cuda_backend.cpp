@@ -349,6 +349,53 @@ void rows_ahead_of_a_pass(void **)
     }
 }
 
+/* Small problems: passes that are like earlier ones are launched as graphs, whatever comes between
+ * them. */
+void passes_as_graphs(void **)
+{
+    random_numbers r(19);
+    for (const char *streams : {"lazy", "eager", "random"}) {
+        problem p = travelling_problem(&r, 1, streams);
+        fkm_err e;
+        p.plan.chunk_rows = p.plan.rows;
+        pair both(&p, NULL, "0", 0, true);
+        int64_t most = 0, least = INT64_MAX;
+        for (int start = 0; start < 2; start++) {
+            const int64_t before = cuo_counts().graphs;
+            both.start();
+            for (int i = 0; i < 16; i++) {
+                const fkm_pass_options o = {true, i == 0 || i == 12, true};
+                if (i == 8) /* from outside */
+                    for (int side = 0; side < 2; side++)
+                        OK(both.ops[side]->set_centroids(both.b[side], p.centroids.data(), &e));
+                if (i == 12) { /* another scale */
+                    p.scale.exponent--;
+                    for (int side = 0; side < 2; side++)
+                        OK(both.ops[side]->set_scale(both.b[side], p.scale, &e));
+                }
+                (void)both.pass(0, o, false);
+                const int64_t calls = cuo_counts().calls, graphs = cuo_counts().graphs;
+                const fkm_pass out = both.pass(1, o, false);
+                const int64_t took = cuo_counts().calls - calls;
+                const bool replayed = cuo_counts().graphs > graphs;
+                assert_true(out.assign_s > 0);
+                if (replayed)
+                    least = took < least ? took : least;
+                else
+                    most = took > most ? took : most;
+                assert_memory_equal(
+                    both.labels[0].data(), both.labels[1].data(), both.labels[0].size() * 4);
+                both.compare_centroids();
+                both.compare_moves();
+            }
+            assert_true(cuo_counts().graphs - before > 12);
+            memmove(p.rows.data(), p.row(50), p.rows.size() - 50 * 40 * 4);
+        }
+        printf("calls of a pass: %lld, as a graph %lld\n", (long long)most, (long long)least);
+        assert_true(least < most / 2);
+    }
+}
+
 #endif
 
 /* A pass that is given up, then a new problem: nothing of it is left. */
@@ -383,6 +430,7 @@ int main()
 #ifdef FKM_CUDA_ON_CPU
         cmocka_unit_test(several_gpus),
         cmocka_unit_test(rows_ahead_of_a_pass),
+        cmocka_unit_test(passes_as_graphs),
 #endif
         cmocka_unit_test(time_of_labelling),
         cmocka_unit_test(abandoned_pass),
