@@ -254,7 +254,8 @@ fkm_status fkm_scan_file(
 
 /* ---- CPU paths ---- */
 
-/* The i-th name that --isa takes, best first, with whether this CPU can run it; NULL at the end. */
+/* The i-th name that --isa takes, best first, what is only taken by name last, with whether this
+ * CPU can run it; NULL at the end. */
 const char *fkm_isa_name(int i, bool *usable);
 
 /* The i-th name that --isa takes for a GPU (an element type of screening); NULL at the end, or when

@@ -2,19 +2,23 @@
  *
  * Rows lie along the columns of a tile, so that the maximum over centroids is a vertical max. Per
  * step of 64 bytes of dims two tiles of centroids and two of rows are loaded for four products (16
- * cycles each); the sums start at -h~ and are stored to the first-level cache, where the max is
- * taken while the next products run.
+ * cycles each); the sums are stored to the first-level cache, where the max is taken while the next
+ * products run.
  *
  * Layouts, dims padded with zeros to a step:
  *
- *   panel   [steps][2][16 groups of dims][16 rows][4 bytes]
+ *   panel   [steps][2][16 groups of dims][16 rows][4 bytes], then PANEL_MORE bytes
  *   tile    [steps][2][16 centroids][64 bytes of dims]
  *
  * Included once per element type, after defining
  *   STEP              dims in 64 bytes
- *   SCORE, SCORES     a sum, and a vector of 16 of them
+ *   PANEL_MORE        see above
+ *   SUM, STARTED      a tile's sum, and whether it starts at t->start or at 0
+ *   SCORES            a vector of what the maximum is taken over, 16 rows
  *   PRODUCTS(d, a, b) the tile instruction
- * and the functions load_scores, max_scores and to_float(scores, unit). */
+ * and the functions max_scores and to_float(scores, unit); after it
+ *   prepare           completes `scores`, of a panel and a tile
+ *   scores_of         of 16 rows and a centroid of the tile */
 #include "amx_tiles_tmpl.h"
 #include "transpose_tmpl.h"
 
@@ -22,12 +26,16 @@ enum { PANEL = 32, TILE = 32, PART = 16 * 64, GROUP_BYTES = 32 << 10 };
 
 _Static_assert(FKM_OWN_TILES == 4, "see is_own");
 
-/* Scores of a tile and a panel, as the tile registers leave them. */
+/* Sums of a tile and a panel, as the tile registers leave them. */
 typedef struct scores {
-    SCORE of[2][2][16][16]
-        __attribute__((aligned(64))); /* [half of the rows][half of the tile][centroid][row] */
+    SUM of[2][TILE][16] __attribute__((aligned(64))); /* [half of the rows][centroid][row] */
     int32_t panel, tile;
+    __m512 unit[2]; /* of the sums of each row, and h~ of each centroid, when they start at 0 */
+    const float *half;
 } scores;
+
+static inline void prepare(scores *s, const fkm_row_block *b, const fkm_tiles *t);
+static inline SCORES scores_of(const scores *s, int h, int j);
 
 /* Hands on what passes the threshold of its row, after the tile's own best has raised the floor. */
 static void __attribute__((noinline))
@@ -38,12 +46,15 @@ report(fkm_row_block *b, const fkm_tiles *t, const scores *s, int h, __m512 top,
     const __m512 limit = _mm512_sub_ps(floor, margin);
     _mm512_store_ps(b->floor + row0, floor);
     for (int j = 0; j < TILE; j++) {
-        const SCORE *row = s->of[h][j / 16][j % 16];
-        const __m512 score = to_float(load_scores(row), t->unit);
+        const __m512 score = to_float(scores_of(s, h, j), t->unit);
         unsigned hits = _mm512_cmp_ps_mask(score, limit, _CMP_GE_OQ);
+        if (!hits)
+            continue;
+        float row[16];
+        _mm512_storeu_ps(row, score);
         for (; hits; hits &= hits - 1) {
             int r = __builtin_ctz(hits);
-            fkm_block_candidate(b, row0 + r, t, s->tile * TILE + j, (float)row[r] * t->unit);
+            fkm_block_candidate(b, row0 + r, t, s->tile * TILE + j, row[r]);
         }
     }
 }
@@ -53,11 +64,10 @@ static __m512 rivals(
     const fkm_row_block *b, const fkm_tiles *t, const scores *s, int h, __m512 top, __mmask16 old)
 {
     const __m512i slot = _mm512_load_si512(b->old_slot + s->panel * PANEL + 16 * h);
-    const SCORE(*of)[16] = s->of[h][0];
     __m512 others = _mm512_set1_ps(-FKM_HALF_PAD);
     for (int j = 0; j < TILE; j++) {
         __mmask16 other = _mm512_cmpneq_epi32_mask(slot, _mm512_set1_epi32(j));
-        const __m512 score = to_float(load_scores(of[j]), t->unit);
+        const __m512 score = to_float(scores_of(s, h, j), t->unit);
         others = _mm512_mask_max_ps(others, other, others, score);
     }
     return _mm512_mask_blend_ps(old, top, others);
@@ -70,11 +80,10 @@ static inline void finish(fkm_row_block *b, const fkm_tiles *t, const scores *s)
     const __m512 offset = _mm512_set1_ps(t->tile_offset[s->tile]);
     const __m512 tail = _mm512_set1_ps(t->tile_tail[s->tile]);
     for (int h = 0; h < 2; h++) {
-        const SCORE(*of)[16] = s->of[h][0];
-        SCORES top0 = load_scores(of[0]), top1 = load_scores(of[1]);
+        SCORES top0 = scores_of(s, h, 0), top1 = scores_of(s, h, 1);
         for (int j = 2; j < TILE; j += 2) {
-            top0 = max_scores(top0, load_scores(of[j]));
-            top1 = max_scores(top1, load_scores(of[j + 1]));
+            top0 = max_scores(top0, scores_of(s, h, j));
+            top1 = max_scores(top1, scores_of(s, h, j + 1));
         }
         const __m512 top = to_float(max_scores(top0, top1), t->unit);
         const int32_t row = s->panel * PANEL + 16 * h;
@@ -96,12 +105,24 @@ static inline void finish(fkm_row_block *b, const fkm_tiles *t, const scores *s)
     }
 }
 
-static inline void multiply(const char *panel, const char *tile, const SCORE *start, int32_t steps)
+static inline void start_sums(const fkm_tiles *t, int32_t tile)
 {
+    if (!STARTED) {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+        return;
+    }
+    const SUM *start = (const SUM *)t->start + (int64_t)tile * TILE * 16;
     _tile_loadd(0, start, 64);
     _tile_loadd(1, start, 64);
     _tile_loadd(2, start + 256, 64);
     _tile_loadd(3, start + 256, 64);
+}
+
+static inline void multiply(const char *panel, const char *tile, int32_t steps)
+{
     for (int32_t k = 0; k < steps; k++, panel += 2 * PART, tile += 2 * PART) {
         _tile_loadd(4, tile, 64);
         _tile_loadd(6, panel, 64);
@@ -128,15 +149,16 @@ static inline void step(
     scores *s = &q->buffer[q->turn];
     s->panel = panel;
     s->tile = tile;
-    multiply(b->panels + (size_t)panel * (size_t)steps * 2 * PART,
-        t->packed + (size_t)tile * t->tile_bytes,
-        (const SCORE *)t->start + (int64_t)tile * TILE * 16, steps);
+    start_sums(t, tile);
+    multiply(b->panels + (size_t)panel * ((size_t)steps * 2 * PART + PANEL_MORE),
+        t->packed + (size_t)tile * t->tile_bytes, steps);
+    prepare(s, b, t);
     if (q->waiting)
         finish(b, t, &q->buffer[q->turn ^ 1]);
     _tile_stored(0, s->of[0][0], 64);
     _tile_stored(1, s->of[1][0], 64);
-    _tile_stored(2, s->of[0][1], 64);
-    _tile_stored(3, s->of[1][1], 64);
+    _tile_stored(2, s->of[0][16], 64);
+    _tile_stored(3, s->of[1][16], 64);
     q->waiting = 1;
     q->turn ^= 1;
 }
@@ -150,7 +172,7 @@ static inline bool is_own(const int32_t *own, int32_t tile)
 static void screen(
     fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t, int32_t begin, int32_t end)
 {
-    const size_t panel_bytes = (size_t)((t->screened + STEP - 1) / STEP) * 2 * PART;
+    const size_t panel_bytes = (size_t)((t->screened + STEP - 1) / STEP) * 2 * PART + PANEL_MORE;
     const int32_t fit = (int32_t)(GROUP_BYTES / panel_bytes), group = fit > 0 ? fit : 1;
     products q;
     q.turn = q.waiting = 0;
@@ -169,12 +191,4 @@ static void screen(
     if (q.waiting)
         finish(b, t, &q.buffer[q.turn ^ 1]);
     _tile_release();
-}
-
-/* Writes -h~ for each centroid as a tile register wants it: the same in all columns. */
-static inline void set_start(fkm_tiles *t, int64_t position, SCORE value)
-{
-    SCORE *start = (SCORE *)t->start + position * 16;
-    for (int w = 0; w < 16; w++)
-        start[w] = value;
 }

@@ -150,7 +150,7 @@ static const float *row_at(const fkm_assign_job *job, fkm_assign_scratch *s, int
     if (job->dtype == FKM_F32)
         return (const float *)(const void *)x;
     if (!s->widened)
-        job->kernels->widen(s->rows + r * dims, x, job->dtype, dims);
+        job->tiles->kernels->widen(s->rows + r * dims, x, job->dtype, dims);
     return s->rows + r * dims;
 }
 
@@ -201,7 +201,7 @@ typedef struct panel_rows {
 static void pack_heads(const fkm_assign_job *job, fkm_assign_scratch *s, const panel_rows *at,
     const float *const *x, int32_t live)
 {
-    const fkm_kernels *k = job->kernels;
+    const fkm_kernels *k = job->tiles->kernels;
     const fkm_tiles *t = job->tiles;
     const double error = fkm_turn_error(t->screened, t->dims);
     for (int32_t r = 0; r < live; r++) {
@@ -230,7 +230,7 @@ static void pack_heads(const fkm_assign_job *job, fkm_assign_scratch *s, const p
 static void pack_panel(const fkm_assign_job *job, fkm_assign_scratch *s, const panel_rows *at,
     int32_t begin, int32_t live)
 {
-    const fkm_kernels *k = job->kernels;
+    const fkm_kernels *k = job->tiles->kernels;
     const fkm_tiles *t = job->tiles;
     const float *x[MAX_PANEL];
     for (int32_t r = 0; r < live; r++)
@@ -253,8 +253,8 @@ static void pack_panel(const fkm_assign_job *job, fkm_assign_scratch *s, const p
 static void pack_block(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t rows)
 {
     const fkm_row_block *b = &s->block;
-    int32_t panel = job->kernels->panel;
-    int64_t panel_bytes = (int64_t)fkm_panel_bytes(job->kernels, job->tiles->screened);
+    int32_t panel = job->tiles->kernels->panel;
+    int64_t panel_bytes = (int64_t)fkm_panel_bytes(job->tiles->kernels, job->tiles->screened);
     bool scattered = job->store || job->list;
     for (int32_t r = 0; scattered && r < panel && r < rows; r++)
         prefetch_row(job, s, r);
@@ -279,7 +279,7 @@ static float warm_floor(
     if (label < 0 || label >= t->clusters)
         return FKM_FLOOR_NONE;
     int64_t p = t->position[label];
-    float score = job->kernels->dot(x, t->shift, t->scale, t->rows + p * t->dims, t->dims);
+    float score = job->tiles->kernels->dot(x, t->shift, t->scale, t->rows + p * t->dims, t->dims);
     float e = b->norm[row] * t->fine_slope[p] + t->fine_offset[p] + b->slack[row];
     return score - t->half[p] - e;
 }
@@ -307,7 +307,7 @@ static int32_t list_own_tiles(
     const fkm_assign_job *job, fkm_assign_scratch *s, int32_t begin, int32_t live, int32_t *stray)
 {
     const fkm_tiles *t = job->tiles;
-    int32_t *own = s->block.own + begin / job->kernels->panel * FKM_OWN_TILES, strays = 0;
+    int32_t *own = s->block.own + begin / job->tiles->kernels->panel * FKM_OWN_TILES, strays = 0;
     tile_counts c = {.count = 0};
     for (int32_t r = begin; r < begin + live; r++)
         if (s->old[r] >= 0)
@@ -338,7 +338,7 @@ static int32_t list_own_tiles(
 static void start_from_tiles(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t rows)
 {
     fkm_row_block *b = &s->block;
-    int32_t panel = job->kernels->panel, strays = 0;
+    int32_t panel = job->tiles->kernels->panel, strays = 0;
     for (int32_t begin = 0; begin < rows; begin += panel) {
         int32_t live = rows - begin < panel ? rows - begin : panel;
         strays += list_own_tiles(job, s, begin, live, s->some + strays);
@@ -356,9 +356,13 @@ static void start_from_tiles(const fkm_assign_job *job, fkm_assign_scratch *s, i
 static void start_from_rows(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t rows)
 {
     fkm_row_block *b = &s->block;
-    for (int32_t r = 0; r < rows; r++)
-        if (b->residual[r] >= 0)
-            b->floor[r] = warm_floor(job, b, r, row_at(job, s, r), s->old[r]);
+    for (int32_t r = 0; r < rows; r++) {
+        if (b->residual[r] < 0)
+            continue;
+        b->floor[r] = warm_floor(job, b, r, row_at(job, s, r), s->old[r]);
+        if (job->trial && s->old[r] >= 0)
+            b->floor[r] -= fkm_block_margin(b, r, job->tiles, job->tiles->position[s->old[r]]);
+    }
 }
 
 /* For bounds: where each row's old centroid is, so that its score can be left out. */
@@ -383,10 +387,10 @@ static void start_rivals(
 static void start_block(
     const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows)
 {
-    const fkm_kernels *k = job->kernels;
+    const fkm_kernels *k = job->tiles->kernels;
     const fkm_tiles *t = job->tiles;
     fkm_row_block *b = &s->block;
-    fkm_row_store *store = job->list ? NULL : job->store;
+    fkm_row_store *store = job->list || !job->keep ? NULL : job->store;
     int64_t panel_bytes = (int64_t)fkm_panel_bytes(k, t->screened);
     int32_t padded = (int32_t)fkm_round_up(rows, k->panel);
     name_rows(job, s, first, rows);
@@ -413,7 +417,7 @@ static void start_block(
 
 static void screen_block(const fkm_assign_job *job, fkm_assign_scratch *s)
 {
-    const fkm_kernels *k = job->kernels;
+    const fkm_kernels *k = job->tiles->kernels;
     const fkm_tiles *t = job->tiles;
     int32_t panels = (s->block.rows + k->panel - 1) / k->panel;
     int32_t range = (int32_t)fkm_max_i64(1, TILE_RANGE_BYTES / (int64_t)t->tile_bytes);
@@ -432,7 +436,7 @@ typedef struct nearest {
 static void consider(const fkm_assign_job *job, nearest *best, const float *x, int32_t label)
 {
     int32_t dims = job->tiles->dims;
-    double d = job->kernels->canonical(x, job->centroids + (int64_t)label * dims, dims);
+    double d = job->tiles->kernels->canonical(x, job->centroids + (int64_t)label * dims, dims);
     if (best->label < 0 || d < best->distance || (d == best->distance && label < best->label))
         *best = (nearest){d, label};
 }
@@ -457,7 +461,7 @@ static float fine_score(const fkm_assign_job *job, const float *x, int32_t posit
 {
     const fkm_tiles *t = job->tiles;
     const float *c = t->rows + (int64_t)position * t->dims;
-    return job->kernels->dot(x, t->shift, t->scale, c, t->dims) - t->half[position];
+    return job->tiles->kernels->dot(x, t->shift, t->scale, c, t->dims) - t->half[position];
 }
 
 static float fine_margin(const fkm_tiles *t, const fkm_row_block *b, int32_t row, int32_t position)
@@ -519,7 +523,7 @@ static int32_t resolve(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t
     if (n > FKM_CANDIDATES)
         return rescan(job, s, row, x);
     s->counts.candidates += n;
-    if (job->kernels->low)
+    if (job->tiles->kernels->low)
         n = refine(job, b, row, x, n);
     assert(n != 0);
     if (n == 1)
@@ -582,7 +586,7 @@ static void measure_distances(const fkm_assign_job *job, fkm_assign_scratch *s, 
     for (int32_t r = 0; r < rows; r++) {
         int64_t label = s->label[r];
         job->distances[s->index[r]] = label < 0 ? NAN
-                                                : job->kernels->canonical(row_at(job, s, r),
+                                                : job->tiles->kernels->canonical(row_at(job, s, r),
                                                       job->centroids + label * dims, dims);
     }
 }
@@ -667,7 +671,7 @@ static float bound_all(const fkm_assign_job *job, fkm_assign_scratch *s, const f
     int32_t size = 0;
     for (int32_t p = 0; p < t->clusters; p++) {
         const float *c = t->rows + (int64_t)p * t->dims;
-        float score = job->kernels->dot(x, t->shift, t->scale, c, t->dims) - t->half[p];
+        float score = job->tiles->kernels->dot(x, t->shift, t->scale, c, t->dims) - t->half[p];
         float e = norm * t->fine_slope[p] + t->fine_offset[p] + slack;
         s->lower[p] = score - e;
         s->upper[p] = score + e;
@@ -705,7 +709,8 @@ static void nearest_of_row(const fkm_assign_job *job, fkm_assign_scratch *s, con
         label[i] = -1;
         distance[i] = NAN;
     }
-    job->kernels->pack(s->panels, s->square, s->residual, &x, 1, t->dims, t->shift, t->scale);
+    job->tiles->kernels->pack(
+        s->panels, s->square, s->residual, &x, 1, t->dims, t->shift, t->scale);
     bool bounded = job->top > 1 && screenable(norm_bound(s->square[0], t->dims));
     if (!bounded && !finite_row(x, t->dims)) {
         s->counts.skipped++;
@@ -716,7 +721,8 @@ static void nearest_of_row(const fkm_assign_job *job, fkm_assign_scratch *s, con
         if (bounded && s->upper[p] < floor)
             continue;
         int32_t j = t->index[p];
-        double d = job->kernels->canonical(x, job->centroids + (int64_t)j * t->dims, t->dims);
+        double d =
+            job->tiles->kernels->canonical(x, job->centroids + (int64_t)j * t->dims, t->dims);
         insert(label, distance, &size, job->top, d, j);
         s->counts.candidates++;
     }

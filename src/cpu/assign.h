@@ -8,13 +8,13 @@
 /* What all blocks of a chunk share. Blocks are cut from the positions [0, count): of the list when
  * there is one, else of the store, else the rows as they come. */
 typedef struct fkm_assign_job {
-    const fkm_kernels *kernels;
-    const fkm_tiles *tiles;
+    const fkm_tiles *tiles; /* with their kernels */
     const float *centroids; /* [clusters][dims], the master copy */
     fkm_dtype dtype;
     const void *x;        /* [rows][dims] of dtype */
     fkm_row_store *store; /* NULL: rows are packed as they come */
     bool pack;            /* the store's panels are stale: lay its rows out again */
+    bool keep;            /* in the store; else in scratch */
     const int32_t *list;  /* [count]: which positions (of the store, or rows), when not all */
     float *upper, *lower; /* bounds to fill, by position, see bounds.h; NULL: not wanted. Low
                              kernels only */
@@ -24,6 +24,7 @@ typedef struct fkm_assign_job {
     fkm_update *update; /* sums to keep; NULL: none */
     bool rebuild;       /* add every row, not only those that move */
     bool squares;       /* of every row, too */
+    bool trial;         /* floors as low as those of kept rows: of rounded scores */
     int32_t top;        /* fkm_assign_nearest: labels and distances are [count][top] */
 } fkm_assign_job;
 

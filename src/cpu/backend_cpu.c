@@ -20,11 +20,13 @@
 /* A chunk is laid out anew when more than 1 / STRAY_SHARE of its rows have moved, and its rows are
  * packed one by one when bounds leave fewer than 1 / LIST_SHARE of them. */
 #define STRAY_SHARE 5
-#define STRAY_SHARE_TURNED 2
+#define STRAY_SHARE_TURNED 2 /* or rows of LONG_ROW bytes */
+#define LONG_ROW 2048
 #define LIST_SHARE 2
 #define LIST_SHARE_TURNED 16 /* with a head, packing is dearer and screening cheaper */
 
-/* A head that sends more than 1 / LEAST_RESCANS of the rows to a rescan is given up. */
+/* A quicker way of screening that sends more than 1 / LEAST_RESCANS of the rows to a rescan is
+ * given up. */
 #define LEAST_RESCANS 50
 
 /* One worker's scratch, on cache lines of its own. */
@@ -71,11 +73,13 @@ static bool named_before(int i)
 
 const char *fkm_backend_cpu_isa(int i, bool *usable)
 {
-    for (int at = 0, seen = 0;; at++) {
+    for (int at = 0, seen = 0, named = 0;; at++) {
         const fkm_kernels *k = fkm_kernels_at(at, usable);
-        if (!k)
+        if (!k && named++)
             return NULL;
-        if (!named_before(at) && seen++ == i)
+        if (!k)
+            at = -1; /* once more, for those that are never the default */
+        else if (k->named == (named > 0) && !named_before(at) && seen++ == i)
             return k->isa;
     }
 }
@@ -96,7 +100,7 @@ static fkm_status choose_kernels(
             runs = runs || usable;
             *isa = k->isa;
         }
-        if (runs && usable && fkm_kernels_take(k, p->dtype, p->dims)) {
+        if (runs && usable && (p->isa || !k->named) && fkm_kernels_take(k, p->dtype, p->dims)) {
             *out = k;
             if (!p->isa)
                 *isa = k->isa;
@@ -186,7 +190,7 @@ static fkm_status open_stores(fkm_backend *b, fkm_err *e)
     int64_t n = chunk_count(p);
     FKM_TRY(fkm_bounds_open(&b->bounds, p->rows, p->clusters, e));
     if (fkm_head_suits(b->kernels, p->dims))
-        FKM_TRY(fkm_head_open(&b->head, p->dims, e));
+        FKM_TRY(fkm_head_open(&b->head, b->kernels, p->dims, e));
     FKM_TRY(fkm_alloc(&b->list, p->chunk_rows, sizeof *b->list, "rows to look at", e));
     FKM_TRY(fkm_alloc(&b->start, (int64_t)p->clusters + 2, sizeof *b->start, "segments", e));
     FKM_TRY(fkm_calloc(&b->stores, n, sizeof *b->stores, "rows laid out for screening", e));
@@ -239,6 +243,13 @@ static void forget_labels(fkm_backend *b)
         b->stores[i].known = false;
 }
 
+/* By all dims, with the kernels of the plan. */
+static void screen_finely(fkm_backend *b)
+{
+    fkm_tiles_turn(&b->tiles, NULL, 0, 0);
+    fkm_tiles_use(&b->tiles, b->kernels);
+}
+
 static void reset(fkm_backend *b)
 {
     fkm_update_scale(&b->update, (fkm_scale){0, false, 0});
@@ -248,7 +259,7 @@ static void reset(fkm_backend *b)
     b->bounds.valid = false;
     b->bounds.pause = 0;
     b->head.decided = false;
-    fkm_tiles_turn(&b->tiles, NULL, 0, 0);
+    screen_finely(b);
 }
 
 static fkm_status set_centroids(fkm_backend *b, const float *c, fkm_err *e)
@@ -308,7 +319,6 @@ static void run_chunk(
     chunk *c, fkm_backend *b, const fkm_rows *r, int32_t *labels, double *distances)
 {
     c->b = b;
-    c->job.kernels = b->kernels;
     c->job.tiles = &b->tiles;
     c->job.centroids = b->centroids;
     c->job.dtype = b->plan.dtype;
@@ -327,18 +337,21 @@ static bool any_label(const int32_t *labels, int64_t count)
     return i < count;
 }
 
-/* Whether the kept copy of a chunk must be laid out again: for a new frame, or because too many
- * rows have moved since. Then it is in label order. */
+/* Whether the rows of a chunk must be packed: for a new frame, or because too many have moved
+ * since. Then the kept copy is in label order. Rows without labels are packed and not kept: the
+ * next pass would lay them out again. */
 static bool lay_out(fkm_backend *b, fkm_row_store *store, int64_t count)
 {
-    int64_t most = count / (b->tiles.axes ? STRAY_SHARE_TURNED : STRAY_SHARE);
+    bool dear = b->tiles.axes || b->plan.dims * (int64_t)fkm_dtype_size(b->plan.dtype) >= LONG_ROW;
+    int64_t most = count / (dear ? STRAY_SHARE_TURNED : STRAY_SHARE);
     bool labelled = store->ordered || any_label(store->label, count);
-    if (labelled && (!store->ordered || store->strays > most))
+    if (!labelled)
+        return true;
+    if (!store->ordered || store->strays > most)
         fkm_row_store_sort(store, count, b->plan.clusters, b->start, b->list);
-    if (store->frame == b->tiles.frame)
-        return false;
+    bool stale = store->frame != b->tiles.frame;
     store->frame = b->tiles.frame;
-    return true;
+    return stale;
 }
 
 static int64_t moved_so_far(const fkm_backend *b)
@@ -353,7 +366,6 @@ static int64_t moved_so_far(const fkm_backend *b)
 static void decide_head(fkm_backend *b, const fkm_rows *r, int32_t *labels)
 {
     fkm_assign_job job = {
-        .kernels = b->kernels,
         .tiles = &b->tiles,
         .centroids = b->centroids,
         .dtype = b->plan.dtype,
@@ -390,6 +402,7 @@ static int64_t choose_rows(fkm_backend *b, fkm_assign_job *job, const fkm_rows *
         return n;
     }
     job->pack = lay_out(b, store, r->count);
+    job->keep = store->ordered;
     return r->count;
 }
 
@@ -454,9 +467,10 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
         out->candidates += c->candidates;
         out->rescans += c->rescans;
     }
-    if (b->tiles.axes && out->rescans > out->rows / LEAST_RESCANS) {
-        fkm_verbose("head screening left too many candidates: all dims again");
-        fkm_tiles_turn(&b->tiles, NULL, 0, 0);
+    bool quicker = b->tiles.axes || b->tiles.kernels != b->kernels;
+    if (quicker && out->rescans > out->rows / LEAST_RESCANS) {
+        fkm_verbose("screening left too many candidates: finer again");
+        screen_finely(b);
         fkm_tiles_set(&b->tiles, b->centroids, 1, b->pool);
     }
     if (b->pass.update) {

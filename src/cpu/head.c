@@ -1,4 +1,4 @@
-/* Screening by fewer coordinates: see head.h. */
+/* Quicker ways of screening: see head.h. */
 #include "head.h"
 
 #include "../base/checked.h"
@@ -23,8 +23,13 @@ enum {
 #define CANDIDATE_CYCLES 400.0
 
 #define LEAST_PRODUCTS 5e10 /* of a pass: trying costs a few tenths of a second */
-#define LEAST_GAIN 0.6      /* a head must win clearly: rows are laid out anew for it */
+#define LEAST_GAIN 0.6      /* a head must win clearly: rows are packed at greater cost for it */
+#define LEAST_COARSE 0.9
 #define PROBE_SLACK 1.5
+
+/* Axes are looked for when variance lies in few directions (of a sample's every 8th row). */
+#define SPREAD_STRIDE 8
+#define MOST_SPREAD 64
 
 /* Longest first: a length that does not pay is not made better by leaving more out. */
 static const int32_t lengths[] = {192, 128, 96, 64};
@@ -47,12 +52,13 @@ int64_t fkm_head_bytes(int32_t dims)
            8 * (int64_t)SAMPLE;
 }
 
-fkm_status fkm_head_open(fkm_head *h, int32_t dims, fkm_err *e)
+fkm_status fkm_head_open(fkm_head *h, const fkm_kernels *k, int32_t dims, fkm_err *e)
 {
     static const char what[] = "principal axes";
     fkm_status st = FKM_OK;
     memset(h, 0, sizeof *h);
     h->dims = dims;
+    h->block_rows = fkm_assign_block_rows(k, dims);
     h->most = most_head(dims);
     FKM_GO(fkm_alloc(&h->axes, (int64_t)h->most * dims, sizeof(float), what, e));
     FKM_GO(fkm_alloc(&h->sample, (int64_t)SAMPLE * dims, sizeof(float), what, e));
@@ -177,23 +183,41 @@ static void take_sample(fkm_head *h, const fkm_tiles *t, const fkm_assign_job *j
     }
 }
 
+/* How many directions the sample's variance is spread over: (sum of variances)^2 / sum of their
+ * squares, the latter from products of pairs of rows. */
+static double spread(const fkm_head *h)
+{
+    double square = 0, product = 0;
+    for (int32_t i = 0; i < SAMPLE; i += SPREAD_STRIDE) {
+        const float *x = h->sample + (int64_t)i * h->dims;
+        square += dot(x, x, h->dims);
+        for (int32_t j = 0; j < i; j += SPREAD_STRIDE) {
+            double p = dot(x, h->sample + (int64_t)j * h->dims, h->dims);
+            product += p * p;
+        }
+    }
+    const double n = SAMPLE / SPREAD_STRIDE;
+    double mean = square / n, pair = product / (n * (n - 1) / 2);
+    return pair > 0 ? mean * mean / pair : 0;
+}
+
 /* Cycles a row of screening in the present frame, from what it does to `sampled` rows of
  * the sample. */
 static double cost(fkm_head *h, const fkm_tiles *t, const fkm_assign_job *job,
     fkm_assign_scratch *s, int32_t sampled)
 {
     fkm_assign_job trial = *job;
-    int32_t block = fkm_assign_block_rows(job->kernels, t->dims);
+    const int32_t block = h->block_rows;
     fkm_assign_counts before = s->counts;
     for (int32_t i = 0; i < sampled; i++) {
         h->list[i] = (int32_t)sample_row(job, i * (SAMPLE / sampled));
         h->saved[i] = job->labels[h->list[i]];
-        job->labels[h->list[i]] = -1; /* kept rows have no warm start in float32 either */
     }
     trial.list = h->list;
     trial.count = sampled;
     trial.upper = trial.lower = NULL;
     trial.distances = NULL;
+    trial.trial = true;
     for (int32_t first = 0; first < sampled; first += block)
         fkm_assign_block(&trial, s, first, sampled - first < block ? sampled - first : block);
     for (int32_t i = 0; i < sampled; i++)
@@ -202,21 +226,35 @@ static double cost(fkm_head *h, const fkm_tiles *t, const fkm_assign_job *job,
     double more = (double)(s->counts.candidates - before.candidates) - rows;
     double again = (double)(s->counts.rescans - before.rescans);
     s->counts = before;
-    double steps = (t->screened + 31) / 32 * 32.0 * t->clusters;
+    const int32_t step = t->kernels->dim_step; /* takes the matrix unit as long whatever is in it */
+    double steps = (t->screened + step - 1) / step * 32.0 * t->clusters;
     double candidate = CANDIDATE_CYCLES + t->dims / 8.0;
     return steps / PRODUCTS_PER_CYCLE + fmax(0, more) / rows * candidate +
            again / rows * t->clusters * t->dims / 12.0;
 }
 
-void fkm_head_decide(
-    fkm_head *h, fkm_tiles *t, const fkm_assign_job *job, int64_t rows, fkm_assign_scratch *s)
+/* Takes the coarse kernels if they pay; returns what screening by all dims costs then. */
+static double choose_kernels(
+    fkm_head *h, fkm_tiles *t, const fkm_assign_job *job, fkm_assign_scratch *s)
 {
-    h->decided = true;
-    if (job->count < 4 * SAMPLE || (double)rows * t->clusters * t->dims < LEAST_PRODUCTS)
-        return;
-    take_sample(h, t, job);
-    find_axes(h, job->kernels);
-    double least = LEAST_GAIN * cost(h, t, job, s, SAMPLE); /* what a head must stay below */
+    const fkm_kernels *fine = t->kernels;
+    double least = cost(h, t, job, s, SAMPLE);
+    if (!fine->coarse)
+        return least;
+    fkm_tiles_use(t, fine->coarse);
+    fkm_tiles_set(t, job->centroids, 1, NULL);
+    double now = cost(h, t, job, s, SAMPLE);
+    if (now < LEAST_COARSE * least)
+        return now;
+    fkm_tiles_use(t, fine);
+    fkm_tiles_set(t, job->centroids, 1, NULL);
+    return least;
+}
+
+/* The length of the head that costs least, 0: none is below `least`. */
+static int32_t choose_length(
+    fkm_head *h, fkm_tiles *t, const fkm_assign_job *job, fkm_assign_scratch *s, double least)
+{
     int32_t best = 0;
     for (int i = 0; i < LENGTHS; i++) {
         if (lengths[i] > h->most || h->gram[lengths[i] - 1] > 0.01f)
@@ -231,10 +269,32 @@ void fkm_head_decide(
         least = now;
         best = lengths[i];
     }
-    fkm_verbose("head screening: %d of %d dims", best ? best : t->dims, t->dims);
-    if (best)
-        fkm_tiles_turn(t, h->axes, best, h->gram[best - 1]);
-    else
-        fkm_tiles_turn(t, NULL, 0, 0);
-    fkm_tiles_set(t, job->centroids, 1, NULL);
+    return best;
+}
+
+void fkm_head_decide(
+    fkm_head *h, fkm_tiles *t, const fkm_assign_job *job, int64_t rows, fkm_assign_scratch *s)
+{
+    const fkm_kernels *fine = t->kernels;
+    int32_t best = 0;
+    h->decided = true;
+    if (job->count < 4 * SAMPLE || (double)rows * t->clusters * t->dims < LEAST_PRODUCTS)
+        return;
+    take_sample(h, t, job);
+    double all = choose_kernels(h, t, job, s);
+    const fkm_kernels *chosen = t->kernels;
+    if (spread(h) < MOST_SPREAD) {
+        find_axes(h, t->kernels);
+        fkm_tiles_use(t, fine);
+        best = choose_length(h, t, job, s, LEAST_GAIN * all);
+        if (best) {
+            fkm_tiles_turn(t, h->axes, best, h->gram[best - 1]);
+        } else {
+            fkm_tiles_turn(t, NULL, 0, 0);
+            fkm_tiles_use(t, chosen);
+        }
+        fkm_tiles_set(t, job->centroids, 1, NULL);
+    }
+    fkm_verbose("screening: %d of %d dims, %s", t->screened, t->dims,
+        t->kernels == fine ? "as the instruction set has it" : "rounded to 8-bit integers");
 }

@@ -1,4 +1,4 @@
-/* The table of CPU kernels, best first; those that take 8-bit rows only before those of the same
+/* The table of CPU kernels, best first; those that take some rows only before those of the same
  * instruction set that take all. */
 #include "kernels.h"
 
@@ -11,6 +11,7 @@ static const struct {
     unsigned needs;
 } table[] = {
 #if defined(__x86_64__)
+    {&fkm_kernels_amx_s8, FKM_CPU_AVX512 | FKM_CPU_AMX_BF16 | FKM_CPU_AMX_INT8},
     {&fkm_kernels_amx_u8, FKM_CPU_AVX512 | FKM_CPU_AMX_INT8},
     {&fkm_kernels_amx_i8, FKM_CPU_AVX512 | FKM_CPU_AMX_INT8},
     {&fkm_kernels_amx_bf16, FKM_CPU_AVX512 | FKM_CPU_AMX_BF16},

@@ -13,13 +13,17 @@
 
 typedef struct fkm_kernels {
     const char *isa;
-    int32_t panel;    /* rows side by side in a panel: rows lie along the vector lanes */
-    int32_t tile;     /* centroids in a tile; panel x tile scores live in registers */
-    int32_t item;     /* bytes of an element in panels and tiles */
-    int32_t dim_step; /* they pad dims with zeros to a multiple of this */
-    bool low;         /* elements are rounded: screening is followed by scores in float32 */
-    bool bytes;       /* for rows of 8-bit integers, not rounded; sums are 32-bit integers */
-    fkm_dtype takes;  /* which, when bytes */
+    int32_t panel;      /* rows side by side in a panel: rows lie along the vector lanes */
+    int32_t tile;       /* centroids in a tile; panel x tile scores live in registers */
+    int32_t item;       /* bytes of an element in panels and tiles */
+    int32_t dim_step;   /* they pad dims with zeros to a multiple of this */
+    int32_t panel_more; /* bytes of a panel beyond its elements */
+    bool low;           /* elements are rounded: screening is followed by scores in float32 */
+    bool bytes;         /* for rows of 8-bit integers, not rounded; sums are 32-bit integers */
+    fkm_dtype takes;    /* which, when bytes */
+    bool named;         /* in use only when asked for by name, or as what is `coarse` to others */
+    const struct fkm_kernels *coarse; /* quicker and less precise, with the same panels and tiles in
+                                         no more room: for rows whose margins are wide. Or NULL */
 
     /* out[i] = (float)x[i], exactly; t is an in-memory type other than float32. */
     void (*widen)(float *out, const void *x, fkm_dtype t, int64_t n);
@@ -70,9 +74,14 @@ const fkm_kernels *fkm_kernels_at(int i, bool *usable);
 /* Most dims of rows that byte kernels take: their sums fit 32 bits (bytes_tmpl.h). */
 #define FKM_BYTES_MOST_DIMS 16384
 
+/* Most dims of rows that are rounded to 8-bit integers (screen.h). */
+#define FKM_COARSE_MOST_DIMS 65536
+
 /* Can these kernels screen such rows? */
 static inline bool fkm_kernels_take(const fkm_kernels *k, fkm_dtype t, int32_t dims)
 {
+    if (k->named) /* nothing is to be gained by rounding 8-bit integers */
+        return t != FKM_U8 && t != FKM_I8 && dims <= FKM_COARSE_MOST_DIMS;
     return !k->bytes || (k->takes == t && dims <= FKM_BYTES_MOST_DIMS);
 }
 
@@ -80,7 +89,8 @@ static inline bool fkm_kernels_take(const fkm_kernels *k, fkm_dtype t, int32_t d
 static inline size_t fkm_panel_bytes(const fkm_kernels *k, int32_t dims)
 {
     return (size_t)((dims + k->dim_step - 1) / k->dim_step * k->dim_step) *
-           (size_t)(k->panel * k->item);
+               (size_t)(k->panel * k->item) +
+           (size_t)k->panel_more;
 }
 
 static inline size_t fkm_tile_bytes(const fkm_kernels *k, int32_t dims)
@@ -90,7 +100,7 @@ static inline size_t fkm_tile_bytes(const fkm_kernels *k, int32_t dims)
 }
 
 extern const fkm_kernels fkm_kernels_scalar, fkm_kernels_avx2, fkm_kernels_avx512,
-    fkm_kernels_amx_bf16, fkm_kernels_amx_u8, fkm_kernels_amx_i8, fkm_kernels_vnni_u8,
-    fkm_kernels_vnni_i8;
+    fkm_kernels_amx_bf16, fkm_kernels_amx_s8, fkm_kernels_amx_u8, fkm_kernels_amx_i8,
+    fkm_kernels_vnni_u8, fkm_kernels_vnni_i8;
 
 #endif

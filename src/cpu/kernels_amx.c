@@ -7,14 +7,11 @@
 #include <string.h>
 
 #define STEP 32
-#define SCORE float
+#define PANEL_MORE 0
+#define SUM float
+#define STARTED 1
 #define SCORES __m512
 #define PRODUCTS(d, a, b) _tile_dpbf16ps(d, a, b)
-
-static inline SCORES load_scores(const SCORE *p)
-{
-    return _mm512_load_ps(p);
-}
 
 static inline SCORES max_scores(SCORES a, SCORES b)
 {
@@ -28,6 +25,13 @@ static inline __m512 to_float(SCORES v, float unit)
 }
 
 #include "amx_tmpl.h"
+
+#include "amx_started_tmpl.h"
+
+static inline SCORES scores_of(const scores *s, int h, int j)
+{
+    return _mm512_load_ps(s->of[h][j]);
+}
 
 static __mmask16 first_lanes(int64_t n)
 {
@@ -158,6 +162,7 @@ const fkm_kernels fkm_kernels_amx_bf16 = {
     .item = 2,
     .dim_step = STEP,
     .low = true,
+    .coarse = &fkm_kernels_amx_s8,
     .widen = widen,
     .pack = pack,
     .pack_tile = pack_tile,

@@ -8,14 +8,11 @@
 #include <string.h>
 
 #define STEP 64
-#define SCORE int32_t
+#define PANEL_MORE 0
+#define SUM int32_t
+#define STARTED 1
 #define SCORES __m512i
 #define PRODUCTS(d, a, b) _tile_dpbsud(d, a, b) /* centroids are signed, rows are not */
-
-static inline SCORES load_scores(const SCORE *p)
-{
-    return _mm512_load_si512(p);
-}
 
 static inline SCORES max_scores(SCORES a, SCORES b)
 {
@@ -28,6 +25,13 @@ static inline __m512 to_float(SCORES v, float unit)
 }
 
 #include "amx_tmpl.h"
+
+#include "amx_started_tmpl.h"
+
+static inline SCORES scores_of(const scores *s, int h, int j)
+{
+    return _mm512_load_si512(s->of[h][j]);
+}
 
 #include "bytes_tmpl.h"
 

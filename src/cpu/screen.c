@@ -12,7 +12,7 @@
 #define HIGHER_ORDER (1 + 0x1p-10) /* second-order terms, and the rounding of the bound itself */
 #define SHIFT_SAMPLE 63            /* centroids whose median is the shift */
 #define START_WIDTH 16             /* columns of a matrix unit's tile */
-#define LOW_NORM (1 + 0x1p-7)      /* |X^| / |X~| at most, bf16: 1 + 2^-8, rounded up */
+#define LOW_NORM (1 + 0x1p-7)      /* |X^| |C^| / (|X~| |C~|) at most, bf16: (1 + 2^-8)^2 */
 #define LOW_TINY 0x1p-100f         /* matrix units flush subnormals: dims * 2^-126, rounded up */
 
 static int64_t positions(const fkm_tiles *t)
@@ -30,7 +30,7 @@ int64_t fkm_tiles_bytes(const fkm_kernels *k, int32_t clusters, int32_t dims)
         flat += START_WIDTH * (int64_t)sizeof(float);
     int64_t total = fkm_add_sat(fkm_add_sat(rows, packed), fkm_mul_sat(padded, flat));
     return fkm_add_sat(total,
-        count * 4 * (int64_t)sizeof(float) + (int64_t)sizeof(float) * dims * (1 + k->tile) + 4096);
+        count * 5 * (int64_t)sizeof(float) + (int64_t)sizeof(float) * dims * (1 + k->tile) + 4096);
 }
 
 fkm_status fkm_tiles_open(
@@ -66,6 +66,7 @@ fkm_status fkm_tiles_open(
     FKM_GO(fkm_alloc(&t->tile_slope, t->count, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->tile_residual, t->count, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->tile_offset, t->count, sizeof(float), margins, e));
+    FKM_GO(fkm_calloc(&t->tile_quantum, t->count, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->index, n, sizeof(int32_t), order, e));
     FKM_GO(fkm_alloc(&t->position, n, sizeof(int32_t), order, e));
     FKM_GO(fkm_alloc(&t->order_key, n, sizeof(double), order, e));
@@ -95,6 +96,7 @@ void fkm_tiles_close(fkm_tiles *t)
     fkm_free(t->tile_slope);
     fkm_free(t->tile_residual);
     fkm_free(t->tile_offset);
+    fkm_free(t->tile_quantum);
     fkm_free(t->start);
     fkm_free(t->index);
     fkm_free(t->position);
@@ -309,8 +311,9 @@ static void set_margins(fkm_tiles *t, double factor)
             rc += fkm_turn_error(t->screened, t->dims) * nc;
             t->tail[p] = (float)(tail_of(t, nc, head * (1 - t->screened * U)) * f) + LOW_TINY;
         }
-        t->residual[p] = (float)(nc * (1 + t->gram) * f) + LOW_TINY;
-        t->slope[p] += (float)(LOW_NORM * (rc + (gamma + 9 * U + t->gram) * nc) * f) + LOW_TINY;
+        t->residual[p] = (float)((nc * (1 + t->gram) + rc) * f) + LOW_TINY;
+        double slope = rc * (1 + t->gram) + LOW_NORM * (gamma + 9 * U + t->gram) * nc;
+        t->slope[p] += (float)(slope * f) + LOW_TINY;
         t->offset[p] += (float)((gamma + 9 * U) * t->half[p] * f) + LOW_TINY;
         if (t->kernels->bytes && measured * measured > FKM_UNSCORED / 2)
             t->offset[p] = FKM_UNSCORED; /* a candidate always */
@@ -373,6 +376,13 @@ void fkm_tiles_turn(fkm_tiles *t, const float *axes, int32_t screened, float gra
     t->screened = axes ? screened : t->dims;
     t->gram = axes ? gram : 0;
     t->tile_bytes = fkm_tile_bytes(t->kernels, t->screened);
+    t->frame++;
+}
+
+void fkm_tiles_use(fkm_tiles *t, const fkm_kernels *k)
+{
+    t->kernels = k;
+    t->tile_bytes = fkm_tile_bytes(k, t->screened);
     t->frame++;
 }
 
@@ -444,13 +454,18 @@ int32_t fkm_block_settle(fkm_row_block *b, int32_t row)
     return b->count[row] = kept;
 }
 
+float fkm_block_margin(const fkm_row_block *b, int32_t row, const fkm_tiles *t, int32_t position)
+{
+    return b->norm[row] * t->slope[position] + b->residual[row] * t->residual[position] +
+           b->tail[row] * t->tail[position] + t->offset[position] + b->slack[row];
+}
+
 void fkm_block_candidate(
     fkm_row_block *b, int32_t row, const fkm_tiles *t, int32_t position, float score)
 {
     if (t->index[position] < 0)
         return; /* padding, which a wide margin may reach */
-    float m = b->norm[row] * t->slope[position] + b->residual[row] * t->residual[position] +
-              b->tail[row] * t->tail[position] + t->offset[position] + b->slack[row];
+    float m = fkm_block_margin(b, row, t, position);
     float lower = score - m, upper = score + m;
     if (upper < b->floor[row])
         return;

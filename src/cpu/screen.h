@@ -33,11 +33,15 @@
  * fkm_block_candidate.
  *
  * Low precision. Matrix units screen rounded copies X^ of X~ and C^ of C~ first. With rx >= |X -
- * X^| and rc >= |C - C^|, both measured when the copies are made, and nx (1 + eps) >= |X^|,
+ * X^| and rc >= |C - C^|, both measured when the copies are made,
  *
- *   | S^ - S | <= rx nc + nx (1 + eps) rc + gamma' (nx nc + h~),    gamma' from the unit's chain
+ *   | S^ - S | <= rx (nc + rc) + nx rc + gamma' (nx nc + h~),    gamma' from the unit's chain
  *
- * by Cauchy-Schwarz. With the same allowances as above this gives a margin of the same shape,
+ * by Cauchy-Schwarz: X^.C^ - X.C = X^.(C^ - C) + (X^ - X).C, and |X^| <= nx + rx. Copies are in
+ * bf16, or in integers times a quantum of the row and one of the tile; sums of those are exact, and
+ * a score has three roundings, of terms whose product is below (nx + rx) (nc + rc) <= 4.1 nx nc (a
+ * residual is at most sqrt(dims) / 254 of the length, dims at most FKM_COARSE_MOST_DIMS): gamma' is
+ * larger. With the same allowances as above this gives a margin of the same shape,
  *
  *   m(i, j) = nx slope_j + rx residual_j + offset_j + kappa nx^2,
  *
@@ -92,6 +96,8 @@ typedef struct fkm_tiles {
     float *fine_slope, *fine_offset;  /* [positions]: of e(i, j) */
     float *tile_tail;                 /* [count] */
     float *tile_slope, *tile_residual, *tile_offset; /* [count]: maxima of m over a tile */
+    float
+        *tile_quantum; /* [count]: of rounded coordinates, kernels that round to integers by tile */
     void *start;   /* [positions][16] of 4 bytes: what sums start at, as the kernel wants it; NULL
                       unless low */
     float unit;    /* of a kernel's sums, in scores: 1, or that of its integers */
@@ -127,9 +133,13 @@ void fkm_tiles_set(fkm_tiles *t, const float *c, double margin_factor, fkm_pool 
  * head.h. axes NULL: by all coordinates again. */
 void fkm_tiles_turn(fkm_tiles *t, const float *axes, int32_t screened, float gram);
 
+/* Screens with other kernels of the same panels and tiles from the next fkm_tiles_set on, in a new
+ * frame: those that t was opened with, or what is coarse to them. */
+void fkm_tiles_use(fkm_tiles *t, const struct fkm_kernels *k);
+
 /* ---- rows being screened ---- */
 
-#define FKM_CANDIDATES 8 /* kept a row; more and the row is screened again on its own */
+#define FKM_CANDIDATES 16 /* kept a row; more and the row is screened again on its own */
 
 #define FKM_OWN_TILES 4 /* tiles of a panel's own centroids that are screened first */
 
@@ -151,6 +161,9 @@ typedef struct fkm_row_block {
     float *second;     /* [rows]: no centroid but the row's old one has a true score above this */
     int32_t *old_tile, *old_slot; /* [rows]: where its old centroid is; -1: it had none */
 } fkm_row_block;
+
+/* m(i, j) of a row and a position. */
+float fkm_block_margin(const fkm_row_block *b, int32_t row, const fkm_tiles *t, int32_t position);
 
 /* A score that passed its row's threshold: raises the floor, keeps the candidate if it still
  * stands. */

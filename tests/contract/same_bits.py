@@ -3,6 +3,7 @@
 import functools
 import os
 import re
+import unittest
 
 import numpy as np
 
@@ -55,6 +56,22 @@ class SameBits(ContractTest):
             fit = Fit(self.data, "--isa", name, k=self.k, iterations=6)
             self.assertEqual(fit.stats["machine"]["isa"].split("-")[0], name)
             self.same_fit(fit, self.one, f"--isa {name}")
+
+    @unittest.skipIf(CUDA or SLOW, "large enough for the choice to be tried")
+    def test_quicker_screening(self):
+        """What is tried in the second pass of a large problem: 8-bit integers, principal axes."""
+        rng = np.random.default_rng(3)
+        rows, dims, k = 41_000, 192, 6400
+        flat = rng.standard_normal((k, dims), np.float32)
+        flat = flat[rng.integers(0, k, rows)] + np.float32(0.4) * rng.standard_normal((rows, dims), np.float32)
+        steep = rng.standard_normal((rows, dims), np.float32) * np.float32(0.8) ** np.arange(dims, dtype=np.float32)
+        other = isas()[-2 if "amxint8" in isas() else -1] if "avx512" not in isas() else "avx512"
+        for x, says in ((flat, "192 of 192 dims, rounded to 8-bit integers"), (steep, r"(64|96|128) of 192 dims")):
+            data = harness.save(x, ".npy")
+            one = Fit(data, "-v", k=k, iterations=3)
+            if "amx" in isas() and "amxint8" in isas():
+                self.assertRegex(one.run.err, "screening: " + says)
+            self.same_fit(Fit(data, "--isa", other, k=k, iterations=3), one, says)
 
     def test_formats(self):
         for suffix in (".npy", ".fbin", ".h5", ".safetensors"):

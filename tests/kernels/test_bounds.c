@@ -42,7 +42,6 @@ static int32_t nearest(const setting *s, int32_t i)
 static void label_rows(setting *s, const int32_t *list, int64_t count, bool bounds)
 {
     fkm_assign_job job = {
-        .kernels = s->kernels,
         .tiles = &s->tiles,
         .centroids = s->c,
         .dtype = FKM_F32,

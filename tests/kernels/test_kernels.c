@@ -277,7 +277,8 @@ static void check_store(const fkm_assign_job *plain, fkm_assign_scratch *scratch
     fkm_assign_job job = *plain;
     int32_t rows = (int32_t)job.count;
     int32_t *labels = guarded((size_t)rows * sizeof *labels);
-    assert_int_equal(fkm_row_store_open(&store, job.kernels, rows, job.tiles->dims, &e), FKM_OK);
+    assert_int_equal(
+        fkm_row_store_open(&store, job.tiles->kernels, rows, job.tiles->dims, &e), FKM_OK);
     for (int32_t i = 0; i < rows; i++)
         labels[i] = i % 3 ? i % job.tiles->clusters : -1;
     fkm_row_store_start(&store, labels, rows);
@@ -288,12 +289,13 @@ static void check_store(const fkm_assign_job *plain, fkm_assign_scratch *scratch
     job.store = &store;
     job.labels = labels;
     job.distances = NULL;
-    for (int pass = 0; pass < 3; pass++) {
+    for (int pass = 0; pass < 4; pass++) {
         int64_t start[102];
         int32_t other[80];
         if (pass == 2)
             fkm_row_store_sort(&store, rows, job.tiles->clusters, start, other);
         job.pack = pass != 1;
+        job.keep = pass != 3;
         for (int32_t first = 0; first < rows; first += block)
             fkm_assign_block(&job, scratch, first, rows - first < block ? rows - first : block);
         for (int32_t i = 0; i < rows; i++) {
@@ -373,7 +375,6 @@ static void check_block(const fkm_kernels *k, const shape *s)
     for (int32_t i = 0; i < s->rows; i++)
         labels[i] = i % 2 ? -1 : i % s->clusters; /* cold and warm starts */
     fkm_assign_job job = {
-        .kernels = k,
         .tiles = &tiles,
         .centroids = c,
         .dtype = FKM_F32,
@@ -473,8 +474,7 @@ static void rows_that_are_not_finite_have_no_label(void **state)
         assert_int_equal(fkm_tiles_open(&tiles, k, K, D, &e), FKM_OK);
         assert_int_equal(fkm_assign_scratch_open(&scratch, k, K, D, FKM_F32, 1, &e), FKM_OK);
         fkm_tiles_set(&tiles, c, 1, NULL);
-        fkm_assign_job job = {.kernels = k,
-            .tiles = &tiles,
+        fkm_assign_job job = {.tiles = &tiles,
             .centroids = c,
             .dtype = FKM_F32,
             .x = x,
