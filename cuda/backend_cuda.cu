@@ -8,12 +8,15 @@
 #include "frame.cuh"
 #include "gpu.cuh"
 #include "head.cuh"
+#include "replay.cuh"
+#include "usage.cuh"
 
 extern "C" {
 #include "../src/base/checked.h"
 #include "../src/base/inertia.h"
 #include "../src/base/log.h"
 #include "../src/base/mem.h"
+#include "../src/base/pool.h"
 }
 
 #include <math.h>
@@ -41,7 +44,8 @@ extern "C" {
 struct fkm_backend {
     fkm_plan plan;
     int32_t gpu_count;
-    fkm_gpu gpu[FKM_MOST_DEVICES];
+    fkm_gpu gpu[FKM_MOST_GPUS];
+    fkm_pool *pool; /* a thread a GPU: each copies and computes for itself */
     int32_t piece_rows;
     int32_t chunk_pieces; /* pieces a chunk */
     int64_t piece_count;
@@ -58,11 +62,26 @@ struct fkm_backend {
     bool head_decided; /* whether to screen by a head, of this problem */
     bool labelled; /* a pass with update is complete: clusters have some shape */
     fkm_pass_options pass;
+    int64_t fed; /* rows, in this pass */
     bool sums_hold; /* sums are those of the labels that the next pass is handed */
     bool change;    /* this pass changes the sums instead of rebuilding them */
     int64_t moved;  /* rows that the last pass with update moved */
     int32_t pause, patience; /* passes to go without bounds; doubled when they do not pay */
     bool use_bounds;         /* in this pass */
+    fkm_replay passes, tables; /* as graphs; of one piece on one GPU: small problems */
+    bool deferred;             /* nothing of this pass is queued yet: end will */
+    fkm_feed feed;             /* of the deferred pass, when fed */
+};
+
+/* Host state that the work of a pass, and of the tables, follows from and changes. Rows are packed in
+ * the frame of the pass; which number that has is left out, as it means nothing to the GPU. */
+struct pass_state {
+    fkm_gpu gpu;
+    fkm_piece piece;
+    fkm_feed feed;
+    fkm_pass_options pass;
+    bool change;
+    int32_t exponent;
 };
 
 /* ---- units ---- */
@@ -107,11 +126,11 @@ static fkm_status choose_unit(fkm_unit_choice *out, const fkm_plan *p, fkm_err *
     return fkm_hint(e, "'fkm help isa' lists them; use --device cpu for a CPU path");
 }
 
-/* ---- life ---- */
+/* ---- before it is open ---- */
 
 static fkm_status probe(const char *devices, fkm_err *e)
 {
-    int32_t list[FKM_MOST_DEVICES], count;
+    int32_t list[FKM_MOST_GPUS], count;
     return fkm_devices(list, &count, devices, e);
 }
 
@@ -124,12 +143,13 @@ static int64_t host_bytes(const fkm_plan *p)
 {
     int64_t pieces = fkm_mul_sat(chunk_count(p), 2 * LEAST_PIECE_SHARE);
     int64_t total = fkm_mul_sat(pieces, sizeof(fkm_piece)) + (int64_t)sizeof(fkm_backend);
-    total = fkm_add_sat(total, FKM_MOST_DEVICES * (int64_t)sizeof(fkm_tally));
+    total = fkm_add_sat(total, FKM_MOST_GPUS * (int64_t)sizeof(fkm_tally));
     int64_t head = p->update && fkm_head_suits(p->dims)
                        ? 4 * (int64_t)p->dims * (2 * FKM_HEAD_SAMPLE + 2 * FKM_HEAD_MOST) +
                              4 * FKM_HEAD_SAMPLE * FKM_HEAD_MOST
                        : 0;
-    return fkm_add_sat(total, fkm_mul_sat(p->dims, sizeof(float)) + head + (64 << 10));
+    const int64_t replays = 2 * fkm_replay_bytes(sizeof(pass_state));
+    return fkm_add_sat(total, fkm_mul_sat(p->dims, sizeof(float)) + head + replays + (64 << 10));
 }
 
 /* A GPU may still be copying from another when both are closed. */
@@ -139,6 +159,8 @@ static void close_gpus(fkm_backend *b)
     for (int32_t i = 0; i < b->gpu_count; i++)
         if (b->gpu[i].compute)
             (void)fkm_gpu_collect(&b->gpu[i], &ignored);
+    fkm_replay_close(&b->passes);
+    fkm_replay_close(&b->tables);
     for (int32_t i = 0; i < b->gpu_count; i++)
         fkm_gpu_close(&b->gpu[i]);
 }
@@ -148,16 +170,53 @@ static void close_backend(fkm_backend *b)
     if (!b)
         return;
     close_gpus(b);
+    fkm_pool_close(b->pool);
     fkm_free(b->pieces);
     fkm_free(b->shift);
     fkm_free(b);
 }
 
-/* Opens all GPUs with the largest pieces that their memory allows. */
+/* ---- all GPUs at once ---- */
+
+template <class F> struct gpu_job {
+    fkm_backend *b;
+    F *f;
+    fkm_status st[FKM_MOST_GPUS];
+    fkm_err e[FKM_MOST_GPUS];
+};
+
+template <class F> static void run_gpu_job(void *arg, int64_t i, int)
+{
+    gpu_job<F> *job = (gpu_job<F> *)arg;
+    job->st[i] = (*job->f)(&job->b->gpu[i], &job->e[i]);
+}
+
+/* Calls `f` for every GPU, each on a thread of its own, and waits for all. When some fail, the first
+ * in the order of the list is told of: they mostly fail of one cause. */
+template <class F> static fkm_status each_gpu(fkm_backend *b, fkm_err *e, F f)
+{
+    gpu_job<F> job;
+    job.b = b;
+    job.f = &f;
+    memset(job.e, 0, (size_t)b->gpu_count * sizeof job.e[0]);
+    fkm_pool_for(b->pool, b->gpu_count, run_gpu_job<F>, &job);
+    for (int32_t i = 0; i < b->gpu_count; i++) {
+        if (job.st[i] == FKM_OK)
+            continue;
+        *e = job.e[i];
+        return job.st[i];
+    }
+    return FKM_OK;
+}
+
+/* ---- life ---- */
+
+/* Opens all GPUs with the largest pieces that their memory allows: in a chunk there is at least one
+ * for each. */
 static fkm_status open_gpus(fkm_backend *b, const int32_t *devices, fkm_err *e)
 {
     const fkm_plan *p = &b->plan;
-    int64_t most = fkm_min_i64(p->chunk_rows, (p->rows + b->gpu_count - 1) / b->gpu_count);
+    int64_t most = (fkm_min_i64(p->chunk_rows, p->rows) + b->gpu_count - 1) / b->gpu_count;
     int64_t least = fkm_max_i64(p->chunk_rows / LEAST_PIECE_SHARE, LEAST_PIECE_ROWS);
     for (int64_t rows = fkm_max_i64(1, most);; rows = fkm_max_i64(least, rows / 2)) {
         fkm_status st = FKM_OK;
@@ -181,7 +240,7 @@ static fkm_gpu *gpu_of(fkm_backend *b, const fkm_piece *p)
 static fkm_status keep_pieces(fkm_backend *b,
     fkm_status (*keep)(fkm_gpu *g, fkm_piece *p, fkm_err *e), int64_t *kept, fkm_err *e)
 {
-    bool full[FKM_MOST_DEVICES] = {false};
+    bool full[FKM_MOST_GPUS] = {false};
     for (int64_t i = 0; i < b->piece_count; i++) {
         if (full[i % b->gpu_count])
             continue;
@@ -229,21 +288,32 @@ static fkm_status open_pieces(fkm_backend *b, fkm_err *e)
     return FKM_OK;
 }
 
+static fkm_status open_replays(fkm_backend *b, fkm_err *e)
+{
+    const fkm_piece *p = &b->pieces[0];
+    if (b->gpu_count > 1 || b->piece_count > 1 || !p->raw || !p->packed || !p->labels)
+        return FKM_OK;
+    FKM_TRY(fkm_replay_open(&b->passes, sizeof(pass_state), e));
+    return fkm_replay_open(&b->tables, sizeof(pass_state), e);
+}
+
 static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
 {
     fkm_status st = FKM_OK;
     fkm_backend *b = NULL;
     fkm_unit_choice unit;
-    int32_t devices[FKM_MOST_DEVICES];
+    int32_t devices[FKM_MOST_GPUS];
     FKM_TRY(choose_unit(&unit, p, e));
     FKM_TRY(fkm_calloc(&b, 1, sizeof *b, "the CUDA backend", e));
     b->plan = *p;
     b->patience = 1;
     b->unit = unit;
     FKM_GO(fkm_devices(devices, &b->gpu_count, p->devices, e));
+    FKM_GO(fkm_pool_open(&b->pool, b->gpu_count, e));
     FKM_GO(fkm_alloc(&b->shift, p->dims, sizeof *b->shift, "the shift", e));
     FKM_GO(open_gpus(b, devices, e));
     FKM_GO(open_pieces(b, e));
+    FKM_GO(open_replays(b, e));
     *out = b;
     return FKM_OK;
 out:
@@ -273,12 +343,14 @@ static void reset(fkm_backend *b)
 {
     fkm_err ignored;
     for (int32_t i = 0; i < b->gpu_count; i++)
-        (void)fkm_gpu_collect(&b->gpu[i], &ignored); /* a fault shows in the next call */
+        (void)fkm_gpu_let_go(&b->gpu[i], &ignored); /* a fault shows in the next call */
     for (int64_t i = 0; i < b->piece_count; i++) {
         b->pieces[i].raw_valid = false;
+        b->pieces[i].x = NULL;
         b->pieces[i].frame = 0;
     }
     forget_labels(b);
+    b->deferred = false;
     b->sums_hold = false;
     b->pause = 0;
     b->patience = 1;
@@ -364,11 +436,31 @@ static fkm_status quantise_rows(fkm_backend *b, const fkm_rows *r, fkm_err *e)
     return use_frame(b, e);
 }
 
+/* Of one GPU alone: fkm_gpu_prepare changes none of it. */
+static void save_tables(void *arg, void *state)
+{
+    pass_state *s = (pass_state *)state;
+    memset(s, 0, sizeof *s);
+    memcpy(&s->gpu, &((const fkm_backend *)arg)->gpu[0], sizeof s->gpu);
+    fkm_stopwatch_clear(&s->gpu.assign);
+}
+
+static void load_tables(void *, const void *)
+{
+}
+
+static fkm_status queue_tables(void *arg, fkm_err *e)
+{
+    return fkm_gpu_prepare(&((fkm_backend *)arg)->gpu[0], e);
+}
+
 static fkm_status prepare(fkm_backend *b, fkm_err *e)
 {
-    for (int32_t i = 0; i < b->gpu_count; i++)
-        FKM_TRY(fkm_gpu_prepare(&b->gpu[i], e));
-    return FKM_OK;
+    fkm_gpu *g = &b->gpu[0];
+    const fkm_work w = {b, g->compute, g->name, save_tables, load_tables, queue_tables};
+    if (b->gpu_count == 1)
+        return fkm_replay_run(&b->tables, &w, e);
+    return each_gpu(b, e, [](fkm_gpu *g, fkm_err *ge) { return fkm_gpu_prepare(g, ge); });
 }
 
 static fkm_status set_centroids(fkm_backend *b, const float *c, fkm_err *e)
@@ -489,6 +581,33 @@ static fkm_status use_unit(fkm_backend *b, fkm_unit unit, fkm_err *e)
     return prepare(b, e);
 }
 
+static fkm_status begin_now(fkm_backend *b, fkm_err *e)
+{
+    const fkm_pass_options *o = &b->pass;
+    for (int32_t i = 0; i < b->gpu_count; i++)
+        FKM_TRY(fkm_gpu_begin(&b->gpu[i], o->update && !b->change, o->update && o->squares, e));
+    return FKM_OK;
+}
+
+/* A pass like others before it: over rows that are on the device and packed, and whose labels stay
+ * there. */
+static bool is_replayable(const fkm_backend *b)
+{
+    const fkm_piece *p = &b->pieces[0];
+    return b->passes.bytes > 0 && b->pass.update && !b->pass.squares && b->pass.labels_later &&
+           p->raw_valid && p->labelled && p->frame == b->frame;
+}
+
+/* Queues what was put off. */
+static fkm_status undefer(fkm_backend *b, fkm_err *e)
+{
+    if (!b->deferred)
+        return FKM_OK;
+    b->deferred = false;
+    FKM_TRY(begin_now(b, e));
+    return b->fed > 0 ? fkm_gpu_feed(&b->gpu[0], &b->pieces[0], &b->feed, e) : FKM_OK;
+}
+
 static fkm_status begin(fkm_backend *b, const fkm_pass_options *o, fkm_err *e)
 {
     if (b->unit_fails)
@@ -497,14 +616,14 @@ static fkm_status begin(fkm_backend *b, const fkm_pass_options *o, fkm_err *e)
     b->pass = *o;
     b->use_bounds = b->pause == 0;
     b->pause -= b->pause > 0;
+    b->fed = 0;
     /* the words of wide sums have room for 2^32 additions: never changed for long */
     b->change = o->update && b->sums_hold && !o->squares && b->gpu[0].sums.words == 1 &&
                 b->moved < b->plan.rows / CHANGE_SHARE;
     if (o->update)
         b->sums_hold = false; /* until this pass is complete */
-    for (int32_t i = 0; i < b->gpu_count; i++)
-        FKM_TRY(fkm_gpu_begin(&b->gpu[i], o->update && !b->change, o->update && o->squares, e));
-    return FKM_OK;
+    b->deferred = is_replayable(b);
+    return b->deferred ? FKM_OK : begin_now(b, e);
 }
 
 /* ---- heads ---- */
@@ -657,26 +776,31 @@ out:
     return st;
 }
 
-/* Calls `f` for each piece of the chunk; at: its first row within the chunk. */
+static fkm_status check_chunk(const fkm_backend *b, const fkm_rows *r, fkm_err *e)
+{
+    const fkm_plan *p = &b->plan;
+    if (r->row0 % p->chunk_rows == 0 && r->row0 < p->rows &&
+        r->count == fkm_min_i64(p->chunk_rows, p->rows - r->row0))
+        return FKM_OK;
+    return fkm_fail(e, FKM_EBUG, "rows %lld to %lld are not a chunk of the plan",
+        (long long)r->row0, (long long)(r->row0 + r->count));
+}
+
+/* Calls `f` for each piece of the chunk, on the thread of its GPU; at: its first row within the chunk.
+ */
 template <class F> static fkm_status each_piece(fkm_backend *b, const fkm_rows *r, fkm_err *e, F f)
 {
-    int64_t chunk = r->row0 / b->plan.chunk_rows;
-    if (r->row0 % b->plan.chunk_rows != 0 || r->row0 + r->count > b->plan.rows ||
-        r->count > b->plan.chunk_rows)
-        return fkm_fail(e, FKM_EBUG, "rows %lld to %lld are not a chunk of the plan",
-            (long long)r->row0, (long long)(r->row0 + r->count));
-    size_t row_bytes = (size_t)b->plan.dims * fkm_dtype_size(b->plan.dtype);
-    for (int64_t i = 0; i < b->chunk_pieces; i++) {
-        fkm_piece *p = &b->pieces[chunk * b->chunk_pieces + i];
-        int64_t at = p->row0 - r->row0;
-        if (p->count == 0 || at >= r->count)
-            break;
-        if (at + p->count > r->count)
-            return fkm_fail(
-                e, FKM_EBUG, "a chunk of %lld rows, expected more", (long long)r->count);
-        FKM_TRY(f(gpu_of(b, p), p, (const char *)r->x + (size_t)at * row_bytes, at));
-    }
-    return FKM_OK;
+    const size_t row_bytes = (size_t)b->plan.dims * fkm_dtype_size(b->plan.dtype);
+    FKM_TRY(check_chunk(b, r, e));
+    return each_gpu(b, e, [&](fkm_gpu *g, fkm_err *ge) {
+        fkm_piece *first = &b->pieces[r->row0 / b->plan.chunk_rows * b->chunk_pieces];
+        for (fkm_piece *p = first; p < first + b->chunk_pieces; p++) {
+            int64_t at = p->row0 - r->row0;
+            if (gpu_of(b, p) == g && p->count > 0)
+                FKM_TRY(f(g, p, (const char *)r->x + (size_t)at * row_bytes, at, ge));
+        }
+        return FKM_OK;
+    });
 }
 
 static fkm_status feed(
@@ -690,8 +814,12 @@ static fkm_status feed(
         FKM_TRY(decide_unit(b, r, e));
     if (b->labelled && !b->head_decided && b->unit.unit != FKM_UNIT_S8)
         FKM_TRY(decide_head(b, r, e));
-    return each_piece(b, r, e, [&](fkm_gpu *g, fkm_piece *p, const void *x, int64_t at) {
+    if (distances || b->pieces[0].frame != b->frame)
+        FKM_TRY(undefer(b, e));
+    b->fed += r->count;
+    return each_piece(b, r, e, [&](fkm_gpu *g, fkm_piece *p, const void *x, int64_t at, fkm_err *ge) {
         fkm_feed f;
+        memset(&f, 0, sizeof f);
         f.x = x;
         f.labels = labels + at;
         f.later = b->pass.labels_later;
@@ -701,30 +829,52 @@ static fkm_status feed(
         f.squares = b->pass.squares;
         f.bounds = b->use_bounds;
         f.frame = b->frame;
-        return fkm_gpu_feed(g, p, &f, e);
+        if (b->deferred) {
+            b->feed = f;
+            return FKM_OK;
+        }
+        return fkm_gpu_feed(g, p, &f, ge);
     });
+}
+
+/* Whether the caller waits for labels or distances. */
+static bool owes(const fkm_backend *b)
+{
+    for (int32_t i = 0; i < b->gpu_count; i++)
+        if (b->gpu[i].pending.labels || b->gpu[i].pending.distances)
+            return true;
+    for (int64_t i = 0; i < b->piece_count; i++)
+        if (b->pieces[i].wanted)
+            return true;
+    return false;
 }
 
 static fkm_status wait_for_feeds(fkm_backend *b, fkm_err *e)
 {
-    for (int32_t i = 0; i < b->gpu_count; i++)
-        FKM_TRY(fkm_gpu_drain(&b->gpu[i], e));
-    for (int64_t i = 0; i < b->piece_count; i++) {
-        fkm_piece *p = &b->pieces[i];
-        if (p->wanted)
-            FKM_TRY(fkm_gpu_write_labels(gpu_of(b, p), p, p->wanted, e));
-    }
-    return FKM_OK;
+    FKM_TRY(undefer(b, e));
+    if (!owes(b)) /* threads need not wake up for it */
+        return FKM_OK;
+    return each_gpu(b, e, [&](fkm_gpu *g, fkm_err *ge) {
+        FKM_TRY(fkm_gpu_drain(g, ge));
+        for (int64_t i = g - b->gpu; i < b->piece_count; i += b->gpu_count) {
+            fkm_piece *p = &b->pieces[i];
+            if (p->wanted)
+                FKM_TRY(fkm_gpu_write_labels(g, p, p->wanted, ge));
+        }
+        return FKM_OK;
+    });
 }
 
 static fkm_status write_labels(fkm_backend *b, int32_t *labels, fkm_err *e)
 {
-    for (int64_t i = 0; i < b->piece_count; i++) {
-        fkm_piece *p = &b->pieces[i];
-        if (p->labels && p->labelled)
-            FKM_TRY(fkm_gpu_write_labels(gpu_of(b, p), p, labels + p->row0, e));
-    }
-    return FKM_OK;
+    return each_gpu(b, e, [&](fkm_gpu *g, fkm_err *ge) {
+        for (int64_t i = g - b->gpu; i < b->piece_count; i += b->gpu_count) {
+            fkm_piece *p = &b->pieces[i];
+            if (p->labels && p->labelled)
+                FKM_TRY(fkm_gpu_write_labels(g, p, labels + p->row0, ge));
+        }
+        return FKM_OK;
+    });
 }
 
 /* total = the sums of all GPUs, on the first. */
@@ -807,17 +957,104 @@ static void judge_bounds(fkm_backend *b, int64_t spared)
     b->patience = b->patience < LONGEST_PAUSE ? 2 * b->patience : LONGEST_PAUSE;
 }
 
-static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
+static bool streams(const fkm_backend *b)
 {
-    memset(out, 0, sizeof *out);
+    for (int64_t i = 0; i < b->piece_count; i++)
+        if (b->pieces[i].count > 0 && !b->pieces[i].raw)
+            return true;
+    return false;
+}
+
+/* While the last pieces of a pass are worked on, the first that travel come for the next one. Should
+ * there be none, their copies were for nothing. */
+static fkm_status fetch_ahead(fkm_backend *b, fkm_err *e)
+{
+    if (!b->plan.keep || !b->pass.update || b->fed < b->plan.rows || !streams(b))
+        return FKM_OK;
+    return each_gpu(b, e, [&](fkm_gpu *g, fkm_err *ge) {
+        int fetched = 0;
+        for (int64_t i = g - b->gpu; i < b->piece_count && fetched < FKM_GPU_BUFFERS;
+             i += b->gpu_count) {
+            if (b->pieces[i].count == 0 || b->pieces[i].raw)
+                continue;
+            FKM_TRY(fkm_gpu_fetch(g, &b->pieces[i], ge));
+            fetched++;
+        }
+        return FKM_OK;
+    });
+}
+
+/* What follows the feeds of a pass. */
+static fkm_status queue_end(fkm_backend *b, fkm_err *e)
+{
     if (b->pass.update)
         FKM_TRY(finalise(b, e));
     for (int32_t i = 0; i < b->gpu_count; i++)
         FKM_TRY(fkm_gpu_tally(&b->gpu[i], e));
+    return FKM_OK;
+}
+
+/* Of a deferred pass. Where the caller's rows and labels are matters to no call that is queued. */
+static void save_pass(void *arg, void *state)
+{
+    const fkm_backend *b = (const fkm_backend *)arg;
+    pass_state *s = (pass_state *)state;
+    memset(s, 0, sizeof *s);
+    memcpy(&s->gpu, &b->gpu[0], sizeof s->gpu);
+    memcpy(&s->piece, &b->pieces[0], sizeof s->piece);
+    memcpy(&s->feed, &b->feed, sizeof s->feed);
+    s->piece.x = s->feed.x = NULL;
+    s->feed.labels = NULL;
+    s->piece.frame = s->feed.frame = 0;
+    s->pass.update = b->pass.update;
+    s->pass.labels_later = b->pass.labels_later;
+    s->change = b->change;
+    s->exponent = b->exponent;
+}
+
+static void load_pass(void *arg, const void *state)
+{
+    fkm_backend *b = (fkm_backend *)arg;
+    const pass_state *s = (const pass_state *)state;
+    memcpy(&b->gpu[0], &s->gpu, sizeof s->gpu);
+    memcpy(&b->pieces[0], &s->piece, sizeof s->piece);
+    b->pieces[0].frame = b->frame;
+}
+
+static fkm_status queue_pass(void *arg, fkm_err *e)
+{
+    fkm_backend *b = (fkm_backend *)arg;
+    FKM_TRY(begin_now(b, e));
+    FKM_TRY(fkm_gpu_feed(&b->gpu[0], &b->pieces[0], &b->feed, e));
+    return queue_end(b, e);
+}
+
+/* All that a pass has not queued yet. */
+static fkm_status queue_rest(fkm_backend *b, fkm_err *e)
+{
+    fkm_gpu *g = &b->gpu[0];
+    const fkm_work w = {b, g->compute, g->name, save_pass, load_pass, queue_pass};
+    if (b->deferred && b->fed == b->plan.rows) {
+        b->deferred = false;
+        fkm_stopwatch_clear(&g->assign);
+        return fkm_replay_run(&b->passes, &w, e);
+    }
+    FKM_TRY(undefer(b, e));
+    return queue_end(b, e);
+}
+
+static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
+{
+    memset(out, 0, sizeof *out);
+    FKM_TRY(queue_rest(b, e));
+    FKM_TRY(fetch_ahead(b, e));
     FKM_TRY(wait_for_feeds(b, e));
     for (int32_t i = 0; i < b->gpu_count; i++) {
         const fkm_screen_counts *c = &b->gpu[i].tally_host->counts;
+        double assign_s;
         FKM_TRY(fkm_gpu_collect(&b->gpu[i], e));
+        FKM_TRY(fkm_stopwatch_read(&b->gpu[i].assign, &assign_s, b->gpu[i].name, e));
+        out->assign_s = fmax(out->assign_s, assign_s); /* side by side */
         out->rows += (int64_t)(c->rows + c->spared);
         out->skipped_by_bounds += (int64_t)c->spared;
         out->skipped += (int64_t)c->skipped;
@@ -845,8 +1082,8 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
 static fkm_status distances_of(
     fkm_backend *b, const fkm_rows *r, const int32_t *labels, double *out, fkm_err *e)
 {
-    return each_piece(b, r, e, [&](fkm_gpu *g, fkm_piece *p, const void *x, int64_t at) {
-        return fkm_gpu_distances(g, p, x, labels + at, out + at, e);
+    return each_piece(b, r, e, [&](fkm_gpu *g, fkm_piece *p, const void *x, int64_t at, fkm_err *ge) {
+        return fkm_gpu_distances(g, p, x, labels + at, out + at, ge);
     });
 }
 
@@ -855,8 +1092,8 @@ static fkm_status nearest_of(
 {
     if (top > b->plan.top)
         return fkm_fail(e, FKM_EBUG, "%d nearest centroids were not planned", top);
-    return each_piece(b, r, e, [&](fkm_gpu *g, fkm_piece *p, const void *x, int64_t at) {
-        return fkm_gpu_nearest(g, p, b->frame, x, top, labels + at * top, distances + at * top, e);
+    return each_piece(b, r, e, [&](fkm_gpu *g, fkm_piece *p, const void *x, int64_t at, fkm_err *ge) {
+        return fkm_gpu_nearest(g, p, b->frame, x, top, labels + at * top, distances + at * top, ge);
     });
 }
 
@@ -882,18 +1119,12 @@ static void unpin(void *p)
         (void)cudaGetLastError();
 }
 
-static bool streams(const fkm_backend *b)
-{
-    for (int64_t i = 0; i < b->piece_count; i++)
-        if (b->pieces[i].count > 0 && !b->pieces[i].raw)
-            return true;
-    return false;
-}
-
 /* In the order of src/backend.h: C++17 has no designated initialisers. */
 extern "C" const fkm_backend_ops fkm_backend_cuda = {
     "cuda",
     probe,
+    fkm_devices_describe,
+    fkm_usage_peak,
     host_bytes,
     open_backend,
     reset,

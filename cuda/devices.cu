@@ -3,6 +3,7 @@
 
 #include "check.cuh"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 enum { LEAST_MAJOR = 8 };
@@ -60,7 +61,7 @@ static fkm_status parse_list(
 {
     for (const char *at = devices;;) {
         char *end;
-        if (*at < '0' || *at > '9' || *count == FKM_MOST_DEVICES)
+        if (*at < '0' || *at > '9' || *count == FKM_MOST_GPUS)
             return not_a_list(devices, e);
         long device = strtol(at, &end, 10);
         for (int32_t i = 0; i < *count; i++)
@@ -84,10 +85,28 @@ fkm_status fkm_devices(int32_t *list, int32_t *count, const char *devices, fkm_e
     if (devices)
         return parse_list(list, count, devices, found, e);
     fkm_status st = FKM_OK;
-    for (int i = 0; i < found && *count < FKM_MOST_DEVICES; i++) {
+    for (int i = 0; i < found && *count < FKM_MOST_GPUS; i++) {
         st = check_device(i, found, e);
         if (st == FKM_OK)
             list[(*count)++] = i;
     }
     return *count > 0 ? FKM_OK : st;
+}
+
+fkm_status fkm_devices_describe(fkm_gpu_info *list, int32_t *count, const char *devices, fkm_err *e)
+{
+    int32_t found[FKM_MOST_GPUS];
+    FKM_TRY(fkm_devices(found, count, devices, e));
+    for (int32_t i = 0; i < *count; i++) {
+        cudaDeviceProp prop;
+        char device[32];
+        (void)snprintf(device, sizeof device, "cuda:%d", (int)found[i]);
+        FKM_CUDA(device, cudaGetDeviceProperties(&prop, found[i]));
+        list[i].device = found[i];
+        (void)snprintf(list[i].name, sizeof list[i].name, "%.63s", prop.name);
+        list[i].major = prop.major;
+        list[i].minor = prop.minor;
+        list[i].memory_bytes = (int64_t)prop.totalGlobalMem;
+    }
+    return FKM_OK;
 }

@@ -4,6 +4,7 @@
 #include "check.cuh"
 #include "head.cuh"
 #include "margin.cuh"
+#include "usage.cuh"
 
 extern "C" {
 #include "../src/base/checked.h"
@@ -65,6 +66,7 @@ static fkm_status device_alloc(
         return no_room(g, bytes, what, e);
     CU(cudaMalloc(&p, (size_t)bytes));
     g->used += bytes;
+    fkm_usage_add(g->device, bytes);
     *out = (T *)p;
     fkm_status st = remember_block(g, p, e);
     if (st != FKM_OK)
@@ -212,7 +214,7 @@ static fkm_status open_streams(fkm_gpu *g, fkm_err *e)
         CU(cudaEventCreateWithFlags(&g->freed[i], cudaEventDisableTiming));
     }
     CU(cudaHostAlloc((void **)&g->tally_host, sizeof *g->tally_host, cudaHostAllocDefault));
-    return FKM_OK;
+    return fkm_stopwatch_open(&g->assign, g->name, e);
 }
 
 /* The kernel for the length of packed rows. */
@@ -299,6 +301,7 @@ void fkm_gpu_close(fkm_gpu *g)
         (void)cudaStreamSynchronize(g->copy);
     for (int32_t i = 0; i < g->block_count; i++)
         (void)cudaFree(g->blocks[i]);
+    fkm_usage_add(g->device, -g->used);
     fkm_free(g->blocks);
     for (int i = 0; i < FKM_GPU_BUFFERS; i++) {
         if (g->copied[i])
@@ -308,6 +311,7 @@ void fkm_gpu_close(fkm_gpu *g)
     }
     if (g->done)
         (void)cudaEventDestroy(g->done);
+    fkm_stopwatch_close(&g->assign);
     if (g->tally_host)
         (void)cudaFreeHost(g->tally_host);
     if (g->compute)
@@ -417,6 +421,7 @@ fkm_status fkm_gpu_begin(fkm_gpu *g, bool sums, bool squares, fkm_err *e)
     g->moved = false;
     g->looked_at = 0;
     memset(&g->pending, 0, sizeof g->pending); /* of a pass that was given up */
+    fkm_stopwatch_clear(&g->assign);
     CU(cudaMemsetAsync(&g->tally->counts, 0, sizeof g->tally->counts, g->compute));
     CU(cudaMemsetAsync(&g->tally->moments, 0, sizeof g->tally->moments, g->compute));
     if (squares)
@@ -430,32 +435,95 @@ fkm_status fkm_gpu_begin(fkm_gpu *g, bool sums, bool squares, fkm_err *e)
     return FKM_OK;
 }
 
+/* The event of copy n, from 0, or, when FKM_GPU_BUFFERS or more followed it, of a later one. */
+static cudaEvent_t copied(const fkm_gpu *g, int64_t n)
+{
+    return g->copied[n % FKM_GPU_BUFFERS];
+}
+
+static fkm_status copy_rows(fkm_gpu *g, const fkm_piece *p, void *to, const void *x, fkm_err *e)
+{
+    CU(cudaMemcpyAsync(to, x, (size_t)p->count * row_bytes(g), cudaMemcpyHostToDevice, g->copy));
+    CU(cudaEventRecord(copied(g, g->copies), g->copy));
+    g->copies++;
+    return FKM_OK;
+}
+
+static int buffer_of(const fkm_gpu *g, const fkm_piece *p)
+{
+    for (int i = 0; i < FKM_GPU_BUFFERS; i++)
+        if (g->held[i] == p)
+            return i;
+    return -1;
+}
+
+/* Queues the copy of a piece's rows to the buffer whose turn it is, after its last use. */
+static fkm_status fill_buffer(
+    fkm_gpu *g, const fkm_piece *p, const void *x, int *buffer, fkm_err *e)
+{
+    *buffer = g->turn;
+    g->turn = (g->turn + 1) % FKM_GPU_BUFFERS;
+    g->held[*buffer] = NULL;
+    if (!FKM_PLANT(3))
+        CU(cudaStreamWaitEvent(g->copy, g->freed[*buffer], 0));
+    FKM_TRY(copy_rows(g, p, g->raw[*buffer], x, e));
+    g->filled[*buffer] = g->copies - 1;
+    g->held[*buffer] = p;
+    return FKM_OK;
+}
+
 /* Brings the rows of a piece to the device, unless they are there; *buffer: the one they lie in, -1
  * for their own place. The compute stream waits for them. */
 static fkm_status bring_rows(
     fkm_gpu *g, fkm_piece *p, const void *x, fkm_device_rows *rows, int *buffer, fkm_err *e)
 {
-    void *to = p->raw;
+    int64_t copy = -1; /* that the rows come by; -1: they are there */
     *buffer = -1;
-    if (!p->raw) {
-        *buffer = g->turn;
-        g->turn = (g->turn + 1) % FKM_GPU_BUFFERS;
-        to = g->raw[*buffer];
-        if (!FKM_PLANT(3))
-            CU(cudaStreamWaitEvent(g->copy, g->freed[*buffer], 0));
+    if (p->raw && !p->raw_valid) {
+        FKM_TRY(copy_rows(g, p, p->raw, x, e));
+        p->raw_valid = true;
+        copy = g->copies - 1;
+    } else if (!p->raw) {
+        *buffer = buffer_of(g, p);
+        if (*buffer < 0)
+            FKM_TRY(fill_buffer(g, p, x, buffer, e));
+        g->turn = (*buffer + 1) % FKM_GPU_BUFFERS;
+        copy = g->filled[*buffer];
     }
-    if (!p->raw_valid) {
-        cudaEvent_t copied = g->copied[*buffer < 0 ? 0 : *buffer];
-        CU(cudaMemcpyAsync(
-            to, x, (size_t)p->count * row_bytes(g), cudaMemcpyHostToDevice, g->copy));
-        CU(cudaEventRecord(copied, g->copy));
-        CU(cudaStreamWaitEvent(g->compute, copied, 0));
-        p->raw_valid = p->raw != NULL;
-    }
-    rows->x = to;
+    if (copy >= 0 && !FKM_PLANT(9))
+        CU(cudaStreamWaitEvent(g->compute, copied(g, copy), 0));
+    rows->x = p->raw ? p->raw : g->raw[*buffer];
     rows->count = p->count;
     rows->dims = g->plan.dims;
     rows->dtype = g->plan.dtype;
+    return FKM_OK;
+}
+
+fkm_status fkm_gpu_fetch(fkm_gpu *g, fkm_piece *p, fkm_err *e)
+{
+    int buffer;
+    if (p->raw || !p->x || buffer_of(g, p) >= 0)
+        return FKM_OK;
+    FKM_TRY(fkm_gpu_use(g, e));
+    return fill_buffer(g, p, p->x, &buffer, e);
+}
+
+fkm_status fkm_gpu_let_go(fkm_gpu *g, fkm_err *e)
+{
+    if (!FKM_PLANT(10))
+        memset(g->held, 0, sizeof g->held);
+    FKM_TRY(fkm_gpu_collect(g, e));
+    CU(cudaStreamSynchronize(g->copy));
+    return FKM_OK;
+}
+
+/* x is free again when its copy is done, which is the last one; the compute stream goes on. Rows that
+ * stay in host memory only hold back the queue. */
+static fkm_status wait_for_copy(fkm_gpu *g, fkm_err *e)
+{
+    int64_t copy = g->copies - 1 - g->plan.keep;
+    if (copy >= 0)
+        CU(cudaEventSynchronize(copied(g, copy)));
     return FKM_OK;
 }
 
@@ -648,14 +716,16 @@ fkm_status fkm_gpu_feed(fkm_gpu *g, fkm_piece *p, const fkm_feed *f, fkm_err *e)
     int buffer;
     FKM_TRY(fkm_gpu_use(g, e));
     FKM_TRY(fkm_gpu_drain(g, e));
-    bool copies = !p->raw_valid;
+    const int64_t copies = g->copies;
     FKM_TRY(bring_rows(g, p, f->x, &w.rows, &buffer, e));
+    FKM_TRY(fkm_stopwatch_start(&g->assign, g->compute, g->name, e));
     FKM_TRY(pack_piece(g, p, &w.rows, f->frame, &w.packed, e));
     FKM_TRY(start_labels(g, p, f, &w.labels, e));
     FKM_TRY(list_rows(g, p, &w, f, e));
     FKM_TRY(screen(g, &w, e));
     FKM_TRY(resolve(g, &w, e));
     FKM_TRY(make_bounds(g, p, &w, e));
+    FKM_TRY(fkm_stopwatch_stop(&g->assign, g->compute, g->name, e));
     if (f->update)
         FKM_TRY(update(g, &w.rows, w.labels, f, e));
     if (f->distances)
@@ -667,9 +737,8 @@ fkm_status fkm_gpu_feed(fkm_gpu *g, fkm_piece *p, const fkm_feed *f, fkm_err *e)
     p->wanted = p->labels && !f->later ? f->labels : NULL;
     p->labelled = p->labels != NULL;
     p->bounded = w.bounds;
-    if (copies) /* x is free again when its copy is done; the compute stream goes on */
-        CU(cudaEventSynchronize(g->copied[buffer < 0 ? 0 : buffer]));
-    return FKM_OK;
+    p->x = g->plan.keep ? f->x : NULL;
+    return g->copies > copies ? wait_for_copy(g, e) : FKM_OK;
 }
 
 fkm_status fkm_gpu_drain(fkm_gpu *g, fkm_err *e)
@@ -738,6 +807,7 @@ fkm_status fkm_gpu_try(fkm_gpu *g, const void *x, int32_t count, fkm_screen_coun
         FKM_TRY(resolve(g, &w, e));
     }
     FKM_TRY(free_buffer(g, buffer, e));
+    g->held[buffer] = NULL; /* of a piece that ends here */
     FKM_TRY(fkm_gpu_tally(g, e));
     CU(cudaMemsetAsync(&g->tally->counts, 0, sizeof g->tally->counts, g->compute));
     FKM_TRY(fkm_gpu_collect(g, e));

@@ -3,9 +3,12 @@
  * Rows come in chunks (backend.h) that are cut into pieces of at most piece_rows. Each piece belongs
  * to one GPU for good, so that what the GPU keeps of it stays useful: the rows as they are and packed
  * for screening, as far as memory goes, and their labels. Rows that do not stay go through two
- * buffers, filled on the copy stream while the compute stream works on the other.
+ * buffers, filled on the copy stream while the compute stream works on the other. A buffer that still
+ * holds, or already holds, the rows of a piece is not filled again: that is how the first pieces of the
+ * next pass are brought ahead of it.
  *
- * Nothing but `gpu_collect` and what is asked of it waits for the GPU; gpu_feed waits for its copy. */
+ * Nothing but `gpu_collect` and what is asked of it waits for the GPU; gpu_feed waits for its copy, or,
+ * when the rows stay in host memory, for the copy before it, so that one is always queued. */
 #ifndef FKM_GPU_CUH
 #define FKM_GPU_CUH
 
@@ -13,6 +16,7 @@
 #include "bounds.cuh"
 #include "pack.cuh"
 #include "resolve.cuh"
+#include "stopwatch.cuh"
 #include "update.cuh"
 
 extern "C" {
@@ -25,6 +29,7 @@ extern "C" {
 struct fkm_piece {
     int64_t row0;
     int32_t count;
+    const void *x; /* host rows, where they were last fed from; NULL: not to be read again */
     void *raw;    /* NULL: rows do not stay */
     void *packed; /* NULL: packed anew each pass */
     float *norm, *residual, *tail;
@@ -82,8 +87,11 @@ struct fkm_gpu {
 
     /* scratch of a piece */
     void *raw[FKM_GPU_BUFFERS];
-    cudaEvent_t copied[FKM_GPU_BUFFERS], freed[FKM_GPU_BUFFERS];
-    int turn; /* buffer that is filled next */
+    const fkm_piece *held[FKM_GPU_BUFFERS]; /* whose rows are, or will be, there; NULL: nobody's */
+    int64_t filled[FKM_GPU_BUFFERS];        /* by which copy, from 0 */
+    cudaEvent_t copied[FKM_GPU_BUFFERS], freed[FKM_GPU_BUFFERS]; /* copied: of copies in turn */
+    int turn;       /* buffer that is filled next */
+    int64_t copies; /* of rows, so far */
     void *packed;
     float *norm, *residual, *tail, *floor, *reach, *second;
     int32_t *old, *labels, *row;
@@ -96,6 +104,7 @@ struct fkm_gpu {
 
     fkm_pending pending; /* at most one: labels and distances share scratch */
     cudaEvent_t done;    /* of a pass, for other GPUs */
+    fkm_stopwatch assign; /* of this pass: from the rows' arrival to their labels */
 
     void **blocks; /* everything allocated */
     int32_t block_count, block_room;
@@ -163,6 +172,14 @@ struct fkm_feed {
 fkm_status fkm_gpu_feed(fkm_gpu *g, fkm_piece *p, const fkm_feed *f, fkm_err *e);
 fkm_status fkm_gpu_drain(fkm_gpu *g, fkm_err *e);
 fkm_status fkm_gpu_write_labels(fkm_gpu *g, fkm_piece *p, int32_t *labels, fkm_err *e); /* waits */
+
+/* Between passes, with a plan whose rows stay in host memory: copies those of a piece to a buffer, if
+ * they do not stay on the device. At most FKM_GPU_BUFFERS pieces, in the order in which they will be fed.
+ */
+fkm_status fkm_gpu_fetch(fkm_gpu *g, fkm_piece *p, fkm_err *e);
+
+/* Waits for everything, and lets go of the rows in the buffers: host rows are no longer read. */
+fkm_status fkm_gpu_let_go(fkm_gpu *g, fkm_err *e);
 
 /* Queues the readback of the tally, after everything fed; fkm_gpu_collect waits for it. */
 fkm_status fkm_gpu_tally(fkm_gpu *g, fkm_err *e);

@@ -588,6 +588,7 @@ static fkm_status load_problem(problem *p, fkm_err *e)
     report_progress(p, 0);
     fkm_scan_init(&p->scan);
     bool eight_bit = is_eight_bit(r);
+    r->ops->reset(r->backend); /* it may read the rows of the problem before */
     FKM_TRY(fkm_source_start(r->source, p->index, eight_bit ? NULL : &p->scan, r->w, e));
     p->scanned = r->out->run.plan.resident || eight_bit;
     if (p->scan.rows_not_finite && !r->o->skip_nan)
@@ -891,6 +892,7 @@ static void finish_stats(run *r)
     s->compute_s = s->total_s - s->read_wait_s;
     s->bytes_read = fkm_source_bytes_read(r->source);
     s->flop = fkm_mul_sat(s->distances, 2 * (int64_t)r->shape.dims);
+    s->gpu_peak_bytes = r->ops->device_peak ? r->ops->device_peak() : 0;
 }
 
 static void warn_of_empty(const run *r)
@@ -949,10 +951,10 @@ out:
     fkm_free(r.distances);
     fkm_free(r.best);
     fkm_free(r.key);
+    if (r.backend) /* before the rows that it may be reading */
+        r.ops->close(r.backend);
     fkm_source_close(r.source);
     fkm_checksums_close(&r.checksums);
-    if (r.backend)
-        r.ops->close(r.backend);
     if (st != FKM_OK && !(st == FKM_ESTOPPED && o->saving && o->saving->kept))
         fkm_result_free(out);
     return st;

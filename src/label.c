@@ -165,6 +165,7 @@ fkm_status fkm_predict(fkm_reader *in, const fkm_predict_options *o, fkm_label_s
     r.stats.compute_s = r.stats.total_s - r.stats.read_wait_s;
     r.stats.bytes_read = fkm_source_bytes_read(r.source);
     r.stats.flop = fkm_mul_sat(r.stats.distances, 2 * (int64_t)r.shape.dims);
+    r.stats.gpu_peak_bytes = r.ops->device_peak ? r.ops->device_peak() : 0;
     if (stats)
         *stats = r.stats;
 out:

@@ -189,6 +189,7 @@ static inline problem make_problem(random_numbers *r, kind k)
     p.plan.dtype = r->one_of<fkm_dtype>({FKM_F32, FKM_F32, FKM_F16, FKM_BF16, FKM_U8, FKM_I8});
     p.plan.update = true;
     p.plan.wide = r->below(3) == 0;
+    p.plan.keep = r->below(2);
     p.plan.top = (int32_t)(1 + r->below(p.plan.clusters < 9 ? p.plan.clusters : 9));
     p.plan.threads = 1;
     fill(&p, r, k);

@@ -1,6 +1,10 @@
-/* The CUDA backend against the CPU's, bit for bit: labels, distances, counters that do not depend on
- * the path, inertia, centroids, over random shapes, types, chunks and numbers of devices. */
+/* The CUDA backend against the CPU's, bit for bit: labels, distances, counters that do not depend
+ * on the path, inertia, centroids, over random shapes, types, chunks and numbers of devices. */
 #include "cuda_test.h"
+
+extern "C" {
+#include "../../src/base/clock.h"
+}
 
 namespace
 {
@@ -78,6 +82,175 @@ void same_bits_when_few_move(void **)
     }
 }
 
+/* Time of labelling: a part of the pass, and most of it when hardly anything else is done. More
+ * pieces than there are laps of a stopwatch. */
+void time_of_labelling(void **)
+{
+    random_numbers r(11);
+    devices_for(&r);
+#ifdef FKM_CUDA_ON_CPU
+    cuo_set("STREAMS", "eager");
+#endif
+    problem p;
+    memset(&p.plan, 0, sizeof p.plan);
+    p.plan.rows = 20 * 128;
+    p.plan.chunk_rows = 128;
+    p.plan.dims = 16;
+    p.plan.clusters = 256;
+    p.plan.dtype = FKM_F32;
+    p.plan.update = true;
+    p.plan.top = p.plan.threads = 1;
+    fill(&p, &r, NORMAL);
+    choose_scale(&p, false);
+    for (int32_t i = 0; i < p.plan.clusters * p.plan.dims; i++)
+        p.centroids.push_back((float)r.normal());
+    pair both(&p, NULL, "0", 0, true);
+    both.start();
+    for (int i = 0; i < 2; i++) {
+        fkm_pass_options o = {i > 0, i == 1, true};
+        const double start = fkm_now();
+        const fkm_pass out = both.pass(1, o, false);
+        const double s = fkm_now() - start;
+        assert_true(out.assign_s > 0 && out.assign_s < s);
+#ifdef FKM_CUDA_ON_CPU /* kernels take most of the time */
+        if (out.assign_s < 0.4 * s)
+            fail_msg("labelling took %g of %g s", out.assign_s, s);
+#endif
+    }
+}
+
+#ifdef FKM_CUDA_ON_CPU
+
+/* Rows that travel in every pass, but for a few. */
+problem travelling_problem(random_numbers *r, int32_t devices, const char *streams)
+{
+    devices_for(r);
+    const char many[2] = {(char)('0' + devices), 0};
+    setenv("CUO_DEVICES", many, 1);
+    cuo_reset();
+    cuo_set("STREAMS", streams);
+    problem p;
+    memset(&p.plan, 0, sizeof p.plan);
+    p.plan.rows = 600 * devices;
+    p.plan.chunk_rows = 100 * devices;
+    p.plan.dims = 40;
+    p.plan.clusters = 20;
+    p.plan.dtype = FKM_F32;
+    p.plan.update = p.plan.keep = true;
+    p.plan.top = p.plan.threads = 1;
+    fill(&p, r, BLOBS);
+    choose_scale(&p, false);
+    for (int32_t i = 0; i < p.plan.clusters * p.plan.dims; i++)
+        p.centroids.push_back((float)r->normal());
+    return p;
+}
+
+const int64_t travelling_budget = (int64_t)170 << 10;
+
+/* Several GPUs at once: each is served by a thread of its own. */
+void several_gpus(void **)
+{
+    random_numbers r(13);
+    const problem p = travelling_problem(&r, 3, "random");
+    pair both(&p, NULL, "2,0,1", travelling_budget, true);
+    assert_true(both.ops[1]->streams(both.b[1]));
+    both.start();
+    for (int i = 0; i < 3; i++) {
+        fkm_pass_options o = {true, i == 0, i == 1};
+        both.compare_passes(o, i == 2);
+        both.compare_centroids();
+        both.compare_moves();
+    }
+    assert_true(cuo_counts().threads > 1);
+}
+
+/* A pass that all rows were fed to brings the first pieces of the next one, which is fed so much
+ * less; rows that change after reset are not those that were brought. */
+void rows_ahead_of_a_pass(void **)
+{
+    random_numbers r(17);
+    for (const char *streams : {"lazy", "eager", "kernels-first", "copies-first"}) {
+        problem p = travelling_problem(&r, 1, streams);
+        fkm_err e;
+        pair both(&p, NULL, "0", travelling_budget, true);
+        const int64_t piece = 100 * 40 * 4;
+        for (int start = 0; start < 2; start++) {
+            both.start();
+            for (int i = 0; i < 3; i++) {
+                const fkm_pass_options o = {true, i == 0, true};
+                fkm_pass out;
+                OK(both.ops[1]->begin(both.b[1], &o, &e));
+                int64_t before = cuo_counts().copied_bytes;
+                both.chunks([&](const fkm_rows &c) {
+                    OK(both.ops[1]->feed(
+                        both.b[1], &c, both.labels[1].data() + c.row0, NULL, &e));
+                });
+                const int64_t fed = cuo_counts().copied_bytes - before;
+                OK(both.ops[1]->end(both.b[1], &out, &e));
+                const int64_t ahead = cuo_counts().copied_bytes - before - fed;
+                assert_true(ahead >= 2 * piece && ahead < 3 * piece);
+                assert_true(i == 0 ? fed >= 6 * piece : fed < 4 * piece);
+                OK(both.ops[1]->labels(both.b[1], both.labels[1].data(), &e));
+                (void)both.pass(0, o, false);
+                assert_memory_equal(
+                    both.labels[0].data(), both.labels[1].data(), both.labels[0].size() * 4);
+                both.compare_moves();
+            }
+            both.ops[1]->reset(both.b[1]);
+            memmove(p.rows.data(), p.row(50), p.rows.size() - 50 * 40 * 4);
+        }
+    }
+}
+
+/* Small problems: passes that are like earlier ones are launched as graphs, whatever comes between
+ * them. */
+void passes_as_graphs(void **)
+{
+    random_numbers r(19);
+    for (const char *streams : {"lazy", "eager", "random"}) {
+        problem p = travelling_problem(&r, 1, streams);
+        fkm_err e;
+        p.plan.chunk_rows = p.plan.rows;
+        pair both(&p, NULL, "0", 0, true);
+        int64_t most = 0, least = INT64_MAX;
+        for (int start = 0; start < 2; start++) {
+            const int64_t before = cuo_counts().graphs;
+            both.start();
+            for (int i = 0; i < 16; i++) {
+                const fkm_pass_options o = {true, i == 0 || i == 12, true};
+                if (i == 8) /* from outside */
+                    for (int side = 0; side < 2; side++)
+                        OK(both.ops[side]->set_centroids(both.b[side], p.centroids.data(), &e));
+                if (i == 12) { /* another scale */
+                    p.scale.exponent--;
+                    for (int side = 0; side < 2; side++)
+                        OK(both.ops[side]->set_scale(both.b[side], p.scale, &e));
+                }
+                (void)both.pass(0, o, false);
+                const int64_t calls = cuo_counts().calls, graphs = cuo_counts().graphs;
+                const fkm_pass out = both.pass(1, o, false);
+                const int64_t took = cuo_counts().calls - calls;
+                const bool replayed = cuo_counts().graphs > graphs;
+                assert_true(out.assign_s > 0);
+                if (replayed)
+                    least = took < least ? took : least;
+                else
+                    most = took > most ? took : most;
+                assert_memory_equal(
+                    both.labels[0].data(), both.labels[1].data(), both.labels[0].size() * 4);
+                both.compare_centroids();
+                both.compare_moves();
+            }
+            assert_true(cuo_counts().graphs - before > 12);
+            memmove(p.rows.data(), p.row(50), p.rows.size() - 50 * 40 * 4);
+        }
+        printf("calls of a pass: %lld, as a graph %lld\n", (long long)most, (long long)least);
+        assert_true(least < most / 2);
+    }
+}
+
+#endif
+
 /* A pass that is given up, then a new problem: nothing of it is left. */
 void abandoned_pass(void **)
 {
@@ -107,6 +280,12 @@ int main()
     const CMUnitTest tests[] = {
         cmocka_unit_test(same_bits),
         cmocka_unit_test(same_bits_when_few_move),
+#ifdef FKM_CUDA_ON_CPU
+        cmocka_unit_test(several_gpus),
+        cmocka_unit_test(rows_ahead_of_a_pass),
+        cmocka_unit_test(passes_as_graphs),
+#endif
+        cmocka_unit_test(time_of_labelling),
         cmocka_unit_test(abandoned_pass),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
