@@ -16,7 +16,7 @@ __device__ int32_t merge_lists(
 {
     int32_t n = 0;
     bool fits = true;
-    for (int32_t split = 0; split < splits - FKM_PLANT(11); split++) {
+    for (int32_t split = 0; split < splits - FKM_PLANT(12); split++) {
         const int64_t entry = (int64_t)split * rows + i;
         const int32_t count = p.count[entry];
         fits = fits && count <= FKM_CANDIDATES;

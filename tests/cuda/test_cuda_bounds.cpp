@@ -94,7 +94,7 @@ void pauses(void **)
 }
 
 /* Fewer rows than keep a GPU busy, fewer from pass to pass: blocks share them, each with a part of the
- * centroids. CUO_PLANT=11: the last part is lost. */
+ * centroids. CUO_PLANT=12: the last part is lost. */
 void few_rows(void **)
 {
     random_numbers r(6);
