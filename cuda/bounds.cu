@@ -116,7 +116,8 @@ __device__ float slack_of(double nx, double f, double s)
     if (!(f > s) || !(far > 0))
         return -1;
     const double a = sqrt(fmax(0.0, near)), both = a + sqrt(far);
-    return __double2float_rd(2 * (f - s) / both - (ETA + 0x1p-30) * a - 0x1p-40 * both);
+    const double between = fmin(2 * (f - s), far); /* of the squares */
+    return __double2float_rd(between / both - (ETA + 0x1p-30) * a - 0x1p-40 * both);
 }
 
 __global__ void __launch_bounds__(THREADS) set_slack(const __grid_constant__ fkm_bounds_args a)

@@ -55,7 +55,7 @@ void run(layout l, fkm_dtype type, const char *isa, const char *first, const cha
     const problem p = make(l, type);
     pair both(&p, isa, devices, 0, false);
     std::string seen;
-    for (int start = 0; start < 2; start++) {
+    for (int start = 0; start < (l == TURNING ? 2 : 1); start++) {
         both.start();
         for (int i = 0; i < 4; i++) {
             fkm_pass_options o = {true, i == 0, true};
