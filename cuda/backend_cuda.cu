@@ -140,10 +140,13 @@ static int64_t host_bytes(const fkm_plan *p)
     return fkm_add_sat(total, fkm_mul_sat(p->dims, sizeof(float)) + head + replays + (64 << 10));
 }
 
+/* A GPU may still be copying from another when both are closed. */
 static void close_gpus(fkm_backend *b)
 {
-    if (b->gpu[0].compute)
-        (void)cudaStreamSynchronize(b->gpu[0].compute);
+    fkm_err ignored;
+    for (int32_t i = 0; i < b->gpu_count; i++)
+        if (b->gpu[i].compute)
+            (void)fkm_gpu_collect(&b->gpu[i], &ignored);
     fkm_replay_close(&b->passes);
     fkm_replay_close(&b->tables);
     for (int32_t i = 0; i < b->gpu_count; i++)
