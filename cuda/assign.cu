@@ -281,8 +281,7 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES> struct screen {
                 if ((float)top >= s.row.threshold[t]) {
                     const float margin = tile_margin(t, tile), upper = (float)top + margin;
                     /* the best of these raises the floor before the others are looked at */
-                    const int floor =
-                        atomicMax(&s.row.floor[t], fkm_ordered((float)top - margin));
+                    const int floor = atomicMax(&s.row.floor[t], fkm_ordered((float)top - margin));
                     if (upper < fkm_unordered(floor))
                         raise_second(t, upper);
                     else

@@ -6,22 +6,24 @@
  * 128 centroids, which both read from the same ring. Dimensions come in slabs of 128 bytes, a box
  * of hopper.cuh a stage of the ring. Rows stay in shared memory while they are multiplied when
  * there is room for them and three stages (KEPT). When there is for 128 of them, those are what a
- * block goes by, and the warpgroups take every other tile each, with lists of their own that are put
- * together at the end (SHARED). Longer ones come through the ring with the centroids (STREAMED).
+ * block goes by, and the warpgroups take every other tile each, with lists of their own that are
+ * put together at the end (SHARED). Longer ones come through the ring with the centroids
+ * (STREAMED).
  *
- * Ping-pong. When rows are kept and the ring holds a whole tile, the multiplying warpgroups take turns in handing
- * tiles to the matrix unit, so that one looks through its scores while the unit works for the
- * other. Turns cannot lock up: who has the turn needs the slabs of one tile, which fit the ring,
- * and those before it are given back without a turn. With a smaller ring that would not hold, and
- * there are no turns: then a tile is so long (5 slabs and more) that what they would hide is small;
- * and with shared rows it is the order in which tiles come that keeps warpgroups apart.
+ * Ping-pong. When rows are kept and the ring holds a whole tile, the multiplying warpgroups take
+ * turns in handing tiles to the matrix unit, so that one looks through its scores while the unit
+ * works for the other. Turns cannot lock up: who has the turn needs the slabs of one tile, which
+ * fit the ring, and those before it are given back without a turn. With a smaller ring that would
+ * not hold, and there are no turns: then a tile is so long (5 slabs and more) that what they would
+ * hide is small; and with shared rows it is the order in which tiles come that keeps warpgroups
+ * apart.
  *
  * A tile: accumulators start at -|c|^2/2; slabs are multiplied, each committed, a stage given back
  * when the commit after its own is on its way; meanwhile thread t works out the threshold of row t.
  * Then one max a score and one compare a row and thread. What passes floor - reach alone raises the
- * row's second; what passes the floor too goes on the row's list of candidates with its score; bounds
- * of single centroids wait for the end of the row, or for half a list, so that the way through is
- * short: shared memory only.
+ * row's second; what passes the floor too goes on the row's list of candidates with its score;
+ * bounds of single centroids wait for the end of the row, or for half a list, so that the way
+ * through is short: shared memory only.
  *
  * Accuracy. wgmma m64n128k16 adds 16 products of fp16 or bf16 to a float32 accumulator. Assumed is
  * of it what margin.cuh assumes of any 16 products and an accumulator, FKM_MMA_LOSS, and its chain
@@ -471,8 +473,7 @@ template <fkm_unit UNIT, row_mode MODE> struct screen {
             if ((float)top >= row.threshold[r]) {
                 const float upper = (float)top + row.margin[r];
                 /* the best of these raises the floor before the others are looked at */
-                const int floor =
-                    atomicMax(&row.floor[r], fkm_ordered((float)top - row.margin[r]));
+                const int floor = atomicMax(&row.floor[r], fkm_ordered((float)top - row.margin[r]));
                 if (upper < fkm_unordered(floor))
                     raise_second(r, upper);
                 else
@@ -516,7 +517,8 @@ template <fkm_unit UNIT, row_mode MODE> struct screen {
         row.count[t] = n;
     }
 
-    /* The rows of both warpgroups are the same: the first settles them. False: this is the other. */
+    /* The rows of both warpgroups are the same: the first settles them. False: this is the other.
+     */
     __device__ bool join()
     {
         if (row.count[t] <= FKM_CANDIDATES)
@@ -580,8 +582,8 @@ template <fkm_unit UNIT, row_mode MODE> struct screen {
         finish_tile(acc, tile);
     }
 
-    /* Lets a tile of the other warpgroup go by. Every stage is waited for and given back by both, or
-     * one could take a phase of a barrier for the next but one, which has the same parity. */
+    /* Lets a tile of the other warpgroup go by. Every stage is waited for and given back by both,
+     * or one could take a phase of a barrier for the next but one, which has the same parity. */
     __device__ void pass_tile()
     {
         for (int32_t slab = 0; slab < m.n.slabs; slab++) {
@@ -611,7 +613,8 @@ template <fkm_unit UNIT, row_mode MODE> struct screen {
             fkm_bar_arrive(BAR_TURN, ROWS); /* the first has the first turn */
         for (int32_t share = (int32_t)blockIdx.x; share < m.shares(); share += (int32_t)gridDim.x) {
             const int32_t rows_group = MODE == SHARED ? 0 : group;
-            const int32_t i = share % m.blocks * (row_groups(MODE) * GROUP) + rows_group * GROUP + t;
+            const int32_t i =
+                share % m.blocks * (row_groups(MODE) * GROUP) + rows_group * GROUP + t;
             const int32_t r = i < m.rows ? fkm_row_at(a, i) : -1;
             const int32_t first = m.first_tile(a.tiles, share), end = m.end_tile(a.tiles, share);
             start_row(r);
@@ -757,10 +760,9 @@ template <fkm_unit UNIT> cudaError_t launch(const fkm_assign_args *a, cudaStream
         (void)cudaGetLastError();
         return run_portable(UNIT, a, chip, "the driver makes no tensor maps for it", stream);
     }
-    return mode == KEPT ? launch_kernel<UNIT, KEPT>(a, n, chip, rows, centroids, stream)
-           : mode == SHARED
-               ? launch_kernel<UNIT, SHARED>(a, n, chip, rows, centroids, stream)
-               : launch_kernel<UNIT, STREAMED>(a, n, chip, rows, centroids, stream);
+    return mode == KEPT     ? launch_kernel<UNIT, KEPT>(a, n, chip, rows, centroids, stream)
+           : mode == SHARED ? launch_kernel<UNIT, SHARED>(a, n, chip, rows, centroids, stream)
+                            : launch_kernel<UNIT, STREAMED>(a, n, chip, rows, centroids, stream);
 }
 
 } // namespace

@@ -31,7 +31,8 @@ extern "C" {
  * rows: each costs 4 dims atomics, which must beat reading all rows. Not measured on a GPU yet. */
 #define CHANGE_SHARE 16
 
-/* Bounds that spare fewer rows than this are left alone for a while, LONGEST_PAUSE passes at most. */
+/* Bounds that spare fewer rows than this are left alone for a while, LONGEST_PAUSE passes at most.
+ */
 #define LEAST_SPARED 0.1
 #define LONGEST_PAUSE 64
 
@@ -50,31 +51,31 @@ struct fkm_backend {
     int32_t chunk_pieces; /* pieces a chunk */
     int64_t piece_count;
     fkm_piece *pieces;
-    float *shift; /* [dims]: of the frame */
+    float *shift;                           /* [dims]: of the frame */
     float scale, row_quant, centroid_quant; /* quanta: of int8 */
     bool quantised; /* row_quant has been chosen from rows of this problem */
     fkm_unit_choice unit;
     bool unit_decided; /* whether int8 pays, of this problem */
     bool unit_fails;   /* int8 left too much in doubt in the last pass */
-    bool framed;    /* there is a frame */
-    uint32_t frame; /* its number, from 1 */
+    bool framed;       /* there is a frame */
+    uint32_t frame;    /* its number, from 1 */
     int32_t exponent;
     bool head_decided; /* whether to screen by a head, of this problem */
-    bool labelled; /* a pass with update is complete: clusters have some shape */
+    bool labelled;     /* a pass with update is complete: clusters have some shape */
     fkm_pass_options pass;
-    int64_t fed; /* rows, in this pass */
-    bool sums_hold; /* sums are those of the labels that the next pass is handed */
-    bool change;    /* this pass changes the sums instead of rebuilding them */
-    int64_t moved;  /* rows that the last pass with update moved */
-    int32_t pause, patience; /* passes to go without bounds; doubled when they do not pay */
-    bool use_bounds;         /* in this pass */
+    int64_t fed;               /* rows, in this pass */
+    bool sums_hold;            /* sums are those of the labels that the next pass is handed */
+    bool change;               /* this pass changes the sums instead of rebuilding them */
+    int64_t moved;             /* rows that the last pass with update moved */
+    int32_t pause, patience;   /* passes to go without bounds; doubled when they do not pay */
+    bool use_bounds;           /* in this pass */
     fkm_replay passes, tables; /* as graphs; of one piece on one GPU: small problems */
     bool deferred;             /* nothing of this pass is queued yet: end will */
     fkm_feed feed;             /* of the deferred pass, when fed */
 };
 
-/* Host state that the work of a pass, and of the tables, follows from and changes. Rows are packed in
- * the frame of the pass; which number that has is left out, as it means nothing to the GPU. */
+/* Host state that the work of a pass, and of the tables, follows from and changes. Rows are packed
+ * in the frame of the pass; which number that has is left out, as it means nothing to the GPU. */
 struct pass_state {
     fkm_gpu gpu;
     fkm_piece piece;
@@ -191,8 +192,8 @@ template <class F> static void run_gpu_job(void *arg, int64_t i, int)
     job->st[i] = (*job->f)(&job->b->gpu[i], &job->e[i]);
 }
 
-/* Calls `f` for every GPU, each on a thread of its own, and waits for all. When some fail, the first
- * in the order of the list is told of: they mostly fail of one cause. */
+/* Calls `f` for every GPU, each on a thread of its own, and waits for all. When some fail, the
+ * first in the order of the list is told of: they mostly fail of one cause. */
 template <class F> static fkm_status each_gpu(fkm_backend *b, fkm_err *e, F f)
 {
     gpu_job<F> job;
@@ -221,8 +222,8 @@ static fkm_status open_gpus(fkm_backend *b, const int32_t *devices, fkm_err *e)
     for (int64_t rows = fkm_max_i64(1, most);; rows = fkm_max_i64(least, rows / 2)) {
         fkm_status st = FKM_OK;
         for (int32_t i = 0; i < b->gpu_count && st == FKM_OK; i++)
-            st = fkm_gpu_open(&b->gpu[i], devices[i], p, &b->unit, (int32_t)rows, i == 0,
-                b->gpu_count > 1, e);
+            st = fkm_gpu_open(
+                &b->gpu[i], devices[i], p, &b->unit, (int32_t)rows, i == 0, b->gpu_count > 1, e);
         b->piece_rows = (int32_t)rows;
         if (st != FKM_ENOMEM || rows <= least)
             return st;
@@ -661,13 +662,13 @@ static double cost_of(const fkm_backend *b, const fkm_screen_counts *c, const wa
     fkm_head_trial trial = {
         (int64_t)c->rows, (int64_t)c->in_doubt, (int64_t)c->candidates, (int64_t)c->rescans};
     return fkm_head_cost(&trial, w->axes ? w->screened : p->dims,
-        w->unit == FKM_UNIT_S8 ? S8_RATE : 1, p->dims,
-        p->dims * (int32_t)fkm_dtype_size(p->dtype), p->clusters);
+        w->unit == FKM_UNIT_S8 ? S8_RATE : 1, p->dims, p->dims * (int32_t)fkm_dtype_size(p->dtype),
+        p->clusters);
 }
 
 /* What screening rows on the first GPU would cost. */
-static fkm_status try_way(fkm_backend *b, double *cost, const void *x, int32_t rows, const way *w,
-    fkm_err *e)
+static fkm_status try_way(
+    fkm_backend *b, double *cost, const void *x, int32_t rows, const way *w, fkm_err *e)
 {
     fkm_gpu *g = &b->gpu[0];
     fkm_screen_counts c;
@@ -694,7 +695,8 @@ static fkm_status decide_unit(fkm_backend *b, const fkm_rows *r, fkm_err *e)
         return FKM_OK;
     FKM_TRY(try_way(b, &least, r->x, rows, &usual, e));
     FKM_TRY(try_way(b, &cost, r->x, rows, &quick, e));
-    fkm_verbose("screening by %s", cost < least ? "int8" : "fp16: int8 would leave too much in doubt");
+    fkm_verbose(
+        "screening by %s", cost < least ? "int8" : "fp16: int8 would leave too much in doubt");
     return use_unit(b, cost < least ? FKM_UNIT_S8 : b->unit.unit, e);
 }
 
@@ -720,8 +722,8 @@ static void judge_unit(fkm_backend *b, const fkm_pass *o)
 }
 
 /* *best: the length that the model likes most; axes is NULL: all dims, by the unit as it is. */
-static fkm_status choose_length(fkm_backend *b, way *best, const char *sample, const float *axes,
-    const float *gram, fkm_err *e)
+static fkm_status choose_length(
+    fkm_backend *b, way *best, const char *sample, const float *axes, const float *gram, fkm_err *e)
 {
     double least, cost;
     *best = {b->gpu[0].packing.unit, NULL, 0, 0};
@@ -786,7 +788,8 @@ static fkm_status check_chunk(const fkm_backend *b, const fkm_rows *r, fkm_err *
         (long long)r->row0, (long long)(r->row0 + r->count));
 }
 
-/* Calls `f` for each piece of the chunk, on the thread of its GPU; at: its first row within the chunk.
+/* Calls `f` for each piece of the chunk, on the thread of its GPU; at: its first row within the
+ * chunk.
  */
 template <class F> static fkm_status each_piece(fkm_backend *b, const fkm_rows *r, fkm_err *e, F f)
 {
@@ -817,24 +820,25 @@ static fkm_status feed(
     if (distances || b->pieces[0].frame != b->frame)
         FKM_TRY(undefer(b, e));
     b->fed += r->count;
-    return each_piece(b, r, e, [&](fkm_gpu *g, fkm_piece *p, const void *x, int64_t at, fkm_err *ge) {
-        fkm_feed f;
-        memset(&f, 0, sizeof f);
-        f.x = x;
-        f.labels = labels + at;
-        f.later = b->pass.labels_later;
-        f.distances = distances ? distances + at : NULL;
-        f.update = b->pass.update;
-        f.change = b->change;
-        f.squares = b->pass.squares;
-        f.bounds = b->use_bounds;
-        f.frame = b->frame;
-        if (b->deferred) {
-            b->feed = f;
-            return FKM_OK;
-        }
-        return fkm_gpu_feed(g, p, &f, ge);
-    });
+    return each_piece(
+        b, r, e, [&](fkm_gpu *g, fkm_piece *p, const void *x, int64_t at, fkm_err *ge) {
+            fkm_feed f;
+            memset(&f, 0, sizeof f);
+            f.x = x;
+            f.labels = labels + at;
+            f.later = b->pass.labels_later;
+            f.distances = distances ? distances + at : NULL;
+            f.update = b->pass.update;
+            f.change = b->change;
+            f.squares = b->pass.squares;
+            f.bounds = b->use_bounds;
+            f.frame = b->frame;
+            if (b->deferred) {
+                b->feed = f;
+                return FKM_OK;
+            }
+            return fkm_gpu_feed(g, p, &f, ge);
+        });
 }
 
 /* Whether the caller waits for labels or distances. */
@@ -965,8 +969,8 @@ static bool streams(const fkm_backend *b)
     return false;
 }
 
-/* While the last pieces of a pass are worked on, the first that travel come for the next one. Should
- * there be none, their copies were for nothing. */
+/* While the last pieces of a pass are worked on, the first that travel come for the next one.
+ * Should there be none, their copies were for nothing. */
 static fkm_status fetch_ahead(fkm_backend *b, fkm_err *e)
 {
     if (!b->plan.keep || !b->pass.update || b->fed < b->plan.rows || !streams(b))
@@ -1082,9 +1086,10 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
 static fkm_status distances_of(
     fkm_backend *b, const fkm_rows *r, const int32_t *labels, double *out, fkm_err *e)
 {
-    return each_piece(b, r, e, [&](fkm_gpu *g, fkm_piece *p, const void *x, int64_t at, fkm_err *ge) {
-        return fkm_gpu_distances(g, p, x, labels + at, out + at, ge);
-    });
+    return each_piece(
+        b, r, e, [&](fkm_gpu *g, fkm_piece *p, const void *x, int64_t at, fkm_err *ge) {
+            return fkm_gpu_distances(g, p, x, labels + at, out + at, ge);
+        });
 }
 
 static fkm_status nearest_of(
@@ -1092,9 +1097,11 @@ static fkm_status nearest_of(
 {
     if (top > b->plan.top)
         return fkm_fail(e, FKM_EBUG, "%d nearest centroids were not planned", top);
-    return each_piece(b, r, e, [&](fkm_gpu *g, fkm_piece *p, const void *x, int64_t at, fkm_err *ge) {
-        return fkm_gpu_nearest(g, p, b->frame, x, top, labels + at * top, distances + at * top, ge);
-    });
+    return each_piece(
+        b, r, e, [&](fkm_gpu *g, fkm_piece *p, const void *x, int64_t at, fkm_err *ge) {
+            return fkm_gpu_nearest(
+                g, p, b->frame, x, top, labels + at * top, distances + at * top, ge);
+        });
 }
 
 static const char *isa(const fkm_backend *b)

@@ -64,8 +64,8 @@ __global__ void __launch_bounds__(THREADS)
 }
 
 /* A block EACH * THREADS rows, in runs of 32 a warp: those listed stay together. */
-__global__ void __launch_bounds__(THREADS) list_rows(int32_t *row, unsigned *listed, fkm_u64 *spared,
-    float *slack, const int32_t *labels, const float *drop, int32_t rows)
+__global__ void __launch_bounds__(THREADS) list_rows(int32_t *row, unsigned *listed,
+    fkm_u64 *spared, float *slack, const int32_t *labels, const float *drop, int32_t rows)
 {
     FKM_SHARED(unsigned, count, [EACH * WARPS]);
     FKM_SHARED(unsigned, base);
@@ -125,17 +125,16 @@ __global__ void __launch_bounds__(THREADS) set_slack(const __grid_constant__ fkm
     const int32_t rows = a.row ? (int32_t)*a.listed : a.rows, step = (int32_t)gridDim.x * THREADS;
     for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < rows; i += step) {
         const int32_t r = a.row ? a.row[i] : (int32_t)i;
-        a.slack[r] = a.labels[r] < 0
-                         ? -1
-                         : slack_of(a.norm[r], (double)a.floor[r] * a.score_unit,
-                               (double)a.second[r] * a.score_unit);
+        a.slack[r] = a.labels[r] < 0 ? -1
+                                     : slack_of(a.norm[r], (double)a.floor[r] * a.score_unit,
+                                           (double)a.second[r] * a.score_unit);
     }
 }
 
 } // namespace
 
-cudaError_t fkm_bounds_move(float *drop, const double *shift, int32_t clusters, float scale,
-    bool add, cudaStream_t stream)
+cudaError_t fkm_bounds_move(
+    float *drop, const double *shift, int32_t clusters, float scale, bool add, cudaStream_t stream)
 {
     FKM_LAUNCH(sum_movements, 1, THREADS, 0, stream, drop, shift, clusters, scale, add);
     return cudaGetLastError();

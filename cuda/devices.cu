@@ -27,7 +27,8 @@ static fkm_status count_devices(int *found, fkm_err *e)
         if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0)
             return fkm_fail(e, FKM_EDEVICE, "no NVIDIA driver is installed");
         return fkm_fail(e, FKM_EDEVICE,
-            "the NVIDIA driver supports CUDA %d.%d, this fkm was built with %d.%d: update the driver",
+            "the NVIDIA driver supports CUDA %d.%d, this fkm was built with %d.%d: update the "
+            "driver",
             driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
     }
     default:
@@ -39,8 +40,8 @@ static fkm_status check_device(int device, int found, fkm_err *e)
 {
     int major = 0, minor = 0;
     if (device >= found)
-        return fkm_fail(e, FKM_EDEVICE, "there is no device %d: this machine has 0 to %d", device,
-            found - 1);
+        return fkm_fail(
+            e, FKM_EDEVICE, "there is no device %d: this machine has 0 to %d", device, found - 1);
     FKM_CUDA("cuda", cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
     FKM_CUDA("cuda", cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
     if (major < LEAST_MAJOR)

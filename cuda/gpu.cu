@@ -148,8 +148,8 @@ static fkm_status open_scratch(fkm_gpu *g, fkm_err *e)
     const fkm_plan *p = &g->plan;
     const int64_t rows = g->piece_rows;
     for (int i = 0; i < FKM_GPU_BUFFERS; i++)
-        FKM_TRY(device_alloc(g, &g->raw[i], rows,
-            fkm_mul_sat(p->dims, (int64_t)fkm_dtype_size(p->dtype)), what, e));
+        FKM_TRY(device_alloc(
+            g, &g->raw[i], rows, fkm_mul_sat(p->dims, (int64_t)fkm_dtype_size(p->dtype)), what, e));
     FKM_TRY(device_alloc(g, &g->packed, rows, g->most_stride, what, e));
     FKM_TRY(device_alloc(g, &g->norm, rows, sizeof(float), what, e));
     FKM_TRY(device_alloc(g, &g->residual, rows, sizeof(float), what, e));
@@ -389,9 +389,8 @@ fkm_status fkm_gpu_set_axes(fkm_gpu *g, const float *axes, int32_t screened, flo
 fkm_status fkm_gpu_set_centroids(fkm_gpu *g, const float *c, fkm_err *e)
 {
     FKM_TRY(fkm_gpu_use(g, e));
-    CU(cudaMemcpyAsync(g->c.master, c,
-        (size_t)g->plan.clusters * (size_t)g->plan.dims * sizeof *c, cudaMemcpyHostToDevice,
-        g->compute));
+    CU(cudaMemcpyAsync(g->c.master, c, (size_t)g->plan.clusters * (size_t)g->plan.dims * sizeof *c,
+        cudaMemcpyHostToDevice, g->compute));
     CU(cudaStreamSynchronize(g->compute)); /* c is the caller's */
     return FKM_OK;
 }
@@ -406,8 +405,7 @@ fkm_status fkm_gpu_prepare(fkm_gpu *g, fkm_err *e)
 fkm_status fkm_gpu_moved(fkm_gpu *g, fkm_err *e)
 {
     FKM_TRY(fkm_gpu_use(g, e));
-    CU(fkm_bounds_move(
-        g->drop, g->shift, g->plan.clusters, g->frame.scale, g->moved, g->compute));
+    CU(fkm_bounds_move(g->drop, g->shift, g->plan.clusters, g->frame.scale, g->moved, g->compute));
     g->moved = true;
     return FKM_OK;
 }
@@ -517,8 +515,8 @@ fkm_status fkm_gpu_let_go(fkm_gpu *g, fkm_err *e)
     return FKM_OK;
 }
 
-/* x is free again when its copy is done, which is the last one; the compute stream goes on. Rows that
- * stay in host memory only hold back the queue. */
+/* x is free again when its copy is done, which is the last one; the compute stream goes on. Rows
+ * that stay in host memory only hold back the queue. */
 static fkm_status wait_for_copy(fkm_gpu *g, fkm_err *e)
 {
     int64_t copy = g->copies - 1 - g->plan.keep;
@@ -698,8 +696,8 @@ static fkm_status make_bounds(fkm_gpu *g, const fkm_piece *p, const work *w, fkm
     return FKM_OK;
 }
 
-static fkm_status update(fkm_gpu *g, const fkm_device_rows *rows, const int32_t *labels,
-    const fkm_feed *f, fkm_err *e)
+static fkm_status update(
+    fkm_gpu *g, const fkm_device_rows *rows, const int32_t *labels, const fkm_feed *f, fkm_err *e)
 {
     if (f->change)
         CU(fkm_sums_change(&g->sums, rows, g->old, labels, g->compute));
@@ -749,8 +747,8 @@ fkm_status fkm_gpu_drain(fkm_gpu *g, fkm_err *e)
     FKM_TRY(fkm_gpu_use(g, e));
     size_t count = (size_t)p->count;
     if (p->labels)
-        CU(cudaMemcpyAsync(p->labels, g->labels, count * sizeof *p->labels, cudaMemcpyDeviceToHost,
-            g->compute));
+        CU(cudaMemcpyAsync(
+            p->labels, g->labels, count * sizeof *p->labels, cudaMemcpyDeviceToHost, g->compute));
     if (p->distances)
         CU(cudaMemcpyAsync(p->distances, g->distances, count * sizeof *p->distances,
             cudaMemcpyDeviceToHost, g->compute));
@@ -762,8 +760,8 @@ fkm_status fkm_gpu_drain(fkm_gpu *g, fkm_err *e)
 fkm_status fkm_gpu_write_labels(fkm_gpu *g, fkm_piece *p, int32_t *labels, fkm_err *e)
 {
     FKM_TRY(fkm_gpu_use(g, e));
-    CU(cudaMemcpyAsync(labels, p->labels, (size_t)p->count * sizeof *labels, cudaMemcpyDeviceToHost,
-        g->compute));
+    CU(cudaMemcpyAsync(
+        labels, p->labels, (size_t)p->count * sizeof *labels, cudaMemcpyDeviceToHost, g->compute));
     CU(cudaStreamSynchronize(g->compute));
     p->wanted = NULL;
     return FKM_OK;
@@ -817,19 +815,19 @@ fkm_status fkm_gpu_try(fkm_gpu *g, const void *x, int32_t count, fkm_screen_coun
 
 /* ---- outside passes ---- */
 
-fkm_status fkm_gpu_distances(fkm_gpu *g, fkm_piece *p, const void *x, const int32_t *labels,
-    double *out, fkm_err *e)
+fkm_status fkm_gpu_distances(
+    fkm_gpu *g, fkm_piece *p, const void *x, const int32_t *labels, double *out, fkm_err *e)
 {
     fkm_device_rows rows;
     int buffer;
     FKM_TRY(fkm_gpu_use(g, e));
     FKM_TRY(bring_rows(g, p, x, &rows, &buffer, e));
-    CU(cudaMemcpyAsync(g->old, labels, (size_t)p->count * sizeof *labels, cudaMemcpyHostToDevice,
-        g->compute));
+    CU(cudaMemcpyAsync(
+        g->old, labels, (size_t)p->count * sizeof *labels, cudaMemcpyHostToDevice, g->compute));
     CU(fkm_distances_to(g->distances, &rows, g->old, g->c.master, g->compute));
     FKM_TRY(free_buffer(g, buffer, e));
-    CU(cudaMemcpyAsync(out, g->distances, (size_t)p->count * sizeof *out, cudaMemcpyDeviceToHost,
-        g->compute));
+    CU(cudaMemcpyAsync(
+        out, g->distances, (size_t)p->count * sizeof *out, cudaMemcpyDeviceToHost, g->compute));
     CU(cudaStreamSynchronize(g->compute));
     return FKM_OK;
 }
@@ -857,8 +855,8 @@ fkm_status fkm_gpu_nearest(fkm_gpu *g, fkm_piece *p, uint32_t frame, const void 
     size_t cells = (size_t)p->count * (size_t)top;
     CU(cudaMemcpyAsync(
         labels, g->labels, cells * sizeof *labels, cudaMemcpyDeviceToHost, g->compute));
-    CU(cudaMemcpyAsync(distances, g->distances, cells * sizeof *distances, cudaMemcpyDeviceToHost,
-        g->compute));
+    CU(cudaMemcpyAsync(
+        distances, g->distances, cells * sizeof *distances, cudaMemcpyDeviceToHost, g->compute));
     CU(cudaStreamSynchronize(g->compute));
     return FKM_OK;
 }

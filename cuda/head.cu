@@ -13,8 +13,8 @@ extern "C" {
 
 enum { LEAST_DIMS = 2 * FKM_HEAD_MOST, MOST_DIMS = 4096, ROUNDS = 3, BLOCK = 16 };
 
-/* The model: multiply-adds of the matrix unit, and bytes of rows and of centroids, a nanosecond. From
- * data sheets of Hopper, not measured. */
+/* The model: multiply-adds of the matrix unit, and bytes of rows and of centroids, a nanosecond.
+ * From data sheets of Hopper, not measured. */
 #define PRODUCTS_PER_NS 2.5e5
 #define ROW_BYTES_PER_NS 3e3
 #define CENTROID_BYTES_PER_NS 5e3
@@ -130,8 +130,8 @@ static void measure_gram(float *gram, const float *axes, int32_t dims)
     }
 }
 
-/* Simultaneous iteration: the span turns towards the directions of largest variance, and Gram-Schmidt
- * in order keeps them roughly sorted. Nothing rests on how well it converges. */
+/* Simultaneous iteration: the span turns towards the directions of largest variance, and
+ * Gram-Schmidt in order keeps them roughly sorted. Nothing rests on how well it converges. */
 static void iterate(const axes_job *j, fkm_pool *pool)
 {
     memcpy(j->axes, j->sample, (size_t)FKM_HEAD_MOST * (size_t)j->dims * sizeof(float));
@@ -154,8 +154,8 @@ fkm_status fkm_head_axes(
     fkm_pool *pool = NULL;
     axes_job j = {sample, axes, NULL, NULL, dims};
     FKM_GO(fkm_alloc(&j.across, (int64_t)dims * FKM_HEAD_MOST, sizeof(float), what, e));
-    FKM_GO(fkm_alloc(
-        &j.products, (int64_t)FKM_HEAD_SAMPLE * FKM_HEAD_MOST, sizeof(float), what, e));
+    FKM_GO(
+        fkm_alloc(&j.products, (int64_t)FKM_HEAD_SAMPLE * FKM_HEAD_MOST, sizeof(float), what, e));
     FKM_GO(fkm_pool_open(&pool, threads, e));
     iterate(&j, pool);
     measure_gram(gram, axes, dims);

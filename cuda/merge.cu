@@ -1,8 +1,9 @@
-/* Rows that several blocks have shared, each with a part of the centroids: see fkm_parts in assign.cuh.
+/* Rows that several blocks have shared, each with a part of the centroids: see fkm_parts in
+ * assign.cuh.
  *
- * Each part's floor is a lower bound of the nearest centroid's S^ - m, so the largest is one too; what
- * a part has dropped was below its own floor or, in `second`, is bounded there. Candidates of all parts
- * that reach the largest floor are the row's. */
+ * Each part's floor is a lower bound of the nearest centroid's S^ - m, so the largest is one too;
+ * what a part has dropped was below its own floor or, in `second`, is bounded there. Candidates of
+ * all parts that reach the largest floor are the row's. */
 #include "settle.cuh"
 
 namespace
@@ -35,8 +36,8 @@ __device__ int32_t merge_lists(
     return fits ? n : 0;
 }
 
-__global__ void __launch_bounds__(THREADS) merge_parts(
-    const __grid_constant__ fkm_assign_args a, int32_t rows_a_block, int32_t busy)
+__global__ void __launch_bounds__(THREADS)
+    merge_parts(const __grid_constant__ fkm_assign_args a, int32_t rows_a_block, int32_t busy)
 {
     const int32_t rows = fkm_row_count(a);
     const int32_t splits = rows > 0 ? fkm_splits(a, rows, rows_a_block, busy) : 1;

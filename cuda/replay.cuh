@@ -1,9 +1,10 @@
 /* Work that a stream is given again and again, as a graph: one launch in place of some thirty.
  *
- * What is queued follows from host state alone. Work says what that state is, as bytes; when the same
- * bytes come for the second time, the calls are captured on the way, and from the third time on the
- * graph is launched and the state becomes what it became then. A state that never comes again is queued
- * call by call, as if there were no graphs. So are all of them when a capture fails. */
+ * What is queued follows from host state alone. Work says what that state is, as bytes; when the
+ * same bytes come for the second time, the calls are captured on the way, and from the third time
+ * on the graph is launched and the state becomes what it became then. A state that never comes
+ * again is queued call by call, as if there were no graphs. So are all of them when a capture
+ * fails. */
 #ifndef FKM_REPLAY_CUH
 #define FKM_REPLAY_CUH
 
@@ -14,7 +15,8 @@ extern "C" {
 #include "../src/base/status.h"
 }
 
-#define FKM_REPLAYS 4 /* states: centroids lie in one of two places, sums are made anew or changed */
+#define FKM_REPLAYS                                                                                \
+    4 /* states: centroids lie in one of two places, sums are made anew or changed */
 
 struct fkm_replay_slot {
     unsigned char *before, *after; /* [bytes] of the replay */

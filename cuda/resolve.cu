@@ -39,8 +39,8 @@ __device__ nearest warp_nearest(nearest best)
 
 /* S~ of a row against the centroid at a position, by a warp, in all lanes: float32. */
 template <class T>
-__device__ float fine_score(const fkm_centroid_tables &c, const fkm_frame &frame, const T *x,
-    int32_t position)
+__device__ float fine_score(
+    const fkm_centroid_tables &c, const fkm_frame &frame, const T *x, int32_t position)
 {
     const float *row = c.rows + (int64_t)position * c.dims;
     float sum = 0;
@@ -49,7 +49,8 @@ __device__ float fine_score(const fkm_centroid_tables &c, const fkm_frame &frame
     return fkm_warp_sum(sum) - c.half[position];
 }
 
-__device__ float fine_margin(const fkm_centroid_tables &c, float norm, float kappa, int32_t position)
+__device__ float fine_margin(
+    const fkm_centroid_tables &c, float norm, float kappa, int32_t position)
 {
     return norm * c.fine_slope[position] + c.fine_offset[position] + kappa * norm * norm;
 }
@@ -194,8 +195,8 @@ __device__ nearest block_nearest(nearest best, nearest *shared)
 }
 
 template <class T>
-__global__ void __launch_bounds__(THREADS) resolve_rescans(
-    const __grid_constant__ fkm_resolve_args a)
+__global__ void __launch_bounds__(THREADS)
+    resolve_rescans(const __grid_constant__ fkm_resolve_args a)
 {
     FKM_SHARED(nearest, shared, [WARPS]);
     const unsigned count = *a.rescan_count;
@@ -281,8 +282,8 @@ struct nearest_scratch {
 /* Lists the centroids that may be among the nearest: all of them, or those whose upper bound
  * reaches the top-th largest lower bound. Returns how many. */
 template <class T>
-__device__ int32_t list_survivors(const fkm_nearest_args &a, const nearest_scratch &s, int32_t r,
-    const T *x, unsigned *histogram)
+__device__ int32_t list_survivors(
+    const fkm_nearest_args &a, const nearest_scratch &s, int32_t r, const T *x, unsigned *histogram)
 {
     FKM_SHARED(int32_t, size);
     if (threadIdx.x == 0)
@@ -385,7 +386,6 @@ cudaError_t fkm_distances_to(double *out, const fkm_device_rows *rows, const int
 cudaError_t fkm_nearest(const fkm_nearest_args *a, cudaStream_t stream)
 {
     unsigned blocks = fkm_blocks(a->rows.count, 1, a->blocks);
-    FKM_BY_DTYPE(
-        a->rows.dtype, FKM_LAUNCH(find_nearest<T>, blocks, THREADS, 0, stream, *a));
+    FKM_BY_DTYPE(a->rows.dtype, FKM_LAUNCH(find_nearest<T>, blocks, THREADS, 0, stream, *a));
     return cudaGetLastError();
 }

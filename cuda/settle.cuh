@@ -88,11 +88,11 @@ static __device__ __forceinline__ void fkm_settle_row(
         a.rescan_row[slot] = r.row;
 }
 
-/* The i-th row of `rows` after part `split` of the tiles: n candidates, or more than FKM_CANDIDATES;
- * position(k), upper(k): the k-th. */
+/* The i-th row of `rows` after part `split` of the tiles: n candidates, or more than
+ * FKM_CANDIDATES; position(k), upper(k): the k-th. */
 template <class P, class U>
-static __device__ __forceinline__ void fkm_store_part(const fkm_parts &p, int64_t entry, float floor,
-    float second, int32_t n, P position, U upper)
+static __device__ __forceinline__ void fkm_store_part(
+    const fkm_parts &p, int64_t entry, float floor, float second, int32_t n, P position, U upper)
 {
     p.floor[entry] = floor;
     p.second[entry] = second;

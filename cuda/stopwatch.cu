@@ -50,7 +50,8 @@ static fkm_status record(cudaEvent_t event, cudaStream_t stream, const char *dev
     cudaStreamCaptureStatus status;
     CU(cudaStreamIsCapturing(stream, &status));
     CU(cudaEventRecordWithFlags(event, stream,
-        status == cudaStreamCaptureStatusActive ? cudaEventRecordExternal : cudaEventRecordDefault));
+        status == cudaStreamCaptureStatusActive ? cudaEventRecordExternal
+                                                : cudaEventRecordDefault));
     return FKM_OK;
 }
 

@@ -223,7 +223,7 @@ struct pair {
     std::vector<int32_t> labels[2];
     std::vector<double> distances[2];
     fkm_err e;
-    bool pinned; /* the rows, so that copies are asynchronous */
+    bool pinned;        /* the rows, so that copies are asynchronous */
     int64_t spared = 0; /* rows, by bounds, so far */
 
     pair(const problem *of, const char *isa, const char *devices, int64_t device_bytes, bool pin)
@@ -335,8 +335,7 @@ struct pair {
                 near[i].resize((size_t)r.count * top);
                 OK(ops[i]->distances(b[i], &r, labels[i].data() + r.row0, d[i].data(), &e));
                 if (top > 1)
-                    OK(ops[i]->nearest(
-                        b[i], &r, p->plan.top, near[i].data(), all[i].data(), &e));
+                    OK(ops[i]->nearest(b[i], &r, p->plan.top, near[i].data(), all[i].data(), &e));
             }
             assert_memory_equal(d[0].data(), d[1].data(), d[0].size() * 8);
             if (top > 1) {

@@ -182,8 +182,7 @@ void rows_ahead_of_a_pass(void **)
                 OK(both.ops[1]->begin(both.b[1], &o, &e));
                 int64_t before = cuo_counts().copied_bytes;
                 both.chunks([&](const fkm_rows &c) {
-                    OK(both.ops[1]->feed(
-                        both.b[1], &c, both.labels[1].data() + c.row0, NULL, &e));
+                    OK(both.ops[1]->feed(both.b[1], &c, both.labels[1].data() + c.row0, NULL, &e));
                 });
                 const int64_t fed = cuo_counts().copied_bytes - before;
                 OK(both.ops[1]->end(both.b[1], &out, &e));

@@ -1,5 +1,5 @@
-/* Bounds that spare rows the search (cuda/bounds.cuh): the same bits as the CPU's, over passes in which
- * rows are spared; and rows for which the bound is no larger than it must be. */
+/* Bounds that spare rows the search (cuda/bounds.cuh): the same bits as the CPU's, over passes in
+ * which rows are spared; and rows for which the bound is no larger than it must be. */
 #include "cuda_test.h"
 
 namespace
@@ -93,8 +93,8 @@ void pauses(void **)
     assert_true(spared[5] > p.plan.rows / 4);
 }
 
-/* Fewer rows than keep a GPU busy, fewer from pass to pass: blocks share them, each with a part of the
- * centroids. CUO_PLANT=12: the last part is lost. */
+/* Fewer rows than keep a GPU busy, fewer from pass to pass: blocks share them, each with a part of
+ * the centroids. CUO_PLANT=12: the last part is lost. */
 void few_rows(void **)
 {
     random_numbers r(6);

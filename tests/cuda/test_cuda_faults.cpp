@@ -120,7 +120,8 @@ void fault_at_every_call(void **)
                     assert_non_null(strstr(e.msg, n > 20 ? "cuda:" : "cuda"));
                     failed++;
                 }
-                /* after a sticky fault nothing can be freed either; else only a failed free loses */
+                /* after a sticky fault nothing can be freed either; else only a failed free loses
+                 */
                 if (!sticky && st != FKM_OK && (c.device_blocks != 0 || c.host_blocks != 0))
                     fail_msg("CUO_FAIL=%s: %lld device and %lld host blocks left", fault,
                         (long long)c.device_blocks, (long long)c.host_blocks);
@@ -133,7 +134,8 @@ void fault_at_every_call(void **)
     assert_true(failed > calls / 2 && survived > 0);
 }
 
-/* While passes are captured and launched as graphs: what cannot be captured is queued call by call. */
+/* While passes are captured and launched as graphs: what cannot be captured is queued call by call.
+ */
 void fault_in_a_graph(void **)
 {
     problem p = small_problem();

@@ -1,9 +1,9 @@
-/* Hopper's screening kernel, and the portable one, against scores computed one by one. Rows and centroids are small whole
- * numbers, so that all units are exact, and margins are 1/4: the label is the largest score, and
- * the rows in doubt are those where it is there twice. Rows are all, or listed; of each the bound of
- * all other centroids is asked for. Runs on the layer of tests/cuda_on_cpu, in three orders of
- * threads, with copies and products as late or as early as they may be, and on a GPU of compute
- * capability 9.0. */
+/* Hopper's screening kernel, and the portable one, against scores computed one by one. Rows and
+ * centroids are small whole numbers, so that all units are exact, and margins are 1/4: the label is
+ * the largest score, and the rows in doubt are those where it is there twice. Rows are all, or
+ * listed; of each the bound of all other centroids is asked for. Runs on the layer of
+ * tests/cuda_on_cpu, in three orders of threads, with copies and products as late or as early as
+ * they may be, and on a GPU of compute capability 9.0. */
 #include "cuda_test.h"
 
 #include "../../cuda/assign.cuh"
@@ -89,8 +89,8 @@ struct screening {
         if (listed.empty())
             return x;
         for (size_t i = 0; i < listed.size(); i++)
-            std::copy_n(x.begin() + (int64_t)listed[i] * s.dims, s.dims,
-                out.begin() + (int64_t)i * s.dims);
+            std::copy_n(
+                x.begin() + (int64_t)listed[i] * s.dims, s.dims, out.begin() + (int64_t)i * s.dims);
         return out;
     }
 
@@ -207,8 +207,7 @@ void screening::check(fkm_assign_fn *run, bool warm) const
     device_array<int32_t> part_count(std::vector<int32_t>(entries, 0));
     device_array<int32_t> part_position(std::vector<int32_t>(entries * FKM_CANDIDATES, 0));
     a.processors = processors;
-    a.parts = {
-        room, part_floor.p, part_second.p, part_count.p, part_position.p, part_upper.p};
+    a.parts = {room, part_floor.p, part_second.p, part_count.p, part_position.p, part_upper.p};
     a.doubt_count = lists.p;
     a.rescan_count = lists.p + 1;
     a.doubt_row = doubt_row.p;
@@ -267,8 +266,8 @@ static void run_shapes(uint64_t seed)
      * blocks share */
     static const shape shapes[] = {{1, 1, 1}, {300, 130, 16}, {257, 300, 100}, {600, 700, 64},
         {1100, 140, 33}, {130, 260, 200}, {140, 150, 256}, {270, 280, 330}, {129, 390, 400},
-        {100, 1100, 20}, {140, 770, 70}, {520, 600, 150},
-        {300, 400, 300}, {140, 520, 500}, {130, 140, 600}};
+        {100, 1100, 20}, {140, 770, 70}, {520, 600, 150}, {300, 400, 300}, {140, 520, 500},
+        {130, 140, 600}};
     random_numbers r(seed);
     for (const shape &s : shapes)
         for (int unit = 0; unit < FKM_UNITS; unit++) {

@@ -1,5 +1,5 @@
-/* Rows of 8 bits are screened by int8 where that leaves little in doubt: found on the first rows, and
- * judged after each pass. Whatever is chosen, the bits are the CPU's. */
+/* Rows of 8 bits are screened by int8 where that leaves little in doubt: found on the first rows,
+ * and judged after each pass. Whatever is chosen, the bits are the CPU's. */
 #include "cuda_test.h"
 
 #include "../../cuda/head.cuh"
