@@ -215,12 +215,12 @@ void passes_as_graphs(void **)
         for (int start = 0; start < 2; start++) {
             const int64_t before = cuo_counts().graphs;
             both.start();
-            for (int i = 0; i < 16; i++) {
-                const fkm_pass_options o = {true, i == 0 || i == 12, true};
-                if (i == 8) /* from outside */
+            for (int i = 0; i < 48; i++) {
+                const fkm_pass_options o = {true, i == 0 || i == 36, true};
+                if (i == 24) /* from outside */
                     for (int side = 0; side < 2; side++)
                         OK(both.ops[side]->set_centroids(both.b[side], p.centroids.data(), &e));
-                if (i == 12) { /* another scale */
+                if (i == 36) { /* another scale */
                     p.scale.exponent--;
                     for (int side = 0; side < 2; side++)
                         OK(both.ops[side]->set_scale(both.b[side], p.scale, &e));
