@@ -795,8 +795,12 @@ static double inertia_of(const fkm_backend *b)
 static void judge_bounds(fkm_backend *b, int64_t spared)
 {
     int64_t looked_at = 0;
-    for (int32_t i = 0; i < b->gpu_count; i++)
-        looked_at += b->gpu[i].looked_at;
+    for (int32_t i = 0; i < b->gpu_count; i++) {
+        fkm_gpu *g = &b->gpu[i];
+        looked_at += g->looked_at;
+        g->looked_at = 0; /* between passes the state is the same, whatever the last one did */
+        g->dropping = false;
+    }
     if (looked_at == 0)
         return;
     if ((double)spared >= LEAST_SPARED * (double)looked_at) {
