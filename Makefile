@@ -195,7 +195,7 @@ clean:
 	rm -rf build
 
 format:
-	clang-format -i $$(git ls-files '*.c' '*.h')
+	clang-format -i $$(git ls-files '*.c' '*.h' '*.cu' '*.cuh' '*.cpp')
 
 # Which lines and branches the suite and a part of scripts/torture reach; tests/gcovr.cfg says what is
 # left out. Tests may fail here: libgcov writes, too, where they forbid it. No UBSan: its checks are

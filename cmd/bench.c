@@ -439,7 +439,7 @@ static void put_settings(fkm_json *j, const results *r, const char *line, const 
     add_text(j, o, "backend", r->measure.ops->name);
     add_text(j, o, "isa", isa_of(r));
     add_i64(j, o, "threads", r->measure.threads);
-    fkm_json_add(j, o, "gpus", cJSON_CreateArray());
+    fkm_json_add(j, o, "gpus", fkm_gpu_list(j, r->measure.gpus, r->measure.gpu_count));
     fkm_json_field(j, "machine", o);
     o = cJSON_CreateObject();
     add_text(j, o, "grid", r->args->grid);

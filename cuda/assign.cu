@@ -6,8 +6,10 @@
  * Slabs lie in shared memory as [128 bytes] a row, 16-byte chunks exchanged by row % 8, so that
  * ldmatrix meets no bank twice.
  *
- * Epilogue: one max a score, one compare a row and tile with floor - margin(tile), which thread t
- * has computed for row t at the beginning of the tile. What passes goes the slow way (`report`).
+ * Epilogue: one max a score, one compare a row and tile with floor - reach - margin(tile), which
+ * thread t has computed for row t at the beginning of the tile. What passes that and not floor -
+ * margin(tile) raises the row's second by its own maximum; what passes both goes the slow way
+ * (`report`).
  *
  * Registers: 128 accumulators a thread. Shared memory: fkm_assign_shared(). Rates: README.md. */
 #include "assign.cuh"
@@ -35,6 +37,7 @@ template <int ROWS> struct row_state {
     float threshold[ROWS]; /* of the tile at hand */
     int floor[ROWS];       /* fkm_ordered */
     int count[ROWS];       /* candidates; more than FKM_CANDIDATES: overflow */
+    int second[ROWS];      /* fkm_ordered */
     float norm[ROWS], residual[ROWS], tail[ROWS], slack[ROWS];
     int32_t position[ROWS][FKM_CANDIDATES];
     float upper[ROWS][FKM_CANDIDATES];
@@ -102,13 +105,33 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES> struct screen {
     const fkm_assign_args &a;
     block &s;
     unsigned char *tiles;
-    int32_t row0, slabs, warp_m, warp_n;
+    int32_t rows, row0, slabs, warp_m, warp_n;
+    int32_t splits, split;    /* blocks that share these rows, and which this is */
+    int32_t first_tile, last; /* its tiles: up to before `last` */
+    float reach;              /* of row t */
 
     __device__ screen(const fkm_assign_args &args, unsigned char *memory, size_t offset)
-        : a(args), s(*(block *)memory), tiles(memory + offset), row0((int32_t)blockIdx.x * ROWS),
+        : a(args), s(*(block *)memory), tiles(memory + offset), rows(fkm_row_count(args)), row0(0),
           slabs((args.stride + SLAB - 1) / SLAB), warp_m((int32_t)(threadIdx.x >> 5) >> 1),
-          warp_n((int32_t)(threadIdx.x >> 5) & 1)
+          warp_n((int32_t)(threadIdx.x >> 5) & 1), splits(1), split(0), first_tile(0), last(0),
+          reach(0)
     {
+    }
+
+    /* Takes the block's share of the work; false: there is none. */
+    __device__ bool take_share(int32_t busy)
+    {
+        const int32_t blocks = (rows + ROWS - 1) / ROWS;
+        if (blocks == 0)
+            return false; /* none is listed */
+        splits = fkm_splits(a, rows, ROWS, busy);
+        split = (int32_t)blockIdx.x / blocks;
+        row0 = (int32_t)blockIdx.x % blocks * ROWS;
+        first_tile = (int32_t)((int64_t)a.tiles * split / splits);
+        last = (int32_t)((int64_t)a.tiles * (split + 1) / splits);
+        if (FKM_PLANT(4) && last == a.tiles && a.tiles > 1)
+            last--;
+        return split < splits;
     }
 
     __device__ unsigned char *rows_at(int slab, int stage)
@@ -130,7 +153,7 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES> struct screen {
         const unsigned char *x = (const unsigned char *)a.x.x;
         for (int i = (int)threadIdx.x; i < ROWS * (SLAB / CHUNK); i += THREADS) {
             int r = i / (SLAB / CHUNK), c = i % (SLAB / CHUNK), at = slab * SLAB + c * CHUNK;
-            bool real = row0 + r < a.rows;
+            bool real = row0 + r < rows;
             if (at < a.stride)
                 fkm_copy16(to + chunk_at(r, c),
                     x + (int64_t)(real ? row0 + r : row0) * a.stride + at, real ? CHUNK : 0);
@@ -141,7 +164,8 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES> struct screen {
     __device__ void load(int64_t it, int64_t iterations)
     {
         if (it < iterations) {
-            int tile = (int)(it / slabs), slab = (int)(it % slabs), stage = (int)(it % STAGES);
+            int tile = first_tile + (int)(it / slabs), slab = (int)(it % slabs);
+            int stage = (int)(it % STAGES);
             const unsigned char *c = (const unsigned char *)a.c.c;
             unsigned char *to = centroids_at(stage);
             for (int i = (int)threadIdx.x; i < FKM_TILE * (SLAB / CHUNK); i += THREADS) {
@@ -163,16 +187,25 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES> struct screen {
     /* Thread t looks after row t. */
     __device__ void start_row()
     {
-        int t = (int)threadIdx.x, r = row0 + t;
+        int t = (int)threadIdx.x, r = row0 + t < rows ? fkm_row_at(a, row0 + t) : -1;
         if (t >= ROWS)
             return;
-        bool real = r < a.rows && a.x.residual[r] >= 0;
+        bool real = r >= 0 && a.x.residual[r] >= 0;
         s.row.norm[t] = real ? a.x.norm[r] : 0;
         s.row.residual[t] = real ? a.x.residual[r] : 0;
         s.row.tail[t] = real ? a.x.tail[r] : 0;
         s.row.slack[t] = a.c.kappa * s.row.norm[t] * s.row.norm[t];
         s.row.floor[t] = fkm_ordered(real ? a.floor[r] : FKM_FLOOR_DEAD);
+        s.row.second[t] = fkm_ordered(FKM_FLOOR_NONE);
         s.row.count[t] = 0;
+        reach = real ? fkm_reach_of(a, r) : 0;
+    }
+
+    /* A centroid, or several, whose S^ + m are at most `upper` are no candidates. */
+    __device__ void raise_second(int t, float upper)
+    {
+        if (!FKM_PLANT(7))
+            atomicMax(&s.row.second[t], fkm_ordered(upper));
     }
 
     /* Drops candidates that the floor has overtaken; not after an overflow. */
@@ -181,8 +214,10 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES> struct screen {
         float floor = fkm_unordered(s.row.floor[t]);
         int kept = 0, n = s.row.count[t];
         for (int i = 0; i < n; i++) {
-            if (s.row.upper[t][i] < floor)
+            if (s.row.upper[t][i] < floor) {
+                raise_second(t, s.row.upper[t][i]);
                 continue;
+            }
             s.row.position[t][kept] = s.row.position[t][i];
             s.row.upper[t][kept] = s.row.upper[t][i];
             kept++;
@@ -204,7 +239,7 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES> struct screen {
             return;
         if (s.row.count[t] > FKM_CANDIDATES / 2 && s.row.count[t] <= FKM_CANDIDATES)
             compact(t);
-        s.row.threshold[t] = fkm_unordered(s.row.floor[t]) - tile_margin(t, tile);
+        s.row.threshold[t] = fkm_unordered(s.row.floor[t]) - reach - tile_margin(t, tile);
     }
 
     /* A score that passed its row's threshold. Several threads may report for one row at once. */
@@ -215,8 +250,10 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES> struct screen {
         float m = s.row.norm[t] * a.c.slope[position] + s.row.residual[t] * a.c.rival[position] +
                   s.row.tail[t] * a.c.tail[position] + a.c.offset[position] + s.row.slack[t];
         float lower = v - m, upper = v + m;
-        if (upper < fkm_unordered(atomicMax(&s.row.floor[t], fkm_ordered(lower))))
+        if (upper < fkm_unordered(atomicMax(&s.row.floor[t], fkm_ordered(lower)))) {
+            raise_second(t, upper);
             return;
+        }
         int slot = atomicAdd(&s.row.count[t], 1);
         if (slot >= FKM_CANDIDATES)
             return; /* the count says so */
@@ -242,9 +279,13 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES> struct screen {
                 }
                 int t = warp_m * WARP_ROWS + i * 16 + h * 8 + g;
                 if ((float)top >= s.row.threshold[t]) {
-                    hits |= 1u << (2 * i + h);
+                    const float margin = tile_margin(t, tile), upper = (float)top + margin;
                     /* the best of these raises the floor before the others are looked at */
-                    atomicMax(&s.row.floor[t], fkm_ordered((float)top - tile_margin(t, tile)));
+                    const int floor = atomicMax(&s.row.floor[t], fkm_ordered((float)top - margin));
+                    if (upper < fkm_unordered(floor))
+                        raise_second(t, upper);
+                    else
+                        hits |= 1u << (2 * i + h);
                 }
             }
         }
@@ -255,7 +296,8 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES> struct screen {
             int t = warp_m * WARP_ROWS + (hit >> 1) * 16 + (hit & 1) * 8 + g;
             /* read by an atomic, as others may be raising it; any of its values is right */
             const int floor = atomicMax(&s.row.floor[t], INT32_MIN);
-            const float threshold = fkm_unordered(floor) - tile_margin(t, tile);
+            const float margin = tile_margin(t, tile), threshold = fkm_unordered(floor) - margin;
+            float below = FKM_FLOOR_NONE; /* the best of those that do not pass */
             for (int part = 0; part < 2; part++) {
 #pragma unroll
                 for (int i = 0; i < 4; i++)
@@ -274,7 +316,10 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES> struct screen {
                             tile * FKM_TILE + warp_n * WARP_COLUMNS + (4 * part + j / 2) * 8 +
                                 2 * q + (j & 1),
                             mine[j]);
+                    else
+                        below = fmaxf(below, mine[j]);
             }
+            raise_second(t, below + margin);
         }
     }
 
@@ -320,7 +365,7 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES> struct screen {
 
     __device__ void run()
     {
-        const int64_t iterations = (int64_t)(a.tiles - (FKM_PLANT(4) && a.tiles > 1)) * slabs;
+        const int64_t iterations = (int64_t)(last - first_tile) * slabs;
         score acc[4][8][4];
         start_row();
         if (RESIDENT)
@@ -328,7 +373,7 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES> struct screen {
                 load_rows(rows_at(slab, 0), slab); /* in the first group */
         for (int i = 0; i < STAGES - 1; i++)
             load(i, iterations);
-        int tile = 0, slab = 0, stage = 0;
+        int tile = first_tile, slab = 0, stage = 0;
         for (int64_t it = 0; it < iterations; it++) {
             fkm_copy_wait<STAGES - 2>();
             /* everybody's copies of this stage are there; nobody reads the one filled next; nobody
@@ -353,25 +398,45 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES> struct screen {
         settle_row();
     }
 
+    __device__ void store_part(int t)
+    {
+        const int n = s.row.count[t] <= FKM_CANDIDATES ? compact(t) : s.row.count[t];
+        fkm_store_part(
+            a.parts, (int64_t)split * rows + row0 + t, fkm_unordered(s.row.floor[t]),
+            fkm_unordered(s.row.second[t]), n, [&](int k) { return s.row.position[t][k]; },
+            [&](int k) { return s.row.upper[t][k]; });
+    }
+
     /* Whole warps come here: ROWS is a multiple of 32. */
     __device__ void settle_row()
     {
-        int t = (int)threadIdx.x, r = row0 + t;
+        int t = (int)threadIdx.x;
         if (t >= ROWS)
             return;
-        bool real = r < a.rows, screened = real && a.x.residual[r] >= 0;
-        int n = screened && s.row.count[t] <= FKM_CANDIDATES ? compact(t) : 0;
-        fkm_settle_row(a, r, real, screened, fkm_unordered(s.row.floor[t]), n,
-            [&](int i) { return s.row.position[t][i]; });
+        fkm_screened_row r;
+        r.real = row0 + t < rows;
+        r.row = r.real ? fkm_row_at(a, row0 + t) : 0;
+        r.screened = r.real && a.x.residual[r.row] >= 0;
+        if (splits > 1) {
+            if (r.screened)
+                store_part(t);
+            return;
+        }
+        r.candidates = r.screened && s.row.count[t] <= FKM_CANDIDATES ? compact(t) : 0;
+        r.floor = fkm_unordered(s.row.floor[t]);
+        r.second = fkm_unordered(s.row.second[t]);
+        fkm_settle_row(a, r, [&](int i) { return s.row.position[t][i]; });
     }
 };
 
 template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES>
 __global__ void __launch_bounds__(64 * WARPS_M, WARPS_M == 2 ? 2 : 1)
-    screen_rows(const __grid_constant__ fkm_assign_args a, size_t offset)
+    screen_rows(const __grid_constant__ fkm_assign_args a, size_t offset, int32_t busy)
 {
     FKM_SHARED_DYNAMIC(unsigned char, memory);
-    screen<UNIT, WARPS_M, RESIDENT, STAGES>(a, memory, offset).run();
+    screen<UNIT, WARPS_M, RESIDENT, STAGES> block(a, memory, offset);
+    if (block.take_share(busy)) /* fewer rows may be listed than there might have been */
+        block.run();
 }
 
 /* ---- launching ---- */
@@ -380,15 +445,19 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES>
 cudaError_t launch(const fkm_assign_args *a, cudaStream_t stream)
 {
     const int rows = WARP_ROWS * WARPS_M;
+    const int32_t busy = FKM_PART_ROWS / rows * a->processors;
     size_t bytes = shared_bytes<WARPS_M>(a->stride, RESIDENT, STAGES);
     auto kernel = screen_rows<UNIT, WARPS_M, RESIDENT, STAGES>;
     cudaError_t st =
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
     if (st != cudaSuccess)
         return st;
-    FKM_LAUNCH(kernel, fkm_blocks(a->rows, rows, INT32_MAX), 64 * WARPS_M, bytes, stream, *a,
-        tiles_offset<WARPS_M>());
-    return cudaGetLastError();
+    unsigned blocks = fkm_blocks(a->rows, rows, INT32_MAX);
+    if (a->parts.room > 0 && blocks < (unsigned)busy)
+        blocks = (unsigned)busy; /* how many have work is known where rows are counted */
+    FKM_LAUNCH(kernel, blocks, 64 * WARPS_M, bytes, stream, *a, tiles_offset<WARPS_M>(), busy);
+    st = cudaGetLastError();
+    return st == cudaSuccess ? fkm_merge_parts(a, rows, busy, stream) : st;
 }
 
 } // namespace

@@ -5,20 +5,25 @@
  * (one thread the centroids, one the rows), two that multiply, each its 128 rows by each tile of
  * 128 centroids, which both read from the same ring. Dimensions come in slabs of 128 bytes, a box
  * of hopper.cuh a stage of the ring. Rows stay in shared memory while they are multiplied when
- * there is room for them and three stages (KEPT), else they come through the ring with the
- * centroids.
+ * there is room for them and three stages (KEPT). When there is for 128 of them, those are what a
+ * block goes by, and the warpgroups take every other tile each, with lists of their own that are
+ * put together at the end (SHARED). Longer ones come through the ring with the centroids
+ * (STREAMED).
  *
- * Ping-pong. When the ring holds a whole tile, the multiplying warpgroups take turns in handing
- * tiles to the matrix unit, so that one looks through its scores while the unit works for the
- * other. Turns cannot lock up: who has the turn needs the slabs of one tile, which fit the ring,
- * and those before it are given back without a turn. With a smaller ring that would not hold, and
- * there are no turns: then a tile is so long (5 slabs and more) that what they would hide is small.
+ * Ping-pong. When rows are kept and the ring holds a whole tile, the multiplying warpgroups take
+ * turns in handing tiles to the matrix unit, so that one looks through its scores while the unit
+ * works for the other. Turns cannot lock up: who has the turn needs the slabs of one tile, which
+ * fit the ring, and those before it are given back without a turn. With a smaller ring that would
+ * not hold, and there are no turns: then a tile is so long (5 slabs and more) that what they would
+ * hide is small; and with shared rows it is the order in which tiles come that keeps warpgroups
+ * apart.
  *
  * A tile: accumulators start at -|c|^2/2; slabs are multiplied, each committed, a stage given back
  * when the commit after its own is on its way; meanwhile thread t works out the threshold of row t.
- * Then one max a score and one compare a row and thread. What passes goes on the row's list of
- * candidates with its score; bounds of single centroids wait for the end of the row, or for half a
- * list, so that the way through is short: shared memory only.
+ * Then one max a score and one compare a row and thread. What passes floor - reach alone raises the
+ * row's second; what passes the floor too goes on the row's list of candidates with its score;
+ * bounds of single centroids wait for the end of the row, or for half a list, so that the way
+ * through is short: shared memory only.
  *
  * Accuracy. wgmma m64n128k16 adds 16 products of fp16 or bf16 to a float32 accumulator. Assumed is
  * of it what margin.cuh assumes of any 16 products and an accumulator, FKM_MMA_LOSS, and its chain
@@ -63,14 +68,23 @@ static_assert(
     FKM_TILE == FKM_WGMMA_COLUMNS && FKM_TILE == FKM_BOX_ROWS && (int)GROUP == FKM_BOX_ROWS,
     "a tile of centroids is a box, and one instruction wide");
 
-/* Barriers of some warps: whose turn it is, and those of one warpgroup. */
-enum { BAR_TURN = 1, BAR_GROUP = BAR_TURN + CONSUMERS };
+/* Barriers of some warps: whose turn it is, those of one warpgroup, and of both that multiply. */
+enum { BAR_TURN = 1, BAR_GROUP = BAR_TURN + CONSUMERS, BAR_BOTH = BAR_GROUP + CONSUMERS };
+
+/* How rows come, best first. */
+enum row_mode { KEPT, SHARED, STREAMED };
+
+/* Groups of 128 rows that a block goes by. */
+constexpr __host__ __device__ int32_t row_groups(row_mode mode)
+{
+    return mode == SHARED ? 1 : CONSUMERS;
+}
 
 /* What is kept of a warpgroup's rows. Row t's margin and floor at a tile's beginning are thread
  * t's. */
 struct row_state {
     float threshold[GROUP], margin[GROUP]; /* of the tile at hand */
-    int floor[GROUP];                      /* fkm_ordered */
+    int floor[GROUP], second[GROUP];       /* fkm_ordered */
     int count[GROUP];                      /* candidates; more than FKM_CANDIDATES: overflow */
     int32_t position[FKM_CANDIDATES][GROUP];
     float score[FKM_CANDIDATES][GROUP];
@@ -81,13 +95,12 @@ struct shared_block {
     fkm_mbarrier rows_full[CONSUMERS], rows_empty[CONSUMERS];
     row_state row[CONSUMERS];
     alignas(16) float start[MOST_STAGES][FKM_TILE]; /* int32 for int8; of slab 0 */
-    /* then, aligned: rows [CONSUMERS][slabs] boxes if kept; stages of a box of centroids and, if
-     * not kept, CONSUMERS boxes of rows */
+    /* then, aligned: rows [row_groups][slabs] boxes if they stay; stages of a box of centroids and,
+     * if they do not, CONSUMERS boxes of rows */
 };
 
 /* What the host has worked out for a launch. */
 struct layout {
-    int32_t blocks; /* of ROWS rows */
     int32_t slabs, last_steps;
     int32_t stages;
     bool turns;
@@ -95,17 +108,22 @@ struct layout {
 
 enum { TILES_AT = (sizeof(shared_block) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT };
 
-constexpr __host__ __device__ int32_t stage_boxes(bool kept)
+constexpr __host__ __device__ int32_t stage_boxes(row_mode mode)
 {
-    return 1 + (kept ? 0 : CONSUMERS);
+    return 1 + (mode == STREAMED ? CONSUMERS : 0);
+}
+
+/* Boxes of rows that stay. */
+constexpr __host__ __device__ int32_t row_boxes(row_mode mode, int32_t slabs)
+{
+    return mode == STREAMED ? 0 : row_groups(mode) * slabs;
 }
 
 /* Stages for which there is room; the first ALIGNMENT - 1 bytes may have to be skipped. */
-int32_t stages_in(int32_t shared_bytes, int32_t slabs, bool kept)
+int32_t stages_in(int32_t shared_bytes, int32_t slabs, row_mode mode)
 {
     int64_t boxes = (shared_bytes - (ALIGNMENT - 1) - TILES_AT) / FKM_BOX;
-    int64_t left = boxes - (kept ? (int64_t)CONSUMERS * slabs : 0);
-    int64_t stages = left / stage_boxes(kept);
+    int64_t stages = (boxes - row_boxes(mode, slabs)) / stage_boxes(mode);
     return (int32_t)(stages < 0 ? 0 : stages > MOST_STAGES ? (int)MOST_STAGES : stages);
 }
 
@@ -146,15 +164,30 @@ struct ring_place {
 };
 
 /* Where things are, for all warps. */
-template <bool KEPT> struct memory {
+template <row_mode MODE> struct memory {
     shared_block &s;
     unsigned char *tiles;
     const layout &n;
+    int32_t rows, blocks; /* of row_groups(MODE) * GROUP rows each */
+    int32_t splits;       /* each goes through a part of the tiles */
+
+    /* Shares of the work: block + split * blocks. */
+    __device__ int32_t shares() const
+    {
+        return blocks * splits;
+    }
+    __device__ int32_t first_tile(int32_t tiles, int32_t share) const
+    {
+        return (int32_t)((int64_t)tiles * (share / blocks) / splits);
+    }
+    __device__ int32_t end_tile(int32_t tiles, int32_t share) const
+    {
+        return (int32_t)((int64_t)tiles * (share / blocks + 1) / splits);
+    }
 
     __device__ unsigned char *stage_at(int32_t stage) const
     {
-        int32_t before = KEPT ? CONSUMERS * n.slabs : 0;
-        return tiles + (size_t)(before + stage * stage_boxes(KEPT)) * FKM_BOX;
+        return tiles + (size_t)(row_boxes(MODE, n.slabs) + stage * stage_boxes(MODE)) * FKM_BOX;
     }
     __device__ unsigned char *centroids_at(int32_t stage) const
     {
@@ -162,50 +195,54 @@ template <bool KEPT> struct memory {
     }
     __device__ unsigned char *rows_at(int group, int32_t slab, int32_t stage) const
     {
-        return KEPT ? tiles + (size_t)(group * n.slabs + slab) * FKM_BOX
-                    : stage_at(stage) + (size_t)(1 + group) * FKM_BOX;
+        return MODE == KEPT     ? tiles + (size_t)(group * n.slabs + slab) * FKM_BOX
+               : MODE == SHARED ? tiles + (size_t)slab * FKM_BOX
+                                : stage_at(stage) + (size_t)(1 + group) * FKM_BOX;
     }
 };
 
 /* ---- loading ---- */
 
-/* Slab after slab of all centroids, for each 256 rows. One thread. */
-template <bool KEPT>
-__device__ void load_centroids(const fkm_assign_args &a, const memory<KEPT> &m,
+/* Slab after slab of all centroids, for each block of rows. One thread. */
+template <row_mode MODE>
+__device__ void load_centroids(const fkm_assign_args &a, const memory<MODE> &m,
     const fkm_tensor_map *centroids, const fkm_tensor_map *rows)
 {
     ring_place at = {0, 0};
-    for (int32_t block = (int32_t)blockIdx.x; block < m.n.blocks; block += (int32_t)gridDim.x)
-        for (int32_t tile = 0; tile < a.tiles; tile++)
+    for (int32_t share = (int32_t)blockIdx.x; share < m.shares(); share += (int32_t)gridDim.x) {
+        const int32_t end = m.end_tile(a.tiles, share);
+        for (int32_t tile = m.first_tile(a.tiles, share); tile < end; tile++)
             for (int32_t slab = 0; slab < m.n.slabs; slab++) {
                 fkm_mbarrier *full = &m.s.full[at.stage];
                 fkm_mbarrier_wait(&m.s.empty[at.stage], at.phase ^ 1);
                 fkm_mbarrier_expect(
-                    full, stage_boxes(KEPT) * (int)FKM_BOX + (slab == 0 ? (int)START_BYTES : 0));
+                    full, stage_boxes(MODE) * (int)FKM_BOX + (slab == 0 ? (int)START_BYTES : 0));
                 if (slab == 0)
                     fkm_load_bytes(m.s.start[at.stage],
                         (const char *)a.c.start + (int64_t)tile * START_BYTES, START_BYTES, full);
                 fkm_load_box(m.centroids_at(at.stage), centroids, slab * FKM_BOX_BYTES,
                     tile * FKM_TILE, full);
-                for (int group = 0; group < CONSUMERS && !KEPT; group++)
+                for (int group = 0; group < CONSUMERS && MODE == STREAMED; group++)
                     fkm_load_box(m.rows_at(group, slab, at.stage), rows, slab * FKM_BOX_BYTES,
-                        block * ROWS + group * GROUP, full);
+                        share % m.blocks * ROWS + group * GROUP, full);
                 at.advance(m.n.stages);
             }
+    }
 }
 
-/* Rows that are kept, of one warpgroup after the other. One thread. */
-template <bool KEPT> __device__ void load_rows(const memory<KEPT> &m, const fkm_tensor_map *rows)
+/* Rows that stay, of one warpgroup after the other. One thread. */
+template <row_mode MODE>
+__device__ void load_rows(const memory<MODE> &m, const fkm_tensor_map *rows)
 {
     unsigned phase = 0;
-    for (int32_t block = (int32_t)blockIdx.x; block < m.n.blocks; block += (int32_t)gridDim.x) {
-        for (int group = 0; group < CONSUMERS; group++) {
+    for (int32_t share = (int32_t)blockIdx.x; share < m.shares(); share += (int32_t)gridDim.x) {
+        for (int group = 0; group < row_groups(MODE); group++) {
             fkm_mbarrier *full = &m.s.rows_full[group];
             fkm_mbarrier_wait(&m.s.rows_empty[group], phase ^ 1);
             fkm_mbarrier_expect(full, (unsigned)(m.n.slabs * FKM_BOX));
             for (int32_t slab = 0; slab < m.n.slabs; slab++)
                 fkm_load_box(m.rows_at(group, slab, 0), rows, slab * FKM_BOX_BYTES,
-                    block * ROWS + group * GROUP, full);
+                    share % m.blocks * (row_groups(MODE) * GROUP) + group * GROUP, full);
         }
         phase ^= 1;
     }
@@ -214,19 +251,19 @@ template <bool KEPT> __device__ void load_rows(const memory<KEPT> &m, const fkm_
 /* ---- multiplying ---- */
 
 /* A warpgroup that multiplies, as a struct so that its parts share what does not change. */
-template <fkm_unit UNIT, bool KEPT> struct screen {
+template <fkm_unit UNIT, row_mode MODE> struct screen {
     typedef score_of<UNIT> score;
 
     const fkm_assign_args &a;
-    const memory<KEPT> &m;
+    const memory<MODE> &m;
     const int group, t; /* which warpgroup, which of its threads */
     row_state &row;
     ring_place at;
-    float norm, residual, tail, slack; /* of row t */
+    float norm, residual, tail, slack, reach; /* of row t */
 
-    __device__ screen(const fkm_assign_args &args, const memory<KEPT> &mem, int which)
+    __device__ screen(const fkm_assign_args &args, const memory<MODE> &mem, int which)
         : a(args), m(mem), group(which), t((int)threadIdx.x % GROUP),
-          row(mem.s.row[which]), at{0, 0}, norm(0), residual(0), tail(0), slack(0)
+          row(mem.s.row[which]), at{0, 0}, norm(0), residual(0), tail(0), slack(0), reach(0)
     {
     }
 
@@ -243,15 +280,24 @@ template <fkm_unit UNIT, bool KEPT> struct screen {
             fkm_mbarrier_arrive(b);
     }
 
+    /* r: -1 where there is none */
     __device__ void start_row(int32_t r)
     {
-        bool real = r < a.rows && a.x.residual[r] >= 0;
+        bool real = r >= 0 && a.x.residual[r] >= 0;
         norm = real ? a.x.norm[r] : 0;
         residual = real ? a.x.residual[r] : 0;
         tail = real ? a.x.tail[r] : 0;
         slack = a.c.kappa * norm * norm;
+        reach = real ? fkm_reach_of(a, r) : 0;
         row.floor[t] = fkm_ordered(real ? a.floor[r] : FKM_FLOOR_DEAD);
+        row.second[t] = fkm_ordered(FKM_FLOOR_NONE);
         row.count[t] = 0;
+    }
+
+    /* A centroid, or several, whose S^ + m are at most `upper` are no candidates. */
+    __device__ void raise_second(int r, float upper)
+    {
+        atomicMax(&row.second[r], fkm_ordered(upper));
     }
 
     __device__ float tile_margin(int32_t tile)
@@ -278,9 +324,11 @@ template <fkm_unit UNIT, bool KEPT> struct screen {
             floor = fmaxf(floor, row.score[i][t] - margin(row.position[i][t]));
         for (int i = 0; i < n; i++) {
             int32_t position = row.position[i][t];
-            float v = row.score[i][t];
-            if (v + margin(position) < floor)
+            float v = row.score[i][t], upper = v + margin(position);
+            if (upper < floor) {
+                raise_second(t, upper);
                 continue;
+            }
             row.position[kept][t] = position;
             row.score[kept][t] = v;
             kept++;
@@ -297,7 +345,7 @@ template <fkm_unit UNIT, bool KEPT> struct screen {
         if (row.count[t] > FKM_CANDIDATES / 2 && row.count[t] <= FKM_CANDIDATES)
             compact();
         row.margin[t] = margin;
-        row.threshold[t] = fkm_unordered(row.floor[t]) - margin;
+        row.threshold[t] = fkm_unordered(row.floor[t]) - reach - margin;
         group_sync();
     }
 
@@ -391,9 +439,15 @@ template <fkm_unit UNIT, bool KEPT> struct screen {
         const int floor = atomicMax(&row.floor[r], INT32_MIN);
         const float threshold = fkm_unordered(floor) - row.margin[r];
         unsigned passed = 0;
+        float below = FKM_FLOOR_NONE; /* the best of those that do not pass */
 #pragma unroll
-        for (int i = 0; i < COLUMNS; i++)
-            passed |= ((float)d[4 * (i >> 1) + 2 * h + (i & 1)] >= threshold ? 1u : 0u) << i;
+        for (int i = 0; i < COLUMNS; i++) {
+            const float v = (float)d[4 * (i >> 1) + 2 * h + (i & 1)];
+            const bool passes = v >= threshold;
+            passed |= (passes ? 1u : 0u) << i;
+            below = passes ? below : fmaxf(below, v);
+        }
+        raise_second(r, below + row.margin[r]);
         while (passed) {
             const int one = __ffs((int)passed) - 1;
             float v = 0;
@@ -417,9 +471,13 @@ template <fkm_unit UNIT, bool KEPT> struct screen {
             for (int j = 0; j < 16; j++)
                 top = larger(top, acc[half][4 * j + 2 * h], acc[half][4 * j + 2 * h + 1]);
             if ((float)top >= row.threshold[r]) {
-                hits |= 1u << i;
+                const float upper = (float)top + row.margin[r];
                 /* the best of these raises the floor before the others are looked at */
-                atomicMax(&row.floor[r], fkm_ordered((float)top - row.margin[r]));
+                const int floor = atomicMax(&row.floor[r], fkm_ordered((float)top - row.margin[r]));
+                if (upper < fkm_unordered(floor))
+                    raise_second(r, upper);
+                else
+                    hits |= 1u << i;
             }
         }
         if (!hits)
@@ -431,13 +489,75 @@ template <fkm_unit UNIT, bool KEPT> struct screen {
                     (i >> 1) * FKM_WGMMA_ROWS + fkm_wgmma_row(t, 2 * (i & 1)), tile);
     }
 
-    __device__ void settle(int32_t r)
+    /* Adds what the other warpgroup knows of row t: it has gone through the other tiles. Both have
+     * been compacted. */
+    __device__ void take_from(const row_state &other)
     {
-        bool real = r < a.rows, screened = real && a.x.residual[r] >= 0;
+        const float floor = fmaxf(fkm_unordered(row.floor[t]), fkm_unordered(other.floor[t]));
+        row.floor[t] = fkm_ordered(floor);
+        raise_second(t, fkm_unordered(other.second[t]));
+        if (row.count[t] > FKM_CANDIDATES || other.count[t] > FKM_CANDIDATES) {
+            row.count[t] = FKM_CANDIDATES + 1;
+            return;
+        }
+        int n = compact();
+        for (int i = 0; i < other.count[t]; i++) {
+            const int32_t position = other.position[i][t];
+            const float v = other.score[i][t], upper = v + margin(position);
+            if (upper < floor) {
+                raise_second(t, upper);
+                continue;
+            }
+            if (n < FKM_CANDIDATES) {
+                row.position[n][t] = position;
+                row.score[n][t] = v;
+            }
+            n++;
+        }
+        row.count[t] = n;
+    }
+
+    /* The rows of both warpgroups are the same: the first settles them. False: this is the other.
+     */
+    __device__ bool join()
+    {
+        if (row.count[t] <= FKM_CANDIDATES)
+            compact();
+        fkm_bar_sync(BAR_BOTH, ROWS);
+        if (group == 0)
+            take_from(m.s.row[1]);
+        fkm_bar_sync(BAR_BOTH, ROWS); /* the other's list may be begun anew */
+        return group == 0;
+    }
+
+    __device__ void store_part(int32_t i, int32_t split)
+    {
+        const int n = row.count[t] <= FKM_CANDIDATES ? compact() : row.count[t];
+        fkm_store_part(
+            a.parts, (int64_t)split * m.rows + i, fkm_unordered(row.floor[t]),
+            fkm_unordered(row.second[t]), n, [&](int k) { return row.position[k][t]; },
+            [&](int k) { return row.score[k][t] + margin(row.position[k][t]); });
+    }
+
+    /* Row `which`, -1: none; it is the i-th. */
+    __device__ void settle(int32_t which, int32_t i, int32_t split)
+    {
+        fkm_screened_row r;
+        r.real = which >= 0;
+        r.row = r.real ? which : 0;
+        r.screened = r.real && a.x.residual[r.row] >= 0;
         group_sync(); /* nobody is in the slow path of the last tile */
-        int n = screened && row.count[t] <= FKM_CANDIDATES ? compact() : 0;
-        fkm_settle_row(a, r, real, screened, fkm_unordered(row.floor[t]), n,
-            [&](int i) { return row.position[i][t]; });
+        if (MODE == SHARED && !join())
+            return;
+        if (m.splits > 1) {
+            if (r.screened)
+                store_part(i, split);
+            return;
+        }
+        r.candidates = r.screened && row.count[t] <= FKM_CANDIDATES ? compact() : 0;
+        r.floor = fkm_unordered(row.floor[t]);
+        r.second = fkm_unordered(row.second[t]);
+        fkm_settle_row(a, r, [&](int i) { return row.position[i][t]; });
     }
 
     /* One tile. last: of this warpgroup; last_of_rows: of these rows. */
@@ -457,67 +577,100 @@ template <fkm_unit UNIT, bool KEPT> struct screen {
         for (int half = 0; half < HALVES; half++)
             fkm_wgmma_hold(acc[half]);
         give_back(&m.s.empty[stage]);
-        if (KEPT && last_of_rows)
+        if (MODE == KEPT && last_of_rows)
             give_back(&m.s.rows_empty[group]);
         finish_tile(acc, tile);
+    }
+
+    /* Lets a tile of the other warpgroup go by. Every stage is waited for and given back by both,
+     * or one could take a phase of a barrier for the next but one, which has the same parity. */
+    __device__ void pass_tile()
+    {
+        for (int32_t slab = 0; slab < m.n.slabs; slab++) {
+            fkm_mbarrier_wait(&m.s.full[at.stage], at.phase);
+            give_back(&m.s.empty[at.stage]);
+            at.advance(m.n.stages);
+        }
+    }
+
+    /* Tiles from `first` to before `end`; sequence: of tiles, over all rows of the block. */
+    __device__ void run_tiles(int32_t first, int32_t end, bool last_share, int64_t sequence)
+    {
+        for (int32_t tile = first; tile < end; tile++, sequence++) {
+            const bool last = tile + 1 == end;
+            if (MODE != SHARED || (sequence & 1) == group)
+                run_tile(tile, last, last && last_share);
+            else
+                pass_tile();
+        }
     }
 
     __device__ void run()
     {
         unsigned phase = 0;
+        int64_t sequence = 0;
         if (m.n.turns && group == CONSUMERS - 1)
             fkm_bar_arrive(BAR_TURN, ROWS); /* the first has the first turn */
-        for (int32_t block = (int32_t)blockIdx.x; block < m.n.blocks; block += (int32_t)gridDim.x) {
-            const int32_t r = block * ROWS + group * GROUP + t;
-            const bool last_block = block + (int32_t)gridDim.x >= m.n.blocks;
+        for (int32_t share = (int32_t)blockIdx.x; share < m.shares(); share += (int32_t)gridDim.x) {
+            const int32_t rows_group = MODE == SHARED ? 0 : group;
+            const int32_t i =
+                share % m.blocks * (row_groups(MODE) * GROUP) + rows_group * GROUP + t;
+            const int32_t r = i < m.rows ? fkm_row_at(a, i) : -1;
+            const int32_t first = m.first_tile(a.tiles, share), end = m.end_tile(a.tiles, share);
             start_row(r);
-            if (KEPT)
-                fkm_mbarrier_wait(&m.s.rows_full[group], phase);
+            if (MODE != STREAMED)
+                fkm_mbarrier_wait(&m.s.rows_full[rows_group], phase);
             phase ^= 1;
-            for (int32_t tile = 0; tile < a.tiles; tile++) {
-                const bool last = tile + 1 == a.tiles;
-                run_tile(tile, last, last && last_block);
-            }
-            settle(r);
+            run_tiles(first, end, share + (int32_t)gridDim.x >= m.shares(), sequence);
+            sequence += end - first;
+            if (MODE == SHARED)
+                give_back(&m.s.rows_empty[0]);
+            settle(r, i, share / m.blocks);
         }
     }
 };
 
+template <row_mode MODE>
 __device__ __forceinline__ void start_barriers(shared_block &s, const layout &n)
 {
-    const unsigned warps = GROUP / 32;
+    const unsigned warps = GROUP / 32, both = CONSUMERS * warps;
     for (int32_t i = 0; i < n.stages; i++) {
         fkm_mbarrier_init(&s.full[i], 1);
-        fkm_mbarrier_init(&s.empty[i], CONSUMERS * warps);
+        fkm_mbarrier_init(&s.empty[i], both);
     }
     for (int i = 0; i < CONSUMERS; i++) {
         fkm_mbarrier_init(&s.rows_full[i], 1);
-        fkm_mbarrier_init(&s.rows_empty[i], warps);
+        fkm_mbarrier_init(&s.rows_empty[i], MODE == SHARED ? both : warps);
     }
     fkm_mbarriers_ready();
 }
 
-template <fkm_unit UNIT, bool KEPT>
+template <fkm_unit UNIT, row_mode MODE>
 __global__ void __launch_bounds__(THREADS, 1) screen_rows_sm90a(
     const __grid_constant__ fkm_assign_args a, const __grid_constant__ layout n,
     const __grid_constant__ fkm_tensor_map rows, const __grid_constant__ fkm_tensor_map centroids)
 {
     FKM_SHARED_DYNAMIC(unsigned char, dynamic);
     unsigned char *base = dynamic + (-fkm_shared_address(dynamic) & (ALIGNMENT - 1));
-    const memory<KEPT> m = {*(shared_block *)base, base + TILES_AT, n};
+    const int32_t block_rows = row_groups(MODE) * GROUP, count = fkm_row_count(a);
+    const int32_t blocks = (count + block_rows - 1) / block_rows;
+    const int32_t splits = count > 0 ? fkm_splits(a, count, block_rows, (int32_t)gridDim.x) : 1;
+    const memory<MODE> m = {*(shared_block *)base, base + TILES_AT, n, count, blocks, splits};
     const int warp = __shfl_sync(FKM_ALL_LANES, (int)threadIdx.x / 32, 0); /* known to be uniform */
+    if ((int32_t)blockIdx.x >= m.shares())
+        return; /* fewer rows may be listed than there might have been */
     if (threadIdx.x == 0)
-        start_barriers(m.s, n);
+        start_barriers<MODE>(m.s, n);
     __syncthreads();
     if (warp < GROUP / 32) {
         fkm_registers_down_to<LOADING_REGISTERS>();
         if (warp == 0 && fkm_lane() == 0)
             load_centroids(a, m, &centroids, &rows);
-        if (KEPT && warp == 1 && fkm_lane() == 0)
+        if (MODE != STREAMED && warp == 1 && fkm_lane() == 0)
             load_rows(m, &rows);
     } else {
         fkm_registers_up_to<MULTIPLYING_REGISTERS>();
-        screen<UNIT, KEPT>(a, m, warp / (GROUP / 32) - 1).run();
+        screen<UNIT, MODE>(a, m, warp / (GROUP / 32) - 1).run();
     }
 }
 
@@ -560,18 +713,22 @@ cudaError_t describe_chip(fkm_chip *chip)
     return st;
 }
 
-template <fkm_unit UNIT, bool KEPT>
+template <fkm_unit UNIT, row_mode MODE>
 cudaError_t launch_kernel(const fkm_assign_args *a, const layout &n, const fkm_chip &chip,
     const fkm_tensor_map &rows, const fkm_tensor_map &centroids, cudaStream_t stream)
 {
-    auto kernel = screen_rows_sm90a<UNIT, KEPT>;
+    const int32_t block_rows = row_groups(MODE) * GROUP;
+    auto kernel = screen_rows_sm90a<UNIT, MODE>;
     cudaError_t st = cudaFuncSetAttribute(
         kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, chip.shared_bytes);
     if (st != cudaSuccess)
         return st;
-    FKM_LAUNCH(kernel, fkm_blocks(n.blocks, 1, chip.processors), THREADS, (size_t)chip.shared_bytes,
-        stream, *a, n, rows, centroids);
-    return cudaGetLastError();
+    const int32_t busy = a->parts.room > 0 ? a->processors : 1;
+    const unsigned needed = fkm_blocks(a->rows, block_rows, chip.processors);
+    const unsigned blocks = needed < (unsigned)busy ? (unsigned)busy : needed;
+    FKM_LAUNCH(kernel, blocks, THREADS, (size_t)chip.shared_bytes, stream, *a, n, rows, centroids);
+    st = cudaGetLastError();
+    return st == cudaSuccess ? fkm_merge_parts(a, block_rows, (int32_t)blocks, stream) : st;
 }
 
 template <fkm_unit UNIT> cudaError_t launch(const fkm_assign_args *a, cudaStream_t stream)
@@ -588,12 +745,13 @@ template <fkm_unit UNIT> cudaError_t launch(const fkm_assign_args *a, cudaStream
         return run_portable(
             UNIT, a, chip, "too many rows or centroids for its coordinates", stream);
     layout n;
-    n.blocks = (a->rows + ROWS - 1) / ROWS;
     n.slabs = (a->stride + FKM_BOX_BYTES - 1) / FKM_BOX_BYTES;
     n.last_steps = (a->stride - (n.slabs - 1) * FKM_BOX_BYTES) / FKM_WGMMA_BYTES;
-    const bool kept = stages_in(chip.shared_bytes, n.slabs, true) >= LEAST_STAGES;
-    n.stages = stages_in(chip.shared_bytes, n.slabs, kept);
-    n.turns = n.stages >= n.slabs;
+    row_mode mode = KEPT;
+    while (mode != STREAMED && stages_in(chip.shared_bytes, n.slabs, mode) < LEAST_STAGES)
+        mode = (row_mode)(mode + 1);
+    n.stages = stages_in(chip.shared_bytes, n.slabs, mode);
+    n.turns = mode == KEPT && n.stages >= n.slabs;
     if (n.stages < LEAST_STAGES)
         return run_portable(UNIT, a, chip, "the device has too little shared memory", stream);
     if (fkm_tensor_map_make(&rows, a->x.x, a->stride, a->rows) != cudaSuccess ||
@@ -602,8 +760,9 @@ template <fkm_unit UNIT> cudaError_t launch(const fkm_assign_args *a, cudaStream
         (void)cudaGetLastError();
         return run_portable(UNIT, a, chip, "the driver makes no tensor maps for it", stream);
     }
-    return kept ? launch_kernel<UNIT, true>(a, n, chip, rows, centroids, stream)
-                : launch_kernel<UNIT, false>(a, n, chip, rows, centroids, stream);
+    return mode == KEPT     ? launch_kernel<UNIT, KEPT>(a, n, chip, rows, centroids, stream)
+           : mode == SHARED ? launch_kernel<UNIT, SHARED>(a, n, chip, rows, centroids, stream)
+                            : launch_kernel<UNIT, STREAMED>(a, n, chip, rows, centroids, stream);
 }
 
 } // namespace

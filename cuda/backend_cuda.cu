@@ -8,12 +8,15 @@
 #include "frame.cuh"
 #include "gpu.cuh"
 #include "head.cuh"
+#include "replay.cuh"
+#include "usage.cuh"
 
 extern "C" {
 #include "../src/base/checked.h"
 #include "../src/base/inertia.h"
 #include "../src/base/log.h"
 #include "../src/base/mem.h"
+#include "../src/base/pool.h"
 }
 
 #include <math.h>
@@ -28,30 +31,58 @@ extern "C" {
  * rows: each costs 4 dims atomics, which must beat reading all rows. Not measured on a GPU yet. */
 #define CHANGE_SHARE 16
 
+/* Bounds that spare fewer rows than this are left alone for a while, LONGEST_PAUSE passes at most.
+ */
+#define LEAST_SPARED 0.1
+#define LONGEST_PAUSE 64
+
+#define UNIT_SAMPLE 1024 /* rows that int8 is tried on */
+#define S8_RATE 2.0      /* products of int8 a product of fp16, by data sheets */
+
 #define SAMPLE (1 << 18)       /* coordinates that the quantum of rows is chosen from */
 #define S8_MOST_DIMS (1 << 16) /* 127^2 dims < 2^30 */
 
 struct fkm_backend {
     fkm_plan plan;
     int32_t gpu_count;
-    fkm_gpu gpu[FKM_MOST_DEVICES];
+    fkm_gpu gpu[FKM_MOST_GPUS];
+    fkm_pool *pool; /* a thread a GPU: each copies and computes for itself */
     int32_t piece_rows;
     int32_t chunk_pieces; /* pieces a chunk */
     int64_t piece_count;
     fkm_piece *pieces;
-    float *shift; /* [dims]: of the frame */
-    float scale, row_quant, centroid_quant;
+    float *shift;                           /* [dims]: of the frame */
+    float scale, row_quant, centroid_quant; /* quanta: of int8 */
     bool quantised; /* row_quant has been chosen from rows of this problem */
-    bool framed;    /* there is a frame */
-    uint32_t frame; /* its number, from 1 */
+    fkm_unit_choice unit;
+    bool unit_decided; /* whether int8 pays, of this problem */
+    bool unit_fails;   /* int8 left too much in doubt in the last pass */
+    bool framed;       /* there is a frame */
+    uint32_t frame;    /* its number, from 1 */
     int32_t exponent;
     bool head_decided; /* whether to screen by a head, of this problem */
-    bool head_used;
-    bool labelled; /* a pass with update is complete: clusters have some shape */
+    bool labelled;     /* a pass with update is complete: clusters have some shape */
     fkm_pass_options pass;
-    bool sums_hold; /* sums are those of the labels that the next pass is handed */
-    bool change;    /* this pass changes the sums instead of rebuilding them */
-    int64_t moved;  /* rows that the last pass with update moved */
+    int64_t fed;               /* rows, in this pass */
+    bool sums_hold;            /* sums are those of the labels that the next pass is handed */
+    bool change;               /* this pass changes the sums instead of rebuilding them */
+    int64_t moved;             /* rows that the last pass with update moved */
+    int32_t pause, patience;   /* passes to go without bounds; doubled when they do not pay */
+    bool use_bounds;           /* in this pass */
+    fkm_replay passes, tables; /* as graphs; of one piece on one GPU: small problems */
+    bool deferred;             /* nothing of this pass is queued yet: end will */
+    fkm_feed feed;             /* of the deferred pass, when fed */
+};
+
+/* Host state that the work of a pass, and of the tables, follows from and changes. Rows are packed
+ * in the frame of the pass; which number that has is left out, as it means nothing to the GPU. */
+struct pass_state {
+    fkm_gpu gpu;
+    fkm_piece piece;
+    fkm_feed feed;
+    fkm_pass_options pass;
+    bool change;
+    int32_t exponent;
 };
 
 /* ---- units ---- */
@@ -74,16 +105,17 @@ extern "C" const char *fkm_backend_cuda_isa(int i)
     return i >= 0 && (size_t)i < sizeof units / sizeof units[0] ? units[i].name : NULL;
 }
 
-static fkm_status choose_unit(
-    fkm_unit *out, bool *portable, const char *isa, int32_t dims, fkm_err *e)
+/* What was asked for; else fp16, and int8 for rows of 8 bits where that pays. */
+static fkm_status choose_unit(fkm_unit_choice *out, const fkm_plan *p, fkm_err *e)
 {
-    *out = FKM_UNIT_F16;
-    *portable = false;
+    const char *isa = p->isa;
+    const int32_t dims = p->dims;
+    const bool eight_bit = p->dtype == FKM_U8 || p->dtype == FKM_I8;
+    *out = {FKM_UNIT_F16, false, !eight_bit || dims > S8_MOST_DIMS};
     if (!isa)
         return FKM_OK;
     for (auto &u : units) {
-        *out = u.unit;
-        *portable = u.portable;
+        *out = {u.unit, u.portable, true};
         if (strcmp(isa, u.name) != 0)
             continue;
         if (u.unit == FKM_UNIT_S8 && dims > S8_MOST_DIMS)
@@ -95,11 +127,11 @@ static fkm_status choose_unit(
     return fkm_hint(e, "'fkm help isa' lists them; use --device cpu for a CPU path");
 }
 
-/* ---- life ---- */
+/* ---- before it is open ---- */
 
 static fkm_status probe(const char *devices, fkm_err *e)
 {
-    int32_t list[FKM_MOST_DEVICES], count;
+    int32_t list[FKM_MOST_GPUS], count;
     return fkm_devices(list, &count, devices, e);
 }
 
@@ -112,16 +144,24 @@ static int64_t host_bytes(const fkm_plan *p)
 {
     int64_t pieces = fkm_mul_sat(chunk_count(p), 2 * LEAST_PIECE_SHARE);
     int64_t total = fkm_mul_sat(pieces, sizeof(fkm_piece)) + (int64_t)sizeof(fkm_backend);
-    total = fkm_add_sat(total, FKM_MOST_DEVICES * (int64_t)sizeof(fkm_tally));
+    total = fkm_add_sat(total, FKM_MOST_GPUS * (int64_t)sizeof(fkm_tally));
     int64_t head = p->update && fkm_head_suits(p->dims)
                        ? 4 * (int64_t)p->dims * (2 * FKM_HEAD_SAMPLE + 2 * FKM_HEAD_MOST) +
                              4 * FKM_HEAD_SAMPLE * FKM_HEAD_MOST
                        : 0;
-    return fkm_add_sat(total, fkm_mul_sat(p->dims, sizeof(float)) + head + (64 << 10));
+    const int64_t replays = 2 * fkm_replay_bytes(sizeof(pass_state));
+    return fkm_add_sat(total, fkm_mul_sat(p->dims, sizeof(float)) + head + replays + (64 << 10));
 }
 
+/* A GPU may still be copying from another when both are closed. */
 static void close_gpus(fkm_backend *b)
 {
+    fkm_err ignored;
+    for (int32_t i = 0; i < b->gpu_count; i++)
+        if (b->gpu[i].compute)
+            (void)fkm_gpu_collect(&b->gpu[i], &ignored);
+    fkm_replay_close(&b->passes);
+    fkm_replay_close(&b->tables);
     for (int32_t i = 0; i < b->gpu_count; i++)
         fkm_gpu_close(&b->gpu[i]);
 }
@@ -131,23 +171,59 @@ static void close_backend(fkm_backend *b)
     if (!b)
         return;
     close_gpus(b);
+    fkm_pool_close(b->pool);
     fkm_free(b->pieces);
     fkm_free(b->shift);
     fkm_free(b);
 }
 
-/* Opens all GPUs with the largest pieces that their memory allows. */
-static fkm_status open_gpus(
-    fkm_backend *b, const int32_t *devices, fkm_unit unit, bool portable, fkm_err *e)
+/* ---- all GPUs at once ---- */
+
+template <class F> struct gpu_job {
+    fkm_backend *b;
+    F *f;
+    fkm_status st[FKM_MOST_GPUS];
+    fkm_err e[FKM_MOST_GPUS];
+};
+
+template <class F> static void run_gpu_job(void *arg, int64_t i, int)
+{
+    gpu_job<F> *job = (gpu_job<F> *)arg;
+    job->st[i] = (*job->f)(&job->b->gpu[i], &job->e[i]);
+}
+
+/* Calls `f` for every GPU, each on a thread of its own, and waits for all. When some fail, the
+ * first in the order of the list is told of: they mostly fail of one cause. */
+template <class F> static fkm_status each_gpu(fkm_backend *b, fkm_err *e, F f)
+{
+    gpu_job<F> job;
+    job.b = b;
+    job.f = &f;
+    memset(job.e, 0, (size_t)b->gpu_count * sizeof job.e[0]);
+    fkm_pool_for(b->pool, b->gpu_count, run_gpu_job<F>, &job);
+    for (int32_t i = 0; i < b->gpu_count; i++) {
+        if (job.st[i] == FKM_OK)
+            continue;
+        *e = job.e[i];
+        return job.st[i];
+    }
+    return FKM_OK;
+}
+
+/* ---- life ---- */
+
+/* Opens all GPUs with the largest pieces that their memory allows: in a chunk there is at least one
+ * for each. */
+static fkm_status open_gpus(fkm_backend *b, const int32_t *devices, fkm_err *e)
 {
     const fkm_plan *p = &b->plan;
-    int64_t most = fkm_min_i64(p->chunk_rows, (p->rows + b->gpu_count - 1) / b->gpu_count);
+    int64_t most = (fkm_min_i64(p->chunk_rows, p->rows) + b->gpu_count - 1) / b->gpu_count;
     int64_t least = fkm_max_i64(p->chunk_rows / LEAST_PIECE_SHARE, LEAST_PIECE_ROWS);
     for (int64_t rows = fkm_max_i64(1, most);; rows = fkm_max_i64(least, rows / 2)) {
         fkm_status st = FKM_OK;
         for (int32_t i = 0; i < b->gpu_count && st == FKM_OK; i++)
-            st = fkm_gpu_open(&b->gpu[i], devices[i], p, unit, portable, (int32_t)rows, i == 0,
-                b->gpu_count > 1, e);
+            st = fkm_gpu_open(
+                &b->gpu[i], devices[i], p, &b->unit, (int32_t)rows, i == 0, b->gpu_count > 1, e);
         b->piece_rows = (int32_t)rows;
         if (st != FKM_ENOMEM || rows <= least)
             return st;
@@ -165,7 +241,7 @@ static fkm_gpu *gpu_of(fkm_backend *b, const fkm_piece *p)
 static fkm_status keep_pieces(fkm_backend *b,
     fkm_status (*keep)(fkm_gpu *g, fkm_piece *p, fkm_err *e), int64_t *kept, fkm_err *e)
 {
-    bool full[FKM_MOST_DEVICES] = {false};
+    bool full[FKM_MOST_GPUS] = {false};
     for (int64_t i = 0; i < b->piece_count; i++) {
         if (full[i % b->gpu_count])
             continue;
@@ -179,10 +255,16 @@ static fkm_status keep_pieces(fkm_backend *b,
     return FKM_OK;
 }
 
+/* Bounds serve pieces whose labels and packed rows stay: those before the first that do not. */
+static fkm_status keep_bounds(fkm_gpu *g, fkm_piece *p, fkm_err *e)
+{
+    return p->labels && p->packed ? fkm_gpu_keep_bounds(g, p, e) : FKM_ENOMEM;
+}
+
 static fkm_status open_pieces(fkm_backend *b, fkm_err *e)
 {
     const fkm_plan *p = &b->plan;
-    int64_t labels = 0, raw = 0, packed = 0;
+    int64_t labels = 0, raw = 0, packed = 0, bounds = 0;
     b->chunk_pieces = (int32_t)((p->chunk_rows + b->piece_rows - 1) / b->piece_rows);
     if (!fkm_mul_i64(&b->piece_count, chunk_count(p), b->chunk_pieces))
         return fkm_fail(e, FKM_ENOMEM, "too many pieces of rows");
@@ -199,27 +281,40 @@ static fkm_status open_pieces(fkm_backend *b, fkm_err *e)
     FKM_TRY(keep_pieces(b, fkm_gpu_keep_labels, &labels, e));
     FKM_TRY(keep_pieces(b, fkm_gpu_keep_rows, &raw, e));
     FKM_TRY(keep_pieces(b, fkm_gpu_keep_packed, &packed, e));
+    FKM_TRY(keep_pieces(b, keep_bounds, &bounds, e));
     fkm_verbose("%s and %d more: %lld pieces of %d rows, on the device: labels of %lld, rows of "
-                "%lld, packed rows of %lld",
+                "%lld, packed rows of %lld, bounds of %lld",
         b->gpu[0].name, b->gpu_count - 1, (long long)b->piece_count, b->piece_rows,
-        (long long)labels, (long long)raw, (long long)packed);
+        (long long)labels, (long long)raw, (long long)packed, (long long)bounds);
     return FKM_OK;
+}
+
+static fkm_status open_replays(fkm_backend *b, fkm_err *e)
+{
+    const fkm_piece *p = &b->pieces[0];
+    if (b->gpu_count > 1 || b->piece_count > 1 || !p->raw || !p->packed || !p->labels)
+        return FKM_OK;
+    FKM_TRY(fkm_replay_open(&b->passes, sizeof(pass_state), e));
+    return fkm_replay_open(&b->tables, sizeof(pass_state), e);
 }
 
 static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
 {
     fkm_status st = FKM_OK;
     fkm_backend *b = NULL;
-    fkm_unit unit;
-    bool portable;
-    int32_t devices[FKM_MOST_DEVICES];
-    FKM_TRY(choose_unit(&unit, &portable, p->isa, p->dims, e));
+    fkm_unit_choice unit;
+    int32_t devices[FKM_MOST_GPUS];
+    FKM_TRY(choose_unit(&unit, p, e));
     FKM_TRY(fkm_calloc(&b, 1, sizeof *b, "the CUDA backend", e));
     b->plan = *p;
+    b->patience = 1;
+    b->unit = unit;
     FKM_GO(fkm_devices(devices, &b->gpu_count, p->devices, e));
+    FKM_GO(fkm_pool_open(&b->pool, b->gpu_count, e));
     FKM_GO(fkm_alloc(&b->shift, p->dims, sizeof *b->shift, "the shift", e));
-    FKM_GO(open_gpus(b, devices, unit, portable, e));
+    FKM_GO(open_gpus(b, devices, e));
     FKM_GO(open_pieces(b, e));
+    FKM_GO(open_replays(b, e));
     *out = b;
     return FKM_OK;
 out:
@@ -227,8 +322,18 @@ out:
     return st;
 }
 
+/* Bounds hold for centroids that have moved as fkm_gpu_moved was told, in the same frame. */
+static void forget_bounds(fkm_backend *b)
+{
+    for (int64_t i = 0; i < b->piece_count; i++)
+        b->pieces[i].bounded = false;
+    for (int32_t i = 0; i < b->gpu_count; i++)
+        b->gpu[i].moved = false;
+}
+
 static void forget_labels(fkm_backend *b)
 {
+    forget_bounds(b);
     for (int64_t i = 0; i < b->piece_count; i++) {
         b->pieces[i].labelled = false;
         b->pieces[i].wanted = NULL;
@@ -239,19 +344,21 @@ static void reset(fkm_backend *b)
 {
     fkm_err ignored;
     for (int32_t i = 0; i < b->gpu_count; i++)
-        (void)fkm_gpu_collect(&b->gpu[i], &ignored); /* a fault shows in the next call */
+        (void)fkm_gpu_let_go(&b->gpu[i], &ignored); /* a fault shows in the next call */
     for (int64_t i = 0; i < b->piece_count; i++) {
         b->pieces[i].raw_valid = false;
+        b->pieces[i].x = NULL;
         b->pieces[i].frame = 0;
     }
     forget_labels(b);
+    b->deferred = false;
     b->sums_hold = false;
+    b->pause = 0;
+    b->patience = 1;
     b->framed = false; /* the next centroids choose a frame */
-    b->head_decided = b->labelled = false;
-    if (b->head_used)
-        for (int32_t i = 0; i < b->gpu_count; i++)
-            (void)fkm_gpu_set_axes(&b->gpu[i], NULL, 0, 0, &ignored); /* cannot fail */
-    b->head_used = false;
+    b->head_decided = b->labelled = b->unit_decided = b->unit_fails = false;
+    for (int32_t i = 0; i < b->gpu_count; i++)
+        fkm_gpu_set_unit(&b->gpu[i], b->unit.unit, 1, 1);
     memset(&b->pass, 0, sizeof b->pass);
 }
 
@@ -271,20 +378,28 @@ static fkm_status use_frame(fkm_backend *b, fkm_err *e)
 {
     b->frame++;
     b->framed = true;
-    for (int32_t i = 0; i < b->gpu_count; i++)
-        FKM_TRY(
-            fkm_gpu_set_frame(&b->gpu[i], b->scale, b->shift, b->row_quant, b->centroid_quant, e));
+    forget_bounds(b);
+    for (int32_t i = 0; i < b->gpu_count; i++) {
+        fkm_gpu *g = &b->gpu[i];
+        FKM_TRY(fkm_gpu_set_frame(g, b->scale, b->shift, e));
+        if (is_int8(b)) /* else there are none, and there may be a head */
+            fkm_gpu_set_unit(g, FKM_UNIT_S8, b->row_quant, b->centroid_quant);
+    }
     return FKM_OK;
 }
 
-/* int8: centroids to 127 at most. 8-bit rows less a shift of whole numbers are exact, where they
- * fit; for others see quantise_rows. */
+/* 8-bit rows less whole numbers are exact: in fp16 all, in int8 those that fit. */
+static void make_shift_whole(fkm_backend *b)
+{
+    for (int64_t t = 0; t < b->plan.dims; t++)
+        b->shift[t] = rintf(b->shift[t] / b->scale) * b->scale;
+}
+
+/* int8: centroids to 127 at most, 8-bit rows as they are; for others see quantise_rows. */
 static void quantise(fkm_backend *b, const float *c)
 {
     const int64_t dims = b->plan.dims;
     float most = 0x1p-30f;
-    for (int64_t t = 0; t < dims && is_eight_bit(b); t++)
-        b->shift[t] = rintf(b->shift[t] / b->scale) * b->scale;
     for (int64_t i = 0; i < b->plan.clusters * dims; i++)
         most = fmaxf(most, fabsf(c[i] * b->scale - b->shift[i % dims]));
     b->centroid_quant = fkm_frame_quant(most);
@@ -294,9 +409,10 @@ static void quantise(fkm_backend *b, const float *c)
 static fkm_status new_frame(fkm_backend *b, float scale, const float *c, fkm_err *e)
 {
     b->scale = scale;
-    b->row_quant = b->centroid_quant = 1;
     fkm_frame_shift(b->shift, scale, c, b->plan.clusters, b->plan.dims);
-    if (is_int8(b))
+    if (is_eight_bit(b))
+        make_shift_whole(b);
+    if (is_int8(b) || !b->unit.fixed)
         quantise(b, c);
     b->quantised = !is_int8(b) || is_eight_bit(b);
     return use_frame(b, e);
@@ -321,11 +437,31 @@ static fkm_status quantise_rows(fkm_backend *b, const fkm_rows *r, fkm_err *e)
     return use_frame(b, e);
 }
 
+/* Of one GPU alone: fkm_gpu_prepare changes none of it. */
+static void save_tables(void *arg, void *state)
+{
+    pass_state *s = (pass_state *)state;
+    memset(s, 0, sizeof *s);
+    memcpy(&s->gpu, &((const fkm_backend *)arg)->gpu[0], sizeof s->gpu);
+    fkm_stopwatch_clear(&s->gpu.assign);
+}
+
+static void load_tables(void *, const void *)
+{
+}
+
+static fkm_status queue_tables(void *arg, fkm_err *e)
+{
+    return fkm_gpu_prepare(&((fkm_backend *)arg)->gpu[0], e);
+}
+
 static fkm_status prepare(fkm_backend *b, fkm_err *e)
 {
-    for (int32_t i = 0; i < b->gpu_count; i++)
-        FKM_TRY(fkm_gpu_prepare(&b->gpu[i], e));
-    return FKM_OK;
+    fkm_gpu *g = &b->gpu[0];
+    const fkm_work w = {b, g->compute, g->name, save_tables, load_tables, queue_tables};
+    if (b->gpu_count == 1)
+        return fkm_replay_run(&b->tables, &w, e);
+    return each_gpu(b, e, [](fkm_gpu *g, fkm_err *ge) { return fkm_gpu_prepare(g, ge); });
 }
 
 static fkm_status set_centroids(fkm_backend *b, const float *c, fkm_err *e)
@@ -333,6 +469,8 @@ static fkm_status set_centroids(fkm_backend *b, const float *c, fkm_err *e)
     float scale = fkm_frame_scale(fkm_frame_largest(c, (int64_t)b->plan.clusters * b->plan.dims));
     if (!b->framed || !fkm_frame_suits(b->scale, scale))
         FKM_TRY(new_frame(b, scale, c, e));
+    if (!FKM_PLANT(8))
+        forget_bounds(b); /* nobody said how far they have moved */
     for (int32_t i = 0; i < b->gpu_count; i++)
         FKM_TRY(fkm_gpu_set_centroids(&b->gpu[i], c, e));
     return prepare(b, e);
@@ -370,11 +508,12 @@ out:
     return st;
 }
 
-/* All GPUs get the centroids of the first. */
+/* All GPUs get the centroids of the first, and how far they have moved. */
 static fkm_status spread_centroids(fkm_backend *b, fkm_err *e)
 {
     fkm_gpu *first = &b->gpu[0];
     size_t bytes = (size_t)b->plan.clusters * (size_t)b->plan.dims * sizeof(float);
+    size_t shift_bytes = (size_t)b->plan.clusters * sizeof(double);
     FKM_TRY(fkm_gpu_use(first, e));
     FKM_CUDA(first->name, cudaEventRecord(first->done, first->compute));
     for (int32_t i = 1; i < b->gpu_count; i++) {
@@ -383,7 +522,11 @@ static fkm_status spread_centroids(fkm_backend *b, fkm_err *e)
         FKM_CUDA(g->name, cudaStreamWaitEvent(g->compute, first->done, 0));
         FKM_CUDA(g->name, cudaMemcpyPeerAsync(g->c.master, g->device, first->c.master,
                               first->device, bytes, g->compute));
+        FKM_CUDA(g->name, cudaMemcpyPeerAsync(g->shift, g->device, first->shift, first->device,
+                              shift_bytes, g->compute));
     }
+    for (int32_t i = 0; i < b->gpu_count; i++)
+        FKM_TRY(fkm_gpu_moved(&b->gpu[i], e));
     return FKM_OK;
 }
 
@@ -430,17 +573,58 @@ static fkm_status set_scale(fkm_backend *b, fkm_scale s, fkm_err *e)
     return FKM_OK;
 }
 
+/* Screens by `unit` from now on: rows are packed anew. */
+static fkm_status use_unit(fkm_backend *b, fkm_unit unit, fkm_err *e)
+{
+    for (int32_t i = 0; i < b->gpu_count; i++)
+        fkm_gpu_set_unit(&b->gpu[i], unit, b->row_quant, b->centroid_quant);
+    b->frame++; /* what is packed is no longer good; bounds are */
+    return prepare(b, e);
+}
+
+static fkm_status begin_now(fkm_backend *b, fkm_err *e)
+{
+    const fkm_pass_options *o = &b->pass;
+    for (int32_t i = 0; i < b->gpu_count; i++)
+        FKM_TRY(fkm_gpu_begin(&b->gpu[i], o->update && !b->change, o->update && o->squares, e));
+    return FKM_OK;
+}
+
+/* A pass like others before it: over rows that are on the device and packed, and whose labels stay
+ * there. */
+static bool is_replayable(const fkm_backend *b)
+{
+    const fkm_piece *p = &b->pieces[0];
+    return b->passes.bytes > 0 && b->pass.update && !b->pass.squares && b->pass.labels_later &&
+           p->raw_valid && p->labelled && p->frame == b->frame;
+}
+
+/* Queues what was put off. */
+static fkm_status undefer(fkm_backend *b, fkm_err *e)
+{
+    if (!b->deferred)
+        return FKM_OK;
+    b->deferred = false;
+    FKM_TRY(begin_now(b, e));
+    return b->fed > 0 ? fkm_gpu_feed(&b->gpu[0], &b->pieces[0], &b->feed, e) : FKM_OK;
+}
+
 static fkm_status begin(fkm_backend *b, const fkm_pass_options *o, fkm_err *e)
 {
+    if (b->unit_fails)
+        FKM_TRY(use_unit(b, b->unit.unit, e));
+    b->unit_fails = false;
     b->pass = *o;
+    b->use_bounds = b->pause == 0;
+    b->pause -= b->pause > 0;
+    b->fed = 0;
     /* the words of wide sums have room for 2^32 additions: never changed for long */
     b->change = o->update && b->sums_hold && !o->squares && b->gpu[0].sums.words == 1 &&
                 b->moved < b->plan.rows / CHANGE_SHARE;
     if (o->update)
         b->sums_hold = false; /* until this pass is complete */
-    for (int32_t i = 0; i < b->gpu_count; i++)
-        FKM_TRY(fkm_gpu_begin(&b->gpu[i], o->update && !b->change, o->update && o->squares, e));
-    return FKM_OK;
+    b->deferred = is_replayable(b);
+    return b->deferred ? FKM_OK : begin_now(b, e);
 }
 
 /* ---- heads ---- */
@@ -464,38 +648,96 @@ static void take_sample(const fkm_backend *b, const fkm_rows *r, char *sample, f
     }
 }
 
-/* Screens the sample on the first GPU by `screened` coordinates along the axes, NULL: by all. */
-static fkm_status try_head(fkm_backend *b, double *cost, const char *sample, const float *axes,
-    int32_t screened, float gram, fkm_err *e)
+/* A way of screening. */
+struct way {
+    fkm_unit unit;
+    const float *axes; /* NULL: all dims */
+    int32_t screened;
+    float gram;
+};
+
+static double cost_of(const fkm_backend *b, const fkm_screen_counts *c, const way *w)
+{
+    const fkm_plan *p = &b->plan;
+    fkm_head_trial trial = {
+        (int64_t)c->rows, (int64_t)c->in_doubt, (int64_t)c->candidates, (int64_t)c->rescans};
+    return fkm_head_cost(&trial, w->axes ? w->screened : p->dims,
+        w->unit == FKM_UNIT_S8 ? S8_RATE : 1, p->dims, p->dims * (int32_t)fkm_dtype_size(p->dtype),
+        p->clusters);
+}
+
+/* What screening rows on the first GPU would cost. */
+static fkm_status try_way(
+    fkm_backend *b, double *cost, const void *x, int32_t rows, const way *w, fkm_err *e)
 {
     fkm_gpu *g = &b->gpu[0];
     fkm_screen_counts c;
-    FKM_TRY(fkm_gpu_set_axes(g, axes, screened, gram, e));
+    fkm_gpu_set_unit(g, w->unit, b->row_quant, b->centroid_quant);
+    if (w->axes)
+        FKM_TRY(fkm_gpu_set_axes(g, w->axes, w->screened, w->gram, e));
     FKM_TRY(fkm_gpu_prepare(g, e));
-    FKM_TRY(fkm_gpu_try(g, sample, FKM_HEAD_SAMPLE, &c, e));
-    fkm_head_trial trial = {
-        (int64_t)c.rows, (int64_t)c.in_doubt, (int64_t)c.candidates, (int64_t)c.rescans};
-    *cost = fkm_head_cost(&trial, axes ? screened : b->plan.dims, b->plan.dims,
-        b->plan.dims * (int32_t)fkm_dtype_size(b->plan.dtype), b->plan.clusters);
+    FKM_TRY(fkm_gpu_try(g, x, rows, &c, e));
+    *cost = cost_of(b, &c, w);
     return FKM_OK;
 }
 
-/* *best: the length that the model likes most, 0: all dims. */
-static fkm_status choose_length(fkm_backend *b, int32_t *best, const char *sample,
-    const float *axes, const float *gram, fkm_err *e)
+/* Rows of 8 bits, in the first pass: by int8, if the first of them say so. */
+static fkm_status decide_unit(fkm_backend *b, const fkm_rows *r, fkm_err *e)
+{
+    const fkm_plan *p = &b->plan;
+    const int32_t rows = (int32_t)fkm_min_i64(fkm_min_i64(r->count, UNIT_SAMPLE), b->piece_rows);
+    const way usual = {b->unit.unit, NULL, 0, 0}, quick = {FKM_UNIT_S8, NULL, 0, 0};
+    double cost = 0, least = 0;
+    if (b->unit.fixed || rows == 0)
+        return FKM_OK;
+    b->unit_decided = true;
+    if ((double)p->rows * p->clusters * p->dims < fkm_int8_least_products)
+        return FKM_OK;
+    FKM_TRY(try_way(b, &least, r->x, rows, &usual, e));
+    FKM_TRY(try_way(b, &cost, r->x, rows, &quick, e));
+    fkm_verbose(
+        "screening by %s", cost < least ? "int8" : "fp16: int8 would leave too much in doubt");
+    return use_unit(b, cost < least ? FKM_UNIT_S8 : b->unit.unit, e);
+}
+
+/* After a pass by int8 that was not asked for: is more in doubt than its rate makes good? */
+static void judge_unit(fkm_backend *b, const fkm_pass *o)
+{
+    const fkm_unit unit = b->gpu[0].packing.unit;
+    if (unit == b->unit.unit || b->gpu[0].packing.axes)
+        return;
+    fkm_screen_counts c, clean;
+    memset(&c, 0, sizeof c);
+    c.rows = (fkm_u64)(o->rows - o->skipped_by_bounds);
+    clean = c;
+    clean.candidates = c.rows;
+    c.in_doubt = (fkm_u64)o->in_doubt;
+    c.candidates = (fkm_u64)o->candidates;
+    c.rescans = (fkm_u64)o->rescans;
+    const way usual = {b->unit.unit, NULL, 0, 0}, quick = {unit, NULL, 0, 0};
+    b->unit_fails = cost_of(b, &c, &quick) > cost_of(b, &clean, &usual);
+    if (b->unit_fails)
+        fkm_verbose("screening by fp16 from now on: int8 left %lld of %lld rows in doubt",
+            (long long)o->in_doubt, (long long)c.rows);
+}
+
+/* *best: the length that the model likes most; axes is NULL: all dims, by the unit as it is. */
+static fkm_status choose_length(
+    fkm_backend *b, way *best, const char *sample, const float *axes, const float *gram, fkm_err *e)
 {
     double least, cost;
-    *best = 0;
-    FKM_TRY(try_head(b, &least, sample, NULL, 0, 0, e));
+    *best = {b->gpu[0].packing.unit, NULL, 0, 0};
+    FKM_TRY(try_way(b, &least, sample, FKM_HEAD_SAMPLE, best, e));
     least *= FKM_HEAD_LEAST_GAIN;
     for (int i = 0; fkm_head_length(i) && fkm_head_length(i) <= FKM_HEAD_MOST; i++) {
-        int32_t length = fkm_head_length(i);
-        if (gram[length - 1] > FKM_HEAD_MOST_GRAM)
+        const int32_t length = fkm_head_length(i);
+        const way head = {b->unit.unit, axes, length, gram[length - 1]};
+        if (head.gram > FKM_HEAD_MOST_GRAM)
             break;
-        FKM_TRY(try_head(b, &cost, sample, axes, length, gram[length - 1], e));
+        FKM_TRY(try_way(b, &cost, sample, FKM_HEAD_SAMPLE, &head, e));
         if (cost < least) {
             least = cost;
-            *best = length;
+            *best = head;
         }
     }
     return FKM_OK;
@@ -509,7 +751,7 @@ static fkm_status decide_head(fkm_backend *b, const fkm_rows *r, fkm_err *e)
     const fkm_plan *p = &b->plan;
     char *sample = NULL;
     float *framed = NULL, *axes = NULL, gram[FKM_HEAD_MOST];
-    int32_t best;
+    way best;
     b->head_decided = true;
     if (!b->gpu[0].axes || r->count < 4 * FKM_HEAD_SAMPLE ||
         (double)p->rows * p->clusters * p->dims < fkm_head_least_products)
@@ -521,12 +763,13 @@ static fkm_status decide_head(fkm_backend *b, const fkm_rows *r, fkm_err *e)
     take_sample(b, r, sample, framed);
     FKM_GO(fkm_head_axes(axes, gram, framed, p->dims, p->threads, e));
     FKM_GO(choose_length(b, &best, sample, axes, gram, e));
-    fkm_verbose("head screening: %d of %d dims", best ? best : p->dims, p->dims);
-    for (int32_t i = 0; i < b->gpu_count; i++)
-        FKM_GO(
-            fkm_gpu_set_axes(&b->gpu[i], best ? axes : NULL, best, best ? gram[best - 1] : 0, e));
-    b->frame += best != 0; /* what is packed is no longer good */
-    b->head_used = best != 0;
+    fkm_verbose("head screening: %d of %d dims", best.axes ? best.screened : p->dims, p->dims);
+    for (int32_t i = 0; i < b->gpu_count; i++) {
+        fkm_gpu_set_unit(&b->gpu[i], best.unit, b->row_quant, b->centroid_quant);
+        if (best.axes)
+            FKM_GO(fkm_gpu_set_axes(&b->gpu[i], best.axes, best.screened, best.gram, e));
+    }
+    b->frame += best.axes != NULL; /* what is packed is no longer good */
     FKM_GO(prepare(b, e));
 out:
     fkm_free(sample);
@@ -535,26 +778,32 @@ out:
     return st;
 }
 
-/* Calls `f` for each piece of the chunk; at: its first row within the chunk. */
+static fkm_status check_chunk(const fkm_backend *b, const fkm_rows *r, fkm_err *e)
+{
+    const fkm_plan *p = &b->plan;
+    if (r->row0 % p->chunk_rows == 0 && r->row0 < p->rows &&
+        r->count == fkm_min_i64(p->chunk_rows, p->rows - r->row0))
+        return FKM_OK;
+    return fkm_fail(e, FKM_EBUG, "rows %lld to %lld are not a chunk of the plan",
+        (long long)r->row0, (long long)(r->row0 + r->count));
+}
+
+/* Calls `f` for each piece of the chunk, on the thread of its GPU; at: its first row within the
+ * chunk.
+ */
 template <class F> static fkm_status each_piece(fkm_backend *b, const fkm_rows *r, fkm_err *e, F f)
 {
-    int64_t chunk = r->row0 / b->plan.chunk_rows;
-    if (r->row0 % b->plan.chunk_rows != 0 || r->row0 + r->count > b->plan.rows ||
-        r->count > b->plan.chunk_rows)
-        return fkm_fail(e, FKM_EBUG, "rows %lld to %lld are not a chunk of the plan",
-            (long long)r->row0, (long long)(r->row0 + r->count));
-    size_t row_bytes = (size_t)b->plan.dims * fkm_dtype_size(b->plan.dtype);
-    for (int64_t i = 0; i < b->chunk_pieces; i++) {
-        fkm_piece *p = &b->pieces[chunk * b->chunk_pieces + i];
-        int64_t at = p->row0 - r->row0;
-        if (p->count == 0 || at >= r->count)
-            break;
-        if (at + p->count > r->count)
-            return fkm_fail(
-                e, FKM_EBUG, "a chunk of %lld rows, expected more", (long long)r->count);
-        FKM_TRY(f(gpu_of(b, p), p, (const char *)r->x + (size_t)at * row_bytes, at));
-    }
-    return FKM_OK;
+    const size_t row_bytes = (size_t)b->plan.dims * fkm_dtype_size(b->plan.dtype);
+    FKM_TRY(check_chunk(b, r, e));
+    return each_gpu(b, e, [&](fkm_gpu *g, fkm_err *ge) {
+        fkm_piece *first = &b->pieces[r->row0 / b->plan.chunk_rows * b->chunk_pieces];
+        for (fkm_piece *p = first; p < first + b->chunk_pieces; p++) {
+            int64_t at = p->row0 - r->row0;
+            if (gpu_of(b, p) == g && p->count > 0)
+                FKM_TRY(f(g, p, (const char *)r->x + (size_t)at * row_bytes, at, ge));
+        }
+        return FKM_OK;
+    });
 }
 
 static fkm_status feed(
@@ -564,42 +813,72 @@ static fkm_status feed(
         FKM_TRY(quantise_rows(b, r, e));
         FKM_TRY(prepare(b, e));
     }
-    if (b->labelled && !b->head_decided && !is_int8(b))
+    if (!b->unit_decided)
+        FKM_TRY(decide_unit(b, r, e));
+    if (b->labelled && !b->head_decided && b->unit.unit != FKM_UNIT_S8)
         FKM_TRY(decide_head(b, r, e));
-    return each_piece(b, r, e, [&](fkm_gpu *g, fkm_piece *p, const void *x, int64_t at) {
-        fkm_feed f;
-        f.x = x;
-        f.labels = labels + at;
-        f.later = b->pass.labels_later;
-        f.distances = distances ? distances + at : NULL;
-        f.update = b->pass.update;
-        f.change = b->change;
-        f.squares = b->pass.squares;
-        f.frame = b->frame;
-        return fkm_gpu_feed(g, p, &f, e);
-    });
+    if (distances || b->pieces[0].frame != b->frame)
+        FKM_TRY(undefer(b, e));
+    b->fed += r->count;
+    return each_piece(
+        b, r, e, [&](fkm_gpu *g, fkm_piece *p, const void *x, int64_t at, fkm_err *ge) {
+            fkm_feed f;
+            memset(&f, 0, sizeof f);
+            f.x = x;
+            f.labels = labels + at;
+            f.later = b->pass.labels_later;
+            f.distances = distances ? distances + at : NULL;
+            f.update = b->pass.update;
+            f.change = b->change;
+            f.squares = b->pass.squares;
+            f.bounds = b->use_bounds;
+            f.frame = b->frame;
+            if (b->deferred) {
+                b->feed = f;
+                return FKM_OK;
+            }
+            return fkm_gpu_feed(g, p, &f, ge);
+        });
+}
+
+/* Whether the caller waits for labels or distances. */
+static bool owes(const fkm_backend *b)
+{
+    for (int32_t i = 0; i < b->gpu_count; i++)
+        if (b->gpu[i].pending.labels || b->gpu[i].pending.distances)
+            return true;
+    for (int64_t i = 0; i < b->piece_count; i++)
+        if (b->pieces[i].wanted)
+            return true;
+    return false;
 }
 
 static fkm_status wait_for_feeds(fkm_backend *b, fkm_err *e)
 {
-    for (int32_t i = 0; i < b->gpu_count; i++)
-        FKM_TRY(fkm_gpu_drain(&b->gpu[i], e));
-    for (int64_t i = 0; i < b->piece_count; i++) {
-        fkm_piece *p = &b->pieces[i];
-        if (p->wanted)
-            FKM_TRY(fkm_gpu_write_labels(gpu_of(b, p), p, p->wanted, e));
-    }
-    return FKM_OK;
+    FKM_TRY(undefer(b, e));
+    if (!owes(b)) /* threads need not wake up for it */
+        return FKM_OK;
+    return each_gpu(b, e, [&](fkm_gpu *g, fkm_err *ge) {
+        FKM_TRY(fkm_gpu_drain(g, ge));
+        for (int64_t i = g - b->gpu; i < b->piece_count; i += b->gpu_count) {
+            fkm_piece *p = &b->pieces[i];
+            if (p->wanted)
+                FKM_TRY(fkm_gpu_write_labels(g, p, p->wanted, ge));
+        }
+        return FKM_OK;
+    });
 }
 
 static fkm_status write_labels(fkm_backend *b, int32_t *labels, fkm_err *e)
 {
-    for (int64_t i = 0; i < b->piece_count; i++) {
-        fkm_piece *p = &b->pieces[i];
-        if (p->labels && p->labelled)
-            FKM_TRY(fkm_gpu_write_labels(gpu_of(b, p), p, labels + p->row0, e));
-    }
-    return FKM_OK;
+    return each_gpu(b, e, [&](fkm_gpu *g, fkm_err *ge) {
+        for (int64_t i = g - b->gpu; i < b->piece_count; i += b->gpu_count) {
+            fkm_piece *p = &b->pieces[i];
+            if (p->labels && p->labelled)
+                FKM_TRY(fkm_gpu_write_labels(g, p, labels + p->row0, ge));
+        }
+        return FKM_OK;
+    });
 }
 
 /* total = the sums of all GPUs, on the first. */
@@ -666,24 +945,135 @@ static double inertia_of(const fkm_backend *b)
     return fkm_exact_round(&sum);
 }
 
-static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
+/* Bounds that spare few rows pause. */
+static void judge_bounds(fkm_backend *b, int64_t spared)
 {
-    memset(out, 0, sizeof *out);
+    int64_t looked_at = 0;
+    for (int32_t i = 0; i < b->gpu_count; i++) {
+        fkm_gpu *g = &b->gpu[i];
+        looked_at += g->looked_at;
+        g->looked_at = 0; /* between passes the state is the same, whatever the last one did */
+        g->dropping = false;
+    }
+    if (looked_at == 0)
+        return;
+    if ((double)spared >= LEAST_SPARED * (double)looked_at) {
+        b->patience = 1;
+        return;
+    }
+    b->pause = b->patience;
+    b->patience = b->patience < LONGEST_PAUSE ? 2 * b->patience : LONGEST_PAUSE;
+}
+
+static bool streams(const fkm_backend *b)
+{
+    for (int64_t i = 0; i < b->piece_count; i++)
+        if (b->pieces[i].count > 0 && !b->pieces[i].raw)
+            return true;
+    return false;
+}
+
+/* While the last pieces of a pass are worked on, the first that travel come for the next one.
+ * Should there be none, their copies were for nothing. */
+static fkm_status fetch_ahead(fkm_backend *b, fkm_err *e)
+{
+    if (!b->plan.keep || !b->pass.update || b->fed < b->plan.rows || !streams(b))
+        return FKM_OK;
+    return each_gpu(b, e, [&](fkm_gpu *g, fkm_err *ge) {
+        int fetched = 0;
+        for (int64_t i = g - b->gpu; i < b->piece_count && fetched < FKM_GPU_BUFFERS;
+             i += b->gpu_count) {
+            if (b->pieces[i].count == 0 || b->pieces[i].raw)
+                continue;
+            FKM_TRY(fkm_gpu_fetch(g, &b->pieces[i], ge));
+            fetched++;
+        }
+        return FKM_OK;
+    });
+}
+
+/* What follows the feeds of a pass. */
+static fkm_status queue_end(fkm_backend *b, fkm_err *e)
+{
     if (b->pass.update)
         FKM_TRY(finalise(b, e));
     for (int32_t i = 0; i < b->gpu_count; i++)
         FKM_TRY(fkm_gpu_tally(&b->gpu[i], e));
+    return FKM_OK;
+}
+
+/* Of a deferred pass. Where the caller's rows and labels are matters to no call that is queued. */
+static void save_pass(void *arg, void *state)
+{
+    const fkm_backend *b = (const fkm_backend *)arg;
+    pass_state *s = (pass_state *)state;
+    memset(s, 0, sizeof *s);
+    memcpy(&s->gpu, &b->gpu[0], sizeof s->gpu);
+    memcpy(&s->piece, &b->pieces[0], sizeof s->piece);
+    memcpy(&s->feed, &b->feed, sizeof s->feed);
+    s->piece.x = s->feed.x = NULL;
+    s->feed.labels = NULL;
+    s->piece.frame = s->feed.frame = 0;
+    s->pass.update = b->pass.update;
+    s->pass.labels_later = b->pass.labels_later;
+    s->change = b->change;
+    s->exponent = b->exponent;
+}
+
+static void load_pass(void *arg, const void *state)
+{
+    fkm_backend *b = (fkm_backend *)arg;
+    const pass_state *s = (const pass_state *)state;
+    memcpy(&b->gpu[0], &s->gpu, sizeof s->gpu);
+    memcpy(&b->pieces[0], &s->piece, sizeof s->piece);
+    b->pieces[0].frame = b->frame;
+}
+
+static fkm_status queue_pass(void *arg, fkm_err *e)
+{
+    fkm_backend *b = (fkm_backend *)arg;
+    FKM_TRY(begin_now(b, e));
+    FKM_TRY(fkm_gpu_feed(&b->gpu[0], &b->pieces[0], &b->feed, e));
+    return queue_end(b, e);
+}
+
+/* All that a pass has not queued yet. */
+static fkm_status queue_rest(fkm_backend *b, fkm_err *e)
+{
+    fkm_gpu *g = &b->gpu[0];
+    const fkm_work w = {b, g->compute, g->name, save_pass, load_pass, queue_pass};
+    if (b->deferred && b->fed == b->plan.rows) {
+        b->deferred = false;
+        fkm_stopwatch_clear(&g->assign);
+        return fkm_replay_run(&b->passes, &w, e);
+    }
+    FKM_TRY(undefer(b, e));
+    return queue_end(b, e);
+}
+
+static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
+{
+    memset(out, 0, sizeof *out);
+    FKM_TRY(queue_rest(b, e));
+    FKM_TRY(fetch_ahead(b, e));
     FKM_TRY(wait_for_feeds(b, e));
     for (int32_t i = 0; i < b->gpu_count; i++) {
         const fkm_screen_counts *c = &b->gpu[i].tally_host->counts;
+        double assign_s;
         FKM_TRY(fkm_gpu_collect(&b->gpu[i], e));
-        out->rows += (int64_t)c->rows;
+        FKM_TRY(fkm_stopwatch_read(&b->gpu[i].assign, &assign_s, b->gpu[i].name, e));
+        out->assign_s = fmax(out->assign_s, assign_s); /* side by side */
+        out->rows += (int64_t)(c->rows + c->spared);
+        out->skipped_by_bounds += (int64_t)c->spared;
         out->skipped += (int64_t)c->skipped;
         out->moved += (int64_t)c->moved;
         out->in_doubt += (int64_t)c->in_doubt;
         out->candidates += (int64_t)c->candidates;
         out->rescans += (int64_t)c->rescans;
     }
+    judge_bounds(b, out->skipped_by_bounds);
+    if (b->labelled) /* rows began warm */
+        judge_unit(b, out);
     if (b->pass.update) {
         out->empty = (int32_t)b->gpu[0].tally_host->moments.empty;
         out->inertia = inertia_of(b);
@@ -700,9 +1090,10 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
 static fkm_status distances_of(
     fkm_backend *b, const fkm_rows *r, const int32_t *labels, double *out, fkm_err *e)
 {
-    return each_piece(b, r, e, [&](fkm_gpu *g, fkm_piece *p, const void *x, int64_t at) {
-        return fkm_gpu_distances(g, p, x, labels + at, out + at, e);
-    });
+    return each_piece(
+        b, r, e, [&](fkm_gpu *g, fkm_piece *p, const void *x, int64_t at, fkm_err *ge) {
+            return fkm_gpu_distances(g, p, x, labels + at, out + at, ge);
+        });
 }
 
 static fkm_status nearest_of(
@@ -710,9 +1101,11 @@ static fkm_status nearest_of(
 {
     if (top > b->plan.top)
         return fkm_fail(e, FKM_EBUG, "%d nearest centroids were not planned", top);
-    return each_piece(b, r, e, [&](fkm_gpu *g, fkm_piece *p, const void *x, int64_t at) {
-        return fkm_gpu_nearest(g, p, b->frame, x, top, labels + at * top, distances + at * top, e);
-    });
+    return each_piece(
+        b, r, e, [&](fkm_gpu *g, fkm_piece *p, const void *x, int64_t at, fkm_err *ge) {
+            return fkm_gpu_nearest(
+                g, p, b->frame, x, top, labels + at * top, distances + at * top, ge);
+        });
 }
 
 static const char *isa(const fkm_backend *b)
@@ -737,14 +1130,6 @@ static void unpin(void *p)
         (void)cudaGetLastError();
 }
 
-static bool streams(const fkm_backend *b)
-{
-    for (int64_t i = 0; i < b->piece_count; i++)
-        if (b->pieces[i].count > 0 && !b->pieces[i].raw)
-            return true;
-    return false;
-}
-
 static int64_t device_bytes(const fkm_backend *b)
 {
     int64_t most = 0;
@@ -757,6 +1142,8 @@ static int64_t device_bytes(const fkm_backend *b)
 extern "C" const fkm_backend_ops fkm_backend_cuda = {
     "cuda",
     probe,
+    fkm_devices_describe,
+    fkm_usage_peak,
     host_bytes,
     open_backend,
     reset,

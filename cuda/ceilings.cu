@@ -150,7 +150,7 @@ fkm_status measure(fkm_ceiling *out, const rig &r, const ceiling_row &row,
 
 fkm_status prepare(rig *r, const ceiling_row &row, const fkm_ceiling_options *o, fkm_err *e)
 {
-    int32_t list[FKM_MOST_DEVICES], count;
+    int32_t list[FKM_MOST_GPUS], count;
     cudaDeviceProp p;
     size_t free_bytes, total;
     FKM_TRY(fkm_devices(list, &count, nullptr, e));

@@ -1,9 +1,10 @@
-/* What kernel sources share: one spelling for nvcc and for the CUDA-on-CPU layer of the tests, and a
- * few device functions.
+/* What kernel sources share: one spelling for nvcc and for the CUDA-on-CPU layer of the tests, and
+ * a few device functions.
  *
  * FKM_LAUNCH(kernel, grid, block, shared_bytes, stream, arguments...)   a template in parentheses
- * FKM_SHARED(type, name, [N])    a __shared__ variable; FKM_SHARED_DYNAMIC(type, name) the dynamic one
- * FKM_PLANT(n)                   fault n is planted: always false on a GPU (tests/cuda_on_cpu) */
+ * FKM_SHARED(type, name, [N])    a __shared__ variable; FKM_SHARED_DYNAMIC(type, name) the dynamic
+ * one FKM_PLANT(n)                   fault n is planted: always false on a GPU (tests/cuda_on_cpu)
+ */
 #ifndef FKM_DEVICE_CUH
 #define FKM_DEVICE_CUH
 

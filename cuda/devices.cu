@@ -3,6 +3,7 @@
 
 #include "check.cuh"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 enum { LEAST_MAJOR = 8 };
@@ -26,7 +27,8 @@ static fkm_status count_devices(int *found, fkm_err *e)
         if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0)
             return fkm_fail(e, FKM_EDEVICE, "no NVIDIA driver is installed");
         return fkm_fail(e, FKM_EDEVICE,
-            "the NVIDIA driver supports CUDA %d.%d, this fkm was built with %d.%d: update the driver",
+            "the NVIDIA driver supports CUDA %d.%d, this fkm was built with %d.%d: update the "
+            "driver",
             driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
     }
     default:
@@ -38,8 +40,8 @@ static fkm_status check_device(int device, int found, fkm_err *e)
 {
     int major = 0, minor = 0;
     if (device >= found)
-        return fkm_fail(e, FKM_EDEVICE, "there is no device %d: this machine has 0 to %d", device,
-            found - 1);
+        return fkm_fail(
+            e, FKM_EDEVICE, "there is no device %d: this machine has 0 to %d", device, found - 1);
     FKM_CUDA("cuda", cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
     FKM_CUDA("cuda", cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
     if (major < LEAST_MAJOR)
@@ -60,7 +62,7 @@ static fkm_status parse_list(
 {
     for (const char *at = devices;;) {
         char *end;
-        if (*at < '0' || *at > '9' || *count == FKM_MOST_DEVICES)
+        if (*at < '0' || *at > '9' || *count == FKM_MOST_GPUS)
             return not_a_list(devices, e);
         long device = strtol(at, &end, 10);
         for (int32_t i = 0; i < *count; i++)
@@ -84,10 +86,28 @@ fkm_status fkm_devices(int32_t *list, int32_t *count, const char *devices, fkm_e
     if (devices)
         return parse_list(list, count, devices, found, e);
     fkm_status st = FKM_OK;
-    for (int i = 0; i < found && *count < FKM_MOST_DEVICES; i++) {
+    for (int i = 0; i < found && *count < FKM_MOST_GPUS; i++) {
         st = check_device(i, found, e);
         if (st == FKM_OK)
             list[(*count)++] = i;
     }
     return *count > 0 ? FKM_OK : st;
+}
+
+fkm_status fkm_devices_describe(fkm_gpu_info *list, int32_t *count, const char *devices, fkm_err *e)
+{
+    int32_t found[FKM_MOST_GPUS];
+    FKM_TRY(fkm_devices(found, count, devices, e));
+    for (int32_t i = 0; i < *count; i++) {
+        cudaDeviceProp prop;
+        char device[32];
+        (void)snprintf(device, sizeof device, "cuda:%d", (int)found[i]);
+        FKM_CUDA(device, cudaGetDeviceProperties(&prop, found[i]));
+        list[i].device = found[i];
+        (void)snprintf(list[i].name, sizeof list[i].name, "%.63s", prop.name);
+        list[i].major = prop.major;
+        list[i].minor = prop.minor;
+        list[i].memory_bytes = (int64_t)prop.totalGlobalMem;
+    }
+    return FKM_OK;
 }

@@ -1,13 +1,13 @@
 /* Means, movements and the terms of inertia from integer sums; squares of rows. See update.cuh.
  *
- * The terms of inertia are integers times powers of two (src/base/inertia.h). Each thread adds its own
- * into 128-bit numbers, one a group of 16 exponents, that lie in shared memory in a column of their
- * own: no atomics, no order. At the end a block adds its columns up and the sums to memory.
+ * The terms of inertia are integers times powers of two (src/base/inertia.h). Each thread adds its
+ * own into 128-bit numbers, one a group of 16 exponents, that lie in shared memory in a column of
+ * their own: no atomics, no order. At the end a block adds its columns up and the sums to memory.
  *
  * Room: a square n m^2 takes 48 bits of m^2 and those of n, shifted by up to 30; the counts of all
- * clusters add up to N, so a thread's sum stays below 2^(78 + log2 N + log2 (dims / 64)), inside 128
- * bits for N < 2^40 and dims <= 2^20. A product m S takes 24 + 63 bits, shifted by up to 15: 102, and
- * a thread sees at most 2^24 of them. */
+ * clusters add up to N, so a thread's sum stays below 2^(78 + log2 N + log2 (dims / 64)), inside
+ * 128 bits for N < 2^40 and dims <= 2^20. A product m S takes 24 + 63 bits, shifted by up to 15:
+ * 102, and a thread sees at most 2^24 of them. */
 #include "update.cuh"
 
 namespace
@@ -33,7 +33,8 @@ struct columns {
         sum[group][threadIdx.x] += v;
     }
 
-    /* Thread g * 4 + l adds word l of bin g; after a barrier. THREADS == FKM_BINS * FKM_BIN_WORDS. */
+    /* Thread g * 4 + l adds word l of bin g; after a barrier. THREADS == FKM_BINS * FKM_BIN_WORDS.
+     */
     __device__ void flush(fkm_bins bins)
     {
         int g = (int)threadIdx.x / FKM_BIN_WORDS, l = (int)threadIdx.x % FKM_BIN_WORDS;
@@ -73,7 +74,8 @@ __global__ void __launch_bounds__(THREADS)
         for (int32_t t = (int32_t)threadIdx.x; t < rows.dims; t += THREADS) {
             float q = rintf(__fmul_rn(__fmul_rn(fkm_element(x, t), s.scale_a), s.scale_b));
             int field;
-            int64_t m = float_parts(q, &field); /* q = m 2^(field - 150), an integer: field >= 127 */
+            int64_t m =
+                float_parts(q, &field); /* q = m 2^(field - 150), an integer: field >= 127 */
             if (m == 0)
                 continue;
             int at = field - 127; /* >= 0; m 2^(at - 23) */
@@ -118,8 +120,7 @@ template <> struct terms<false> {
     columns square, product;
 };
 
-template <bool WIDE>
-__device__ void add_terms(terms<WIDE> *b, float c, i128 sum, fkm_u64 rows)
+template <bool WIDE> __device__ void add_terms(terms<WIDE> *b, float c, i128 sum, fkm_u64 rows)
 {
     int field;
     int64_t m = float_parts(c, &field);
@@ -205,7 +206,8 @@ cudaError_t finalise_as(fkm_moments *m, float *mean, double *shift, const fkm_su
 {
     auto kernel = finalise<WIDE>;
     const int bytes = (int)sizeof(terms<WIDE>);
-    cudaError_t st = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    cudaError_t st =
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     if (st != cudaSuccess)
         return st;
     FKM_LAUNCH(kernel, blocks, THREADS, bytes, stream, m, mean, shift, *s, c, unscale);

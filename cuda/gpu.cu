@@ -4,6 +4,7 @@
 #include "check.cuh"
 #include "head.cuh"
 #include "margin.cuh"
+#include "usage.cuh"
 
 extern "C" {
 #include "../src/base/checked.h"
@@ -67,6 +68,7 @@ static fkm_status device_alloc(
         return no_room(g, bytes, what, e);
     CU(cudaMalloc(&p, (size_t)bytes));
     g->used += bytes;
+    fkm_usage_add(g->device, bytes);
     *out = (T *)p;
     fkm_status st = remember_block(g, p, e);
     if (st != FKM_OK)
@@ -85,7 +87,7 @@ static fkm_status open_centroids(fkm_gpu *g, fkm_err *e)
     int64_t k = p->clusters, cells = fkm_mul_sat(k, p->dims), n = (int64_t)c->tiles * FKM_TILE;
     FKM_TRY(device_alloc(g, &c->master, cells, sizeof(float), what, e));
     FKM_TRY(device_alloc(g, &c->rows, fkm_mul_sat(n, p->dims), sizeof(float), what, e));
-    FKM_TRY(device_alloc(g, &c->packed, n, g->packing.stride, what, e));
+    FKM_TRY(device_alloc(g, &c->packed, n, g->most_stride, what, e));
     FKM_TRY(device_alloc(g, &c->start, n, 4, what, e));
     float **columns[] = {
         &c->half, &c->fine_slope, &c->fine_offset, &c->slope, &c->rival, &c->tail, &c->offset};
@@ -130,6 +132,10 @@ static fkm_status open_update(fkm_gpu *g, bool first, bool several, fkm_err *e)
     int64_t cells = fkm_mul_sat(p->clusters, p->dims);
     FKM_TRY(device_alloc(g, &g->mean, cells, sizeof(float), "centroids", e));
     FKM_TRY(device_alloc(g, &g->shift, p->clusters, sizeof(double), "movements", e));
+    FKM_TRY(device_alloc(g, &g->drop, p->clusters, sizeof(float), "movements", e));
+    FKM_TRY(device_alloc(g, &g->reach, rows, sizeof(float), "bounds", e));
+    FKM_TRY(device_alloc(g, &g->second, rows, sizeof(float), "bounds", e));
+    FKM_TRY(device_alloc(g, &g->row, rows, sizeof(int32_t), "bounds", e));
     FKM_TRY(device_alloc(g, &g->sort.key, rows, sizeof(uint32_t), "sorting", e));
     FKM_TRY(device_alloc(g, &g->sort.sorted_key, rows, sizeof(uint32_t), "sorting", e));
     FKM_TRY(device_alloc(g, &g->sort.row, rows, sizeof(int32_t), "sorting", e));
@@ -146,7 +152,7 @@ static fkm_status open_scratch(fkm_gpu *g, fkm_err *e)
     for (int i = 0; i < FKM_GPU_BUFFERS; i++)
         FKM_TRY(device_alloc(
             g, &g->raw[i], rows, fkm_mul_sat(p->dims, (int64_t)fkm_dtype_size(p->dtype)), what, e));
-    FKM_TRY(device_alloc(g, &g->packed, rows, g->packing.stride, what, e));
+    FKM_TRY(device_alloc(g, &g->packed, rows, g->most_stride, what, e));
     FKM_TRY(device_alloc(g, &g->norm, rows, sizeof(float), what, e));
     FKM_TRY(device_alloc(g, &g->residual, rows, sizeof(float), what, e));
     FKM_TRY(device_alloc(g, &g->tail, rows, sizeof(float), what, e));
@@ -154,12 +160,29 @@ static fkm_status open_scratch(fkm_gpu *g, fkm_err *e)
     FKM_TRY(device_alloc(g, &g->old, rows, sizeof(int32_t), what, e));
     FKM_TRY(device_alloc(g, &g->labels, fkm_mul_sat(rows, p->top), sizeof(int32_t), what, e));
     FKM_TRY(device_alloc(g, &g->distances, fkm_mul_sat(rows, p->top), sizeof(double), what, e));
-    FKM_TRY(device_alloc(g, &g->list_counts, 2, sizeof(unsigned), what, e));
+    FKM_TRY(device_alloc(g, &g->list_counts, 3, sizeof(unsigned), what, e));
     FKM_TRY(device_alloc(g, &g->doubt_row, rows, sizeof(int32_t), what, e));
     FKM_TRY(device_alloc(g, &g->doubt_size, rows, sizeof(int32_t), what, e));
     FKM_TRY(device_alloc(g, &g->doubt_position, rows * FKM_CANDIDATES, sizeof(int32_t), what, e));
     FKM_TRY(device_alloc(g, &g->rescan_row, rows, sizeof(int32_t), what, e));
     return FKM_OK;
+}
+
+/* Rows that blocks share: as many as keep the device busy, each with two tiles or more. */
+static fkm_status open_parts(fkm_gpu *g, fkm_err *e)
+{
+    static const char what[] = "parts of rows";
+    const int64_t most = fkm_mul_sat(g->piece_rows, g->c.tiles / FKM_LEAST_TILES);
+    const int64_t room = fkm_min_i64(most, (int64_t)FKM_PART_ROWS * g->chip.processors);
+    fkm_parts *p = &g->parts;
+    if (g->c.tiles < 2 * FKM_LEAST_TILES)
+        return FKM_OK;
+    p->room = (int32_t)room;
+    FKM_TRY(device_alloc(g, &p->floor, room, sizeof(float), what, e));
+    FKM_TRY(device_alloc(g, &p->second, room, sizeof(float), what, e));
+    FKM_TRY(device_alloc(g, &p->count, room, sizeof(int32_t), what, e));
+    FKM_TRY(device_alloc(g, &p->position, room * FKM_CANDIDATES, sizeof(int32_t), what, e));
+    return device_alloc(g, &p->upper, room * FKM_CANDIDATES, sizeof(float), what, e);
 }
 
 static fkm_status open_nearest(fkm_gpu *g, fkm_err *e)
@@ -193,10 +216,30 @@ static fkm_status open_streams(fkm_gpu *g, fkm_err *e)
         CU(cudaEventCreateWithFlags(&g->freed[i], cudaEventDisableTiming));
     }
     CU(cudaHostAlloc((void **)&g->tally_host, sizeof *g->tally_host, cudaHostAllocDefault));
-    return FKM_OK;
+    return fkm_stopwatch_open(&g->assign, g->name, e);
 }
 
-static fkm_status describe(fkm_gpu *g, fkm_unit unit, bool portable, fkm_err *e)
+/* The kernel for the length of packed rows. */
+static void choose_kernel(fkm_gpu *g)
+{
+    g->packing.stride = fkm_pack_stride(g->packing.unit, g->packing.screened);
+    g->kernel = fkm_assign_choose(&g->chip, g->packing.unit, g->packing.stride);
+}
+
+void fkm_gpu_set_unit(fkm_gpu *g, fkm_unit unit, float row_quant, float centroid_quant)
+{
+    const bool quantised = unit == FKM_UNIT_S8;
+    g->packing.unit = unit;
+    g->packing.axes = NULL;
+    g->packing.turned = NULL;
+    g->packing.screened = g->plan.dims;
+    g->packing.gram = 0;
+    g->packing.row_quant = quantised ? row_quant : 1;
+    g->packing.centroid_quant = quantised ? centroid_quant : 1;
+    choose_kernel(g);
+}
+
+static fkm_status describe(fkm_gpu *g, const fkm_unit_choice *unit, fkm_err *e)
 {
     cudaDeviceProp prop;
     (void)snprintf(g->name, sizeof g->name, "cuda:%d", g->device);
@@ -205,12 +248,10 @@ static fkm_status describe(fkm_gpu *g, fkm_unit unit, bool portable, fkm_err *e)
     g->chip.compute = 10 * prop.major + prop.minor;
     g->chip.shared_bytes = (int32_t)prop.sharedMemPerBlockOptin;
     g->chip.processors = prop.multiProcessorCount;
-    g->chip.portable = portable;
-    g->packing.unit = unit;
+    g->chip.portable = unit->portable;
     g->packing.dims = g->packing.screened = g->plan.dims;
-    g->packing.stride = fkm_pack_stride(unit, g->plan.dims);
-    g->packing.row_quant = g->packing.centroid_quant = 1;
-    g->kernel = fkm_assign_choose(&g->chip, unit, g->packing.stride);
+    fkm_gpu_set_unit(g, unit->unit, 1, 1);
+    g->most_stride = g->packing.stride;
     if (g->kernel)
         return FKM_OK;
     fkm_fail(e, FKM_EDEVICE, "%s has compute capability %d.%d: fkm needs 8.0 or later", g->name,
@@ -229,7 +270,7 @@ static fkm_status set_budget(fkm_gpu *g, fkm_err *e)
     return FKM_OK;
 }
 
-fkm_status fkm_gpu_open(fkm_gpu *g, int device, const fkm_plan *p, fkm_unit unit, bool portable,
+fkm_status fkm_gpu_open(fkm_gpu *g, int device, const fkm_plan *p, const fkm_unit_choice *unit,
     int32_t piece_rows, bool first, bool several, fkm_err *e)
 {
     memset(g, 0, sizeof *g);
@@ -238,13 +279,14 @@ fkm_status fkm_gpu_open(fkm_gpu *g, int device, const fkm_plan *p, fkm_unit unit
     g->piece_rows = piece_rows;
     (void)snprintf(g->name, sizeof g->name, "cuda:%d", device);
     FKM_TRY(fkm_gpu_use(g, e));
-    FKM_TRY(describe(g, unit, portable, e));
+    FKM_TRY(describe(g, unit, e));
     FKM_TRY(set_budget(g, e));
     FKM_TRY(open_streams(g, e));
     FKM_TRY(device_alloc(g, &g->tally, 1, sizeof *g->tally, "counters", e));
     CU(cudaMemsetAsync(g->tally, 0, sizeof *g->tally, g->compute));
     FKM_TRY(open_centroids(g, e));
     FKM_TRY(open_scratch(g, e));
+    FKM_TRY(open_parts(g, e));
     if (p->update)
         FKM_TRY(open_update(g, first, several, e));
     if (p->update && fkm_head_suits(p->dims) && piece_rows >= FKM_HEAD_SAMPLE)
@@ -263,6 +305,7 @@ void fkm_gpu_close(fkm_gpu *g)
         (void)cudaStreamSynchronize(g->copy);
     for (int32_t i = 0; i < g->block_count; i++)
         (void)cudaFree(g->blocks[i]);
+    fkm_usage_add(g->device, -g->used);
     fkm_free(g->blocks);
     for (int i = 0; i < FKM_GPU_BUFFERS; i++) {
         if (g->copied[i])
@@ -272,6 +315,7 @@ void fkm_gpu_close(fkm_gpu *g)
     }
     if (g->done)
         (void)cudaEventDestroy(g->done);
+    fkm_stopwatch_close(&g->assign);
     if (g->tally_host)
         (void)cudaFreeHost(g->tally_host);
     if (g->compute)
@@ -306,46 +350,40 @@ fkm_status fkm_gpu_keep_packed(fkm_gpu *g, fkm_piece *p, fkm_err *e)
     FKM_TRY(device_alloc(g, &norm, p->count, sizeof(float), "packed rows", e));
     FKM_TRY(device_alloc(g, &residual, p->count, sizeof(float), "packed rows", e));
     FKM_TRY(device_alloc(g, &tail, p->count, sizeof(float), "packed rows", e));
-    FKM_TRY(device_alloc(g, &p->packed, p->count, g->packing.stride, "packed rows", e));
+    FKM_TRY(device_alloc(g, &p->packed, p->count, g->most_stride, "packed rows", e));
     p->norm = norm;
     p->residual = residual;
     p->tail = tail;
     return FKM_OK;
 }
 
+fkm_status fkm_gpu_keep_bounds(fkm_gpu *g, fkm_piece *p, fkm_err *e)
+{
+    FKM_TRY(fkm_gpu_use(g, e));
+    return device_alloc(g, &p->slack, p->count, sizeof(float), "bounds", e);
+}
+
 /* ---- centroids ---- */
 
-fkm_status fkm_gpu_set_frame(
-    fkm_gpu *g, float scale, const float *shift, float row_quant, float centroid_quant, fkm_err *e)
+fkm_status fkm_gpu_set_frame(fkm_gpu *g, float scale, const float *shift, fkm_err *e)
 {
     FKM_TRY(fkm_gpu_use(g, e));
     CU(cudaMemcpyAsync(g->frame_shift, shift, (size_t)g->plan.dims * sizeof *shift,
         cudaMemcpyHostToDevice, g->compute));
     CU(cudaStreamSynchronize(g->compute)); /* shift is the caller's */
     g->frame.scale = scale;
-    g->packing.row_quant = row_quant;
-    g->packing.centroid_quant = centroid_quant;
     g->frame.shift = g->frame_shift;
     return FKM_OK;
-}
-
-/* The kernel for the length of packed rows. */
-static void choose_kernel(fkm_gpu *g)
-{
-    g->packing.stride = fkm_pack_stride(g->packing.unit, g->packing.screened);
-    g->kernel = fkm_assign_choose(&g->chip, g->packing.unit, g->packing.stride);
 }
 
 fkm_status fkm_gpu_set_axes(fkm_gpu *g, const float *axes, int32_t screened, float gram, fkm_err *e)
 {
     FKM_TRY(fkm_gpu_use(g, e));
-    g->packing.axes = axes ? g->axes : NULL;
-    g->packing.turned = axes ? g->turned : NULL;
-    g->packing.screened = axes ? screened : g->plan.dims;
-    g->packing.gram = axes ? gram : 0;
+    g->packing.axes = g->axes;
+    g->packing.turned = g->turned;
+    g->packing.screened = screened;
+    g->packing.gram = gram;
     choose_kernel(g);
-    if (!axes)
-        return FKM_OK;
     CU(cudaMemcpyAsync(g->axes, axes, (size_t)screened * (size_t)g->plan.dims * sizeof *axes,
         cudaMemcpyHostToDevice, g->compute));
     CU(cudaStreamSynchronize(g->compute)); /* axes are the caller's */
@@ -368,12 +406,24 @@ fkm_status fkm_gpu_prepare(fkm_gpu *g, fkm_err *e)
     return FKM_OK;
 }
 
+fkm_status fkm_gpu_moved(fkm_gpu *g, fkm_err *e)
+{
+    FKM_TRY(fkm_gpu_use(g, e));
+    CU(fkm_bounds_move(g->drop, g->shift, g->plan.clusters, g->frame.scale, g->moved, g->compute));
+    g->moved = true;
+    return FKM_OK;
+}
+
 /* ---- a pass ---- */
 
 fkm_status fkm_gpu_begin(fkm_gpu *g, bool sums, bool squares, fkm_err *e)
 {
     FKM_TRY(fkm_gpu_use(g, e));
+    g->dropping = g->moved;
+    g->moved = false;
+    g->looked_at = 0;
     memset(&g->pending, 0, sizeof g->pending); /* of a pass that was given up */
+    fkm_stopwatch_clear(&g->assign);
     CU(cudaMemsetAsync(&g->tally->counts, 0, sizeof g->tally->counts, g->compute));
     CU(cudaMemsetAsync(&g->tally->moments, 0, sizeof g->tally->moments, g->compute));
     if (squares)
@@ -387,32 +437,95 @@ fkm_status fkm_gpu_begin(fkm_gpu *g, bool sums, bool squares, fkm_err *e)
     return FKM_OK;
 }
 
+/* The event of copy n, from 0, or, when FKM_GPU_BUFFERS or more followed it, of a later one. */
+static cudaEvent_t copied(const fkm_gpu *g, int64_t n)
+{
+    return g->copied[n % FKM_GPU_BUFFERS];
+}
+
+static fkm_status copy_rows(fkm_gpu *g, const fkm_piece *p, void *to, const void *x, fkm_err *e)
+{
+    CU(cudaMemcpyAsync(to, x, (size_t)p->count * row_bytes(g), cudaMemcpyHostToDevice, g->copy));
+    CU(cudaEventRecord(copied(g, g->copies), g->copy));
+    g->copies++;
+    return FKM_OK;
+}
+
+static int buffer_of(const fkm_gpu *g, const fkm_piece *p)
+{
+    for (int i = 0; i < FKM_GPU_BUFFERS; i++)
+        if (g->held[i] == p)
+            return i;
+    return -1;
+}
+
+/* Queues the copy of a piece's rows to the buffer whose turn it is, after its last use. */
+static fkm_status fill_buffer(
+    fkm_gpu *g, const fkm_piece *p, const void *x, int *buffer, fkm_err *e)
+{
+    *buffer = g->turn;
+    g->turn = (g->turn + 1) % FKM_GPU_BUFFERS;
+    g->held[*buffer] = NULL;
+    if (!FKM_PLANT(3))
+        CU(cudaStreamWaitEvent(g->copy, g->freed[*buffer], 0));
+    FKM_TRY(copy_rows(g, p, g->raw[*buffer], x, e));
+    g->filled[*buffer] = g->copies - 1;
+    g->held[*buffer] = p;
+    return FKM_OK;
+}
+
 /* Brings the rows of a piece to the device, unless they are there; *buffer: the one they lie in, -1
  * for their own place. The compute stream waits for them. */
 static fkm_status bring_rows(
     fkm_gpu *g, fkm_piece *p, const void *x, fkm_device_rows *rows, int *buffer, fkm_err *e)
 {
-    void *to = p->raw;
+    int64_t copy = -1; /* that the rows come by; -1: they are there */
     *buffer = -1;
-    if (!p->raw) {
-        *buffer = g->turn;
-        g->turn = (g->turn + 1) % FKM_GPU_BUFFERS;
-        to = g->raw[*buffer];
-        if (!FKM_PLANT(3))
-            CU(cudaStreamWaitEvent(g->copy, g->freed[*buffer], 0));
+    if (p->raw && !p->raw_valid) {
+        FKM_TRY(copy_rows(g, p, p->raw, x, e));
+        p->raw_valid = true;
+        copy = g->copies - 1;
+    } else if (!p->raw) {
+        *buffer = buffer_of(g, p);
+        if (*buffer < 0)
+            FKM_TRY(fill_buffer(g, p, x, buffer, e));
+        g->turn = (*buffer + 1) % FKM_GPU_BUFFERS;
+        copy = g->filled[*buffer];
     }
-    if (!p->raw_valid) {
-        cudaEvent_t copied = g->copied[*buffer < 0 ? 0 : *buffer];
-        CU(cudaMemcpyAsync(
-            to, x, (size_t)p->count * row_bytes(g), cudaMemcpyHostToDevice, g->copy));
-        CU(cudaEventRecord(copied, g->copy));
-        CU(cudaStreamWaitEvent(g->compute, copied, 0));
-        p->raw_valid = p->raw != NULL;
-    }
-    rows->x = to;
+    if (copy >= 0 && !FKM_PLANT(9))
+        CU(cudaStreamWaitEvent(g->compute, copied(g, copy), 0));
+    rows->x = p->raw ? p->raw : g->raw[*buffer];
     rows->count = p->count;
     rows->dims = g->plan.dims;
     rows->dtype = g->plan.dtype;
+    return FKM_OK;
+}
+
+fkm_status fkm_gpu_fetch(fkm_gpu *g, fkm_piece *p, fkm_err *e)
+{
+    int buffer;
+    if (p->raw || !p->x || buffer_of(g, p) >= 0)
+        return FKM_OK;
+    FKM_TRY(fkm_gpu_use(g, e));
+    return fill_buffer(g, p, p->x, &buffer, e);
+}
+
+fkm_status fkm_gpu_let_go(fkm_gpu *g, fkm_err *e)
+{
+    if (!FKM_PLANT(10))
+        memset(g->held, 0, sizeof g->held);
+    FKM_TRY(fkm_gpu_collect(g, e));
+    CU(cudaStreamSynchronize(g->copy));
+    return FKM_OK;
+}
+
+/* x is free again when its copy is done, which is the last one; the compute stream goes on. Rows
+ * that stay in host memory only hold back the queue. */
+static fkm_status wait_for_copy(fkm_gpu *g, fkm_err *e)
+{
+    int64_t copy = g->copies - 1 - g->plan.keep;
+    if (copy >= 0)
+        CU(cudaEventSynchronize(copied(g, copy)));
     return FKM_OK;
 }
 
@@ -456,25 +569,60 @@ static fkm_status start_labels(
     return FKM_OK;
 }
 
-static fkm_status screen(fkm_gpu *g, const fkm_device_rows *rows, const fkm_packed_rows *packed,
-    int32_t *labels, fkm_err *e)
+/* How a piece is gone about in this pass. */
+struct work {
+    fkm_device_rows rows;
+    fkm_packed_rows packed;
+    int32_t *labels; /* out */
+    bool listed;     /* only the rows that bounds do not spare: g->row */
+    bool bounds;     /* new ones are made */
+};
+
+/* Where the search of rows begins; listed rows are gathered, *x is what to screen. */
+static fkm_status start_rows(
+    fkm_gpu *g, const work *w, const fkm_packed_centroids *c, fkm_packed_rows *x, fkm_err *e)
+{
+    fkm_warm_args a;
+    memset(&a, 0, sizeof a);
+    a.x = *x = w->packed;
+    a.rows = w->rows.count;
+    a.labels = g->old;
+    a.c = *c;
+    a.clusters = g->plan.clusters;
+    a.floor = g->floor;
+    a.reach = w->bounds ? g->reach : NULL;
+    a.drop = g->dropping ? g->drop : NULL;
+    if (w->listed) {
+        a.row = g->row;
+        a.listed = &g->list_counts[2];
+        a.gathered = g->packed;
+        x->x = g->packed;
+    }
+    CU(fkm_warm_floors(&a, &g->packing, g->compute));
+    return FKM_OK;
+}
+
+static fkm_status screen(fkm_gpu *g, const work *w, fkm_err *e)
 {
     const fkm_packed_centroids c = fkm_packed_view(&g->c, &g->packing);
-    CU(cudaMemsetAsync(g->list_counts, 0, 2 * sizeof *g->list_counts, g->compute));
-    CU(fkm_warm_floors(
-        g->floor, packed, rows->count, g->old, &c, g->plan.clusters, &g->packing, g->compute));
     fkm_assign_args a;
     memset(&a, 0, sizeof a);
-    a.rows = rows->count;
+    FKM_TRY(start_rows(g, w, &c, &a.x, e));
+    a.rows = w->rows.count;
     a.tiles = g->c.tiles;
     a.clusters = g->c.clusters;
     a.stride = g->packing.stride;
-    a.x = *packed;
     a.c = c;
+    a.row = w->listed ? g->row : NULL;
+    a.listed = &g->list_counts[2];
     a.floor = g->floor;
+    a.reach = w->bounds ? g->reach : NULL;
+    a.second = w->bounds ? g->second : NULL;
     a.old = g->old;
-    a.labels = labels;
+    a.labels = w->labels;
     a.counts = &g->tally->counts;
+    a.processors = g->chip.processors;
+    a.parts = g->parts;
     a.doubt_count = &g->list_counts[0];
     a.doubt_row = g->doubt_row;
     a.doubt_size = g->doubt_size;
@@ -485,21 +633,27 @@ static fkm_status screen(fkm_gpu *g, const fkm_device_rows *rows, const fkm_pack
     return FKM_OK;
 }
 
-static fkm_status resolve(fkm_gpu *g, const fkm_device_rows *rows, const fkm_packed_rows *packed,
-    int32_t *labels, fkm_err *e)
+/* Brings scores to the frame. */
+static float score_unit(const fkm_gpu *g)
+{
+    return 1 / (g->packing.row_quant * g->packing.centroid_quant);
+}
+
+static fkm_status resolve(fkm_gpu *g, const work *w, fkm_err *e)
 {
     fkm_resolve_args r;
     memset(&r, 0, sizeof r);
-    r.rows = *rows;
+    r.rows = w->rows;
     r.frame = g->frame;
     r.c = g->c;
-    r.norm = packed->norm;
-    r.residual = packed->residual;
+    r.norm = w->packed.norm;
+    r.residual = w->packed.residual;
     r.floor = g->floor;
-    r.floor_scale = 1 / (g->packing.row_quant * g->packing.centroid_quant);
+    r.second = w->bounds ? g->second : NULL;
+    r.floor_scale = score_unit(g);
     r.kappa = (float)(fkm_kappa(g->plan.dims) * FKM_HIGHER_ORDER);
     r.old = g->old;
-    r.labels = labels;
+    r.labels = w->labels;
     r.counts = &g->tally->counts;
     r.doubt_count = &g->list_counts[0];
     r.doubt_row = g->doubt_row;
@@ -508,6 +662,39 @@ static fkm_status resolve(fkm_gpu *g, const fkm_device_rows *rows, const fkm_pac
     r.rescan_count = &g->list_counts[1];
     r.rescan_row = g->rescan_row;
     CU(fkm_resolve(&r, (unsigned)g->chip.processors * 8, g->compute));
+    return FKM_OK;
+}
+
+/* Lists the rows of a piece that have to be searched, if bounds can tell. */
+static fkm_status list_rows(fkm_gpu *g, const fkm_piece *p, work *w, const fkm_feed *f, fkm_err *e)
+{
+    w->bounds = f->bounds && p->slack && p->labelled;
+    w->listed = w->bounds && p->bounded;
+    CU(cudaMemsetAsync(g->list_counts, 0, 3 * sizeof *g->list_counts, g->compute));
+    if (!w->listed)
+        return FKM_OK;
+    g->looked_at += p->count;
+    CU(fkm_bounds_list(g->row, &g->list_counts[2], &g->tally->counts.spared, p->slack, g->old,
+        g->dropping ? g->drop : NULL, p->count, g->compute));
+    return FKM_OK;
+}
+
+static fkm_status make_bounds(fkm_gpu *g, const fkm_piece *p, const work *w, fkm_err *e)
+{
+    fkm_bounds_args a;
+    if (!w->bounds)
+        return FKM_OK;
+    memset(&a, 0, sizeof a);
+    a.slack = p->slack;
+    a.labels = w->labels;
+    a.norm = w->packed.norm;
+    a.floor = g->floor;
+    a.second = g->second;
+    a.score_unit = score_unit(g);
+    a.row = w->listed ? g->row : NULL;
+    a.listed = &g->list_counts[2];
+    a.rows = p->count;
+    CU(fkm_bounds_set(&a, g->compute));
     return FKM_OK;
 }
 
@@ -525,31 +712,33 @@ static fkm_status update(
 
 fkm_status fkm_gpu_feed(fkm_gpu *g, fkm_piece *p, const fkm_feed *f, fkm_err *e)
 {
-    fkm_device_rows rows;
-    fkm_packed_rows packed;
-    int32_t *labels;
+    work w;
     int buffer;
     FKM_TRY(fkm_gpu_use(g, e));
     FKM_TRY(fkm_gpu_drain(g, e));
-    bool copies = !p->raw_valid;
-    FKM_TRY(bring_rows(g, p, f->x, &rows, &buffer, e));
-    FKM_TRY(pack_piece(g, p, &rows, f->frame, &packed, e));
-    FKM_TRY(start_labels(g, p, f, &labels, e));
-    FKM_TRY(screen(g, &rows, &packed, labels, e));
-    FKM_TRY(resolve(g, &rows, &packed, labels, e));
+    const int64_t copies = g->copies;
+    FKM_TRY(bring_rows(g, p, f->x, &w.rows, &buffer, e));
+    FKM_TRY(fkm_stopwatch_start(&g->assign, g->compute, g->name, e));
+    FKM_TRY(pack_piece(g, p, &w.rows, f->frame, &w.packed, e));
+    FKM_TRY(start_labels(g, p, f, &w.labels, e));
+    FKM_TRY(list_rows(g, p, &w, f, e));
+    FKM_TRY(screen(g, &w, e));
+    FKM_TRY(resolve(g, &w, e));
+    FKM_TRY(make_bounds(g, p, &w, e));
+    FKM_TRY(fkm_stopwatch_stop(&g->assign, g->compute, g->name, e));
     if (f->update)
-        FKM_TRY(update(g, &rows, labels, f, e));
+        FKM_TRY(update(g, &w.rows, w.labels, f, e));
     if (f->distances)
-        CU(fkm_distances_to(g->distances, &rows, labels, g->c.master, g->compute));
+        CU(fkm_distances_to(g->distances, &w.rows, w.labels, g->c.master, g->compute));
     FKM_TRY(free_buffer(g, buffer, e));
     g->pending.count = p->count;
     g->pending.distances = f->distances;
     g->pending.labels = p->labels ? NULL : f->labels;
     p->wanted = p->labels && !f->later ? f->labels : NULL;
     p->labelled = p->labels != NULL;
-    if (copies) /* x is free again when its copy is done; the compute stream goes on */
-        CU(cudaEventSynchronize(g->copied[buffer < 0 ? 0 : buffer]));
-    return FKM_OK;
+    p->bounded = w.bounds;
+    p->x = g->plan.keep ? f->x : NULL;
+    return g->copies > copies ? wait_for_copy(g, e) : FKM_OK;
 }
 
 fkm_status fkm_gpu_drain(fkm_gpu *g, fkm_err *e)
@@ -597,19 +786,28 @@ fkm_status fkm_gpu_collect(fkm_gpu *g, fkm_err *e)
 
 fkm_status fkm_gpu_try(fkm_gpu *g, const void *x, int32_t count, fkm_screen_counts *out, fkm_err *e)
 {
-    fkm_device_rows rows;
-    fkm_packed_rows packed;
+    work w;
+    fkm_feed all;
     fkm_piece piece;
     int buffer;
     memset(&piece, 0, sizeof piece);
+    memset(&all, 0, sizeof all);
     piece.count = count;
+    w.labels = g->labels;
     FKM_TRY(fkm_gpu_use(g, e));
-    FKM_TRY(bring_rows(g, &piece, x, &rows, &buffer, e));
-    FKM_TRY(pack_piece(g, &piece, &rows, 0, &packed, e));
-    CU(cudaMemsetAsync(g->old, 0xff, (size_t)count * sizeof *g->old, g->compute));
-    FKM_TRY(screen(g, &rows, &packed, g->labels, e));
-    FKM_TRY(resolve(g, &rows, &packed, g->labels, e));
+    FKM_TRY(bring_rows(g, &piece, x, &w.rows, &buffer, e));
+    FKM_TRY(pack_piece(g, &piece, &w.rows, 0, &w.packed, e));
+    CU(cudaMemsetAsync(g->labels, 0xff, (size_t)count * sizeof *g->labels, g->compute));
+    for (int warm = 0; warm < 2; warm++) {
+        CU(cudaMemsetAsync(&g->tally->counts, 0, sizeof g->tally->counts, g->compute));
+        CU(cudaMemcpyAsync(g->old, g->labels, (size_t)count * sizeof *g->old,
+            cudaMemcpyDeviceToDevice, g->compute));
+        FKM_TRY(list_rows(g, &piece, &w, &all, e));
+        FKM_TRY(screen(g, &w, e));
+        FKM_TRY(resolve(g, &w, e));
+    }
     FKM_TRY(free_buffer(g, buffer, e));
+    g->held[buffer] = NULL; /* of a piece that ends here */
     FKM_TRY(fkm_gpu_tally(g, e));
     CU(cudaMemsetAsync(&g->tally->counts, 0, sizeof g->tally->counts, g->compute));
     FKM_TRY(fkm_gpu_collect(g, e));

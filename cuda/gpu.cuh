@@ -3,16 +3,20 @@
  * Rows come in chunks (backend.h) that are cut into pieces of at most piece_rows. Each piece
  * belongs to one GPU for good, so that what the GPU keeps of it stays useful: the rows as they are
  * and packed for screening, as far as memory goes, and their labels. Rows that do not stay go
- * through two buffers, filled on the copy stream while the compute stream works on the other.
+ * through two buffers, filled on the copy stream while the compute stream works on the other. A
+ * buffer that still holds, or already holds, the rows of a piece is not filled again: that is how
+ * the first pieces of the next pass are brought ahead of it.
  *
- * Nothing but `gpu_collect` and what is asked of it waits for the GPU; gpu_feed waits for its copy.
- */
+ * Nothing but `gpu_collect` and what is asked of it waits for the GPU; gpu_feed waits for its copy,
+ * or, when the rows stay in host memory, for the copy before it, so that one is always queued. */
 #ifndef FKM_GPU_CUH
 #define FKM_GPU_CUH
 
 #include "assign.cuh"
+#include "bounds.cuh"
 #include "pack.cuh"
 #include "resolve.cuh"
+#include "stopwatch.cuh"
 #include "update.cuh"
 
 extern "C" {
@@ -25,12 +29,15 @@ extern "C" {
 struct fkm_piece {
     int64_t row0;
     int32_t count;
-    void *raw;    /* NULL: rows do not stay */
-    void *packed; /* NULL: packed anew each pass */
+    const void *x; /* host rows, where they were last fed from; NULL: not to be read again */
+    void *raw;     /* NULL: rows do not stay */
+    void *packed;  /* NULL: packed anew each pass */
     float *norm, *residual, *tail;
     int32_t *labels; /* on the device; NULL: they come and go with the rows */
+    float *slack;    /* of bounds.cuh; NULL: none. Needs labels and packed rows that stay */
     bool raw_valid;  /* raw holds the rows */
     bool labelled;   /* labels hold those of the last pass, else the caller's are taken */
+    bool bounded;    /* slack is that of these labels, but for what centroids have moved since */
     int32_t *wanted; /* the caller's labels, to be written from `labels`; NULL: not now */
     uint32_t frame;  /* that packed is in; 0: none */
 };
@@ -57,12 +64,17 @@ struct fkm_gpu {
     const fkm_assign_kernel *kernel;
     fkm_packing packing;
     int32_t piece_rows;
+    int32_t most_stride;  /* of packed rows: what there is room for */
     int64_t budget, used; /* device bytes */
     cudaStream_t copy, compute;
 
     fkm_centroid_tables c;
     float *mean;              /* [clusters][dims]: the next centroids, after a pass with update */
     double *shift;            /* [clusters]: how far they are */
+    float *drop;              /* [clusters], of bounds.cuh: of the last movement */
+    bool moved;               /* since the last pass began */
+    bool dropping;            /* this pass takes drop off the bounds */
+    int64_t looked_at;        /* rows of this pass whose bounds were */
     fkm_sums sums;            /* of the rows of this GPU */
     fkm_sums total, incoming; /* of all GPUs, on the first when there are several */
     fkm_frame frame;
@@ -75,56 +87,73 @@ struct fkm_gpu {
 
     /* scratch of a piece */
     void *raw[FKM_GPU_BUFFERS];
-    cudaEvent_t copied[FKM_GPU_BUFFERS], freed[FKM_GPU_BUFFERS];
-    int turn; /* buffer that is filled next */
+    const fkm_piece *held[FKM_GPU_BUFFERS]; /* whose rows are, or will be, there; NULL: nobody's */
+    int64_t filled[FKM_GPU_BUFFERS];        /* by which copy, from 0 */
+    cudaEvent_t copied[FKM_GPU_BUFFERS], freed[FKM_GPU_BUFFERS]; /* copied: of copies in turn */
+    int turn;                                                    /* buffer that is filled next */
+    int64_t copies;                                              /* of rows, so far */
     void *packed;
-    float *norm, *residual, *tail, *floor;
-    int32_t *old, *labels;
+    float *norm, *residual, *tail, *floor, *reach, *second;
+    int32_t *old, *labels, *row;
     double *distances;
-    unsigned *list_counts; /* [2]: doubt, rescan */
+    unsigned *list_counts; /* [3]: doubt, rescan, rows that are left to search */
     int32_t *doubt_row, *doubt_size, *doubt_position, *rescan_row;
+    fkm_parts parts;
     fkm_sort_room sort;
     fkm_nearest_args nearest; /* its scratch */
 
-    fkm_pending pending; /* at most one: labels and distances share scratch */
-    cudaEvent_t done;    /* of a pass, for other GPUs */
+    fkm_pending pending;  /* at most one: labels and distances share scratch */
+    cudaEvent_t done;     /* of a pass, for other GPUs */
+    fkm_stopwatch assign; /* of this pass: from the rows' arrival to their labels */
 
     void **blocks; /* everything allocated */
     int32_t block_count, block_room;
 };
 
+/* How rows may be screened. */
+struct fkm_unit_choice {
+    fkm_unit unit; /* to begin with; no other takes longer packed rows */
+    bool portable; /* no kernel that is one architecture's own */
+    bool fixed;    /* the unit stays: it was asked for, or there is no choice */
+};
+
 /* Opens the device for such a plan, with pieces of piece_rows; all scratch is allocated.
  * FKM_ENOMEM: try smaller pieces. On failure *g can be closed. first: this GPU adds up what all
- * have. portable: no kernel that is one architecture's own. */
-fkm_status fkm_gpu_open(fkm_gpu *g, int device, const fkm_plan *p, fkm_unit unit, bool portable,
+ * have. */
+fkm_status fkm_gpu_open(fkm_gpu *g, int device, const fkm_plan *p, const fkm_unit_choice *unit,
     int32_t piece_rows, bool first, bool several, fkm_err *e);
 void fkm_gpu_close(fkm_gpu *g); /* safe on zeroed structs */
 
-/* Gives a piece room of its own: labels, rows, packed rows, in this order, while the budget lasts.
- */
+/* Gives a piece room of its own: labels, rows, packed rows, bounds, in this order, while the budget
+ * lasts. */
 fkm_status fkm_gpu_keep_labels(fkm_gpu *g, fkm_piece *p, fkm_err *e);
 fkm_status fkm_gpu_keep_rows(fkm_gpu *g, fkm_piece *p, fkm_err *e);
 fkm_status fkm_gpu_keep_packed(fkm_gpu *g, fkm_piece *p, fkm_err *e);
+fkm_status fkm_gpu_keep_bounds(fkm_gpu *g, fkm_piece *p, fkm_err *e);
 
-/* The frame of screening: scale, shift [dims] in host memory; quanta as in fkm_packing. */
-fkm_status fkm_gpu_set_frame(
-    fkm_gpu *g, float scale, const float *shift, float row_quant, float centroid_quant, fkm_err *e);
+/* The frame of screening: scale, shift [dims] in host memory. */
+fkm_status fkm_gpu_set_frame(fkm_gpu *g, float scale, const float *shift, fkm_err *e);
+
+/* Screens by `unit`, by all coordinates, from the next fkm_gpu_prepare on; quanta as in
+ * fkm_packing, of int8 alone. Cannot fail for a unit whose packed rows there is room for. */
+void fkm_gpu_set_unit(fkm_gpu *g, fkm_unit unit, float row_quant, float centroid_quant);
 
 /* Screens by the first coordinates along axes [screened][dims], in host memory, from the next
- * fkm_gpu_prepare on; NULL: by all of them again. Needs fkm_head_suits(dims) and a plan with
- * update.
- */
+ * fkm_gpu_prepare on, until fkm_gpu_set_unit. Needs fkm_head_suits(dims) and a plan with update. */
 fkm_status fkm_gpu_set_axes(
     fkm_gpu *g, const float *axes, int32_t screened, float gram, fkm_err *e);
 
-/* What screening leaves of `count` rows x, in host memory, that have no labels. Before anything is
- * fed in a pass; waits. */
+/* What screening leaves of `count` rows x, in host memory, that have their labels. Before anything
+ * is fed in a pass; waits. */
 fkm_status fkm_gpu_try(
     fkm_gpu *g, const void *x, int32_t count, fkm_screen_counts *out, fkm_err *e);
 
 /* c: [clusters][dims] in host memory. The tables follow by fkm_gpu_prepare. */
 fkm_status fkm_gpu_set_centroids(fkm_gpu *g, const float *c, fkm_err *e);
 fkm_status fkm_gpu_prepare(fkm_gpu *g, fkm_err *e);
+
+/* After the centroids have moved by g->shift, in the frame that bounds were made in. */
+fkm_status fkm_gpu_moved(fkm_gpu *g, fkm_err *e);
 
 /* Zeroes the counters; with sums: the sums; with squares: those. */
 fkm_status fkm_gpu_begin(fkm_gpu *g, bool sums, bool squares, fkm_err *e);
@@ -136,6 +165,7 @@ struct fkm_feed {
     bool later;        /* labels of pieces that keep them need not be written to the caller */
     double *distances; /* or NULL */
     bool update, change, squares;
+    bool bounds;    /* spare rows by bounds where there are any, and make new ones */
     uint32_t frame; /* number of the frame in use */
 };
 
@@ -145,6 +175,15 @@ struct fkm_feed {
 fkm_status fkm_gpu_feed(fkm_gpu *g, fkm_piece *p, const fkm_feed *f, fkm_err *e);
 fkm_status fkm_gpu_drain(fkm_gpu *g, fkm_err *e);
 fkm_status fkm_gpu_write_labels(fkm_gpu *g, fkm_piece *p, int32_t *labels, fkm_err *e); /* waits */
+
+/* Between passes, with a plan whose rows stay in host memory: copies those of a piece to a buffer,
+ * if they do not stay on the device. At most FKM_GPU_BUFFERS pieces, in the order in which they
+ * will be fed.
+ */
+fkm_status fkm_gpu_fetch(fkm_gpu *g, fkm_piece *p, fkm_err *e);
+
+/* Waits for everything, and lets go of the rows in the buffers: host rows are no longer read. */
+fkm_status fkm_gpu_let_go(fkm_gpu *g, fkm_err *e);
 
 /* Queues the readback of the tally, after everything fed; fkm_gpu_collect waits for it. */
 fkm_status fkm_gpu_tally(fkm_gpu *g, fkm_err *e);

@@ -13,13 +13,13 @@ extern "C" {
 
 enum { LEAST_DIMS = 2 * FKM_HEAD_MOST, MOST_DIMS = 4096, ROUNDS = 3, BLOCK = 16 };
 
-/* The model: multiply-adds of the matrix unit, and bytes of rows and of centroids, a nanosecond. From
- * data sheets of Hopper, not measured. */
+/* The model: multiply-adds of the matrix unit, and bytes of rows and of centroids, a nanosecond.
+ * From data sheets of Hopper, not measured. */
 #define PRODUCTS_PER_NS 2.5e5
 #define ROW_BYTES_PER_NS 3e3
 #define CENTROID_BYTES_PER_NS 5e3
 
-double fkm_head_least_products = 1e12;
+double fkm_head_least_products = 1e12, fkm_int8_least_products = 1e11;
 
 static const int32_t lengths[] = {64, 96, 128, 192, 0};
 
@@ -33,13 +33,13 @@ bool fkm_head_suits(int32_t dims)
     return dims >= LEAST_DIMS && dims <= MOST_DIMS;
 }
 
-double fkm_head_cost(
-    const fkm_head_trial *t, int32_t screened, int32_t dims, int32_t row_bytes, int32_t clusters)
+double fkm_head_cost(const fkm_head_trial *t, int32_t screened, double rate, int32_t dims,
+    int32_t row_bytes, int32_t clusters)
 {
     const double rows = fmax(1, (double)t->rows), k = clusters, d = dims;
     const double settled = rows - (double)t->in_doubt;
     double further = fmax(0, (double)t->candidates - settled) / rows;
-    return (screened + 15) / 16 * 16.0 * k / PRODUCTS_PER_NS +
+    return (screened + 15) / 16 * 16.0 * k / (rate * PRODUCTS_PER_NS) +
            (double)(t->in_doubt + t->rescans) / rows * row_bytes / ROW_BYTES_PER_NS +
            (further + (double)t->rescans / rows * k) * 4 * d / CENTROID_BYTES_PER_NS;
 }
@@ -130,8 +130,8 @@ static void measure_gram(float *gram, const float *axes, int32_t dims)
     }
 }
 
-/* Simultaneous iteration: the span turns towards the directions of largest variance, and Gram-Schmidt
- * in order keeps them roughly sorted. Nothing rests on how well it converges. */
+/* Simultaneous iteration: the span turns towards the directions of largest variance, and
+ * Gram-Schmidt in order keeps them roughly sorted. Nothing rests on how well it converges. */
 static void iterate(const axes_job *j, fkm_pool *pool)
 {
     memcpy(j->axes, j->sample, (size_t)FKM_HEAD_MOST * (size_t)j->dims * sizeof(float));
@@ -154,8 +154,8 @@ fkm_status fkm_head_axes(
     fkm_pool *pool = NULL;
     axes_job j = {sample, axes, NULL, NULL, dims};
     FKM_GO(fkm_alloc(&j.across, (int64_t)dims * FKM_HEAD_MOST, sizeof(float), what, e));
-    FKM_GO(fkm_alloc(
-        &j.products, (int64_t)FKM_HEAD_SAMPLE * FKM_HEAD_MOST, sizeof(float), what, e));
+    FKM_GO(
+        fkm_alloc(&j.products, (int64_t)FKM_HEAD_SAMPLE * FKM_HEAD_MOST, sizeof(float), what, e));
     FKM_GO(fkm_pool_open(&pool, threads, e));
     iterate(&j, pool);
     measure_gram(gram, axes, dims);

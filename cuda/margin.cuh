@@ -21,7 +21,8 @@
  * has a mode that cuts like this, always in the direction that hurts (CUO_MMA=worst).
  *
  * int8: sums of int32 are exact, gamma = 0; -h~ is rounded to an integer number of quanta (and cut,
- * should it not fit), and by how much, measured, is in the offset. The score is turned into float32 once: 1 u, paid for by the 9 u below.
+ * should it not fit), and by how much, measured, is in the offset. The score is turned into float32
+ * once: 1 u, paid for by the 9 u below.
  *
  * Float32 in the doubt (resolve.cu): a dot product in any order with chains of at most
  * FKM_DOT_CHAIN roundings, as on the CPU. With the canonical slack kappa and the allowances for
@@ -33,9 +34,10 @@
  *   rival   = (nc + rc) (1 + gamma + 9 u)
  *   offset  = fine_offset + (gamma + 9 u) h~ + | start + h~ |
  *
- * Fewer dimensions. With axes A, |A A' - 1| <= gram (head.cuh), the unit sees X^ and C^ near y = A X
- * and z = A C, and X.C = y.z - y'(A A' - 1) z + x_t.c_t for what is beyond them. |y| <= |X| (1 + gram);
- * rx and rc then include how far the computed y and z may be off, fkm_turn_error of the length each:
+ * Fewer dimensions. With axes A, |A A' - 1| <= gram (head.cuh), the unit sees X^ and C^ near y = A
+ * X and z = A C, and X.C = y.z - y'(A A' - 1) z + x_t.c_t for what is beyond them. |y| <= |X| (1 +
+ * gram); rx and rc then include how far the computed y and z may be off, fkm_turn_error of the
+ * length each:
  *
  *   m      = nx slope + rx rival + tail_i tail_j + offset + kappa nx^2
  *   slope  = fine_slope + (1 + gram)^2 (rc + (gamma + 9 u) (nc + rc) + gram nc)
@@ -74,8 +76,8 @@ static __device__ __forceinline__ float fkm_residual_bound(float square, float n
     return fkm_norm_bound(square, dims) + norm * 0x1p-22f;
 }
 
-/* At least the length of a computed head of a vector of length 1, less the exact one: each coordinate
- * is a dot product of FKM_DOT_CHAIN roundings with an axis of length near 1. */
+/* At least the length of a computed head of a vector of length 1, less the exact one: each
+ * coordinate is a dot product of FKM_DOT_CHAIN roundings with an axis of length near 1. */
 static inline __host__ __device__ double fkm_turn_error(int32_t screened, int32_t dims)
 {
     double chain = FKM_DOT_CHAIN(dims);
@@ -120,7 +122,8 @@ static inline __host__ __device__ double fkm_mma_gamma(fkm_unit unit, int32_t di
 static inline __device__ fkm_margin fkm_margin_of(
     const fkm_packed_figures &c, fkm_unit unit, int32_t dims, int32_t screened, double gram)
 {
-    const double chain = FKM_DOT_CHAIN(dims), fine = chain * FKM_U / (1 - chain * FKM_U) + 9 * FKM_U;
+    const double chain = FKM_DOT_CHAIN(dims),
+                 fine = chain * FKM_U / (1 - chain * FKM_U) + 9 * FKM_U;
     const double gamma = fkm_mma_gamma(unit, screened) + 9 * FKM_U, kappa = fkm_kappa(dims);
     const double f = FKM_PLANT(2) ? 0.5 : FKM_HIGHER_ORDER, wide = (1 + gram) * (1 + gram);
     const bool head = screened < dims;
@@ -134,9 +137,10 @@ static inline __device__ fkm_margin fkm_margin_of(
     m.slope = (float)(((fine + 2 * kappa) * nc + wide * (rc + gamma * (nc + rc) + gram * nc)) * f) +
               FKM_TINY;
     m.rival = (float)(wide * (nc + rc) * (1 + gamma) * f) + FKM_TINY;
-    m.tail = head && !FKM_PLANT(5) ? (float)(fkm_tail_bound(nc, least, turn_error, gram) * f) + FKM_TINY : 0;
-    m.offset =
-        (float)(((fine + gamma) * c.half + kappa * nc * nc + c.start_error) * f) + FKM_TINY;
+    m.tail = head && !FKM_PLANT(5)
+                 ? (float)(fkm_tail_bound(nc, least, turn_error, gram) * f) + FKM_TINY
+                 : 0;
+    m.offset = (float)(((fine + gamma) * c.half + kappa * nc * nc + c.start_error) * f) + FKM_TINY;
     return m;
 }
 

@@ -45,8 +45,8 @@ template <> struct packer<FKM_UNIT_S8> {
 
 /* Packs one vector of which `get(t)` is coordinate t, by one warp; sums of squares in all lanes. */
 template <fkm_unit UNIT, class F>
-__device__ void pack_vector(void *out, float *square, float *residual, F get, int32_t dims,
-    int32_t stride, float quant)
+__device__ void pack_vector(
+    void *out, float *square, float *residual, F get, int32_t dims, int32_t stride, float quant)
 {
     typedef typename packer<UNIT>::bits bits;
     const int EACH = 4 / sizeof(bits); /* elements a word */
@@ -90,8 +90,8 @@ struct row_figures {
 };
 
 template <fkm_unit UNIT, class T>
-__global__ void __launch_bounds__(THREADS) pack_rows(
-    void *out, row_figures figures, fkm_device_rows rows, fkm_frame frame, fkm_packing p)
+__global__ void __launch_bounds__(THREADS)
+    pack_rows(void *out, row_figures figures, fkm_device_rows rows, fkm_frame frame, fkm_packing p)
 {
     const int32_t warps = (int32_t)gridDim.x * WARPS;
     for (int32_t r = (int32_t)blockIdx.x * WARPS + (int32_t)(threadIdx.x >> 5); r < rows.count;
@@ -100,9 +100,8 @@ __global__ void __launch_bounds__(THREADS) pack_rows(
         char *to = (char *)out + (int64_t)r * p.stride;
         float square, lost;
         pack_vector<UNIT>(
-            to, &square, &lost,
-            [&](int32_t t) { return fkm_framed(fkm_element(x, t), frame, t); }, rows.dims,
-            p.stride, p.row_quant);
+            to, &square, &lost, [&](int32_t t) { return fkm_framed(fkm_element(x, t), frame, t); },
+            rows.dims, p.stride, p.row_quant);
         float n = fkm_norm_bound(square, rows.dims);
         figures.write(r, n, fkm_residual_bound(lost, n, rows.dims), 0, to, p.stride);
     }
@@ -114,8 +113,7 @@ enum { TURN_ROWS = 64, TURN_AXES = 64, TURN_STEP = 16 };
 
 /* y[r][a] = sum over t of v_r[t] axes[a][t]: chains of TURN_STEP products, whose sums are added up,
  * within FKM_DOT_CHAIN(dims). A block 64 rows and 64 axes, a thread 4 x 4 of them. get(r, t): v. */
-template <class F>
-__device__ void turn(float *y, int32_t count, const fkm_packing &p, F get)
+template <class F> __device__ void turn(float *y, int32_t count, const fkm_packing &p, F get)
 {
     FKM_SHARED(float, v, [TURN_STEP][TURN_ROWS + 1]);
     FKM_SHARED(float, w, [TURN_STEP][TURN_AXES + 1]);
@@ -231,33 +229,52 @@ __device__ float low_score(
     return fkm_warp_sum(sum) + ((const float *)start)[position];
 }
 
-template <fkm_unit UNIT>
-__global__ void __launch_bounds__(THREADS) warm_floors(float *floor, fkm_packed_rows x,
-    int32_t rows, const int32_t *labels, fkm_packed_centroids c, int32_t clusters, int32_t stride)
+/* How far below the floor rivals are still of interest, in the frame: as far as makes the row last
+ * PASSES passes like the last, but no farther than OF_DISTANCE of its distance. From
+ * (a + d)^2 = a^2 + 2 (a d + d^2 / 2). Any value is right. */
+__device__ float reach_of(float norm, float floor, float drop)
 {
-    const int32_t warps = (int32_t)gridDim.x * WARPS;
-    for (int32_t r = (int32_t)blockIdx.x * WARPS + (int32_t)(threadIdx.x >> 5); r < rows;
-         r += warps) {
-        int32_t label = labels[r];
-        float low = FKM_FLOOR_NONE, residual = x.residual[r], norm = x.norm[r];
-        if (label >= 0 && label < clusters && residual >= 0) {
-            int32_t p = c.position[label];
-            float score =
-                low_score<UNIT>((const uint32_t *)((const char *)x.x + (int64_t)r * stride),
-                    (const uint32_t *)((const char *)c.c + (int64_t)p * stride), c.start, p,
-                    stride / 4);
-            low = score - (norm * c.slope[p] + residual * c.rival[p] + x.tail[r] * c.tail[p] +
-                              c.offset[p] + c.kappa * norm * norm);
+    const float PASSES = 8, OF_DISTANCE = 0.25f;
+    float a = __fsqrt_rn(fmaxf(0, norm * norm - 2 * floor));
+    float d = fminf(PASSES * drop, OF_DISTANCE * a);
+    return d * (a + d / 2);
+}
+
+template <fkm_unit UNIT>
+__global__ void __launch_bounds__(THREADS)
+    warm_floors(const __grid_constant__ fkm_warm_args a, int32_t stride, float score_unit)
+{
+    const int32_t warps = (int32_t)gridDim.x * WARPS, count = a.row ? (int32_t)*a.listed : a.rows;
+    for (int32_t i = (int32_t)blockIdx.x * WARPS + (int32_t)(threadIdx.x >> 5); i < count;
+         i += warps) {
+        const int32_t r = a.row ? a.row[i] : i, label = a.labels[r];
+        const char *x = (const char *)a.x.x + (int64_t)r * stride;
+        float low = FKM_FLOOR_NONE, reach = 0, residual = a.x.residual[r], norm = a.x.norm[r];
+        if (label >= 0 && label < a.clusters && residual >= 0) {
+            int32_t p = a.c.position[label];
+            float score = low_score<UNIT>((const uint32_t *)x,
+                (const uint32_t *)((const char *)a.c.c + (int64_t)p * stride), a.c.start, p,
+                stride / 4);
+            low = score - (norm * a.c.slope[p] + residual * a.c.rival[p] +
+                              a.x.tail[r] * a.c.tail[p] + a.c.offset[p] + a.c.kappa * norm * norm);
+            if (a.reach && a.drop)
+                reach = reach_of(norm, low * score_unit, a.drop[label]) / score_unit;
         }
-        if (fkm_lane() == 0)
-            floor[r] = low;
+        if (a.row)
+            for (int32_t w = fkm_lane(); w < stride / 16; w += 32)
+                ((uint4 *)a.gathered)[(int64_t)i * (stride / 16) + w] = ((const uint4 *)x)[w];
+        if (fkm_lane() == 0) {
+            a.floor[r] = low;
+            if (a.reach)
+                a.reach[r] = reach;
+        }
     }
 }
 
 /* ---- centroids ---- */
 
-/* Norms, and what positions are sorted by: what margins depend on most, the norm, or with a head the
- * length beyond it. */
+/* Norms, and what positions are sorted by: what margins depend on most, the norm, or with a head
+ * the length beyond it. */
 __global__ void __launch_bounds__(THREADS)
     measure_norms(fkm_centroid_tables t, fkm_frame frame, fkm_packing p)
 {
@@ -307,10 +324,8 @@ __global__ void __launch_bounds__(THREADS)
             row[d] = real ? fkm_framed(c[d], frame, d) : 0;
         __syncwarp();
         const float *from = p.axes ? t.head + (int64_t)(real ? j : 0) * p.screened : row;
-        pack_vector<UNIT>(
-            (char *)t.packed + (int64_t)at * p.stride, &square, &lost,
-            [&](int32_t d) { return real ? from[d] : 0; }, p.screened, p.stride,
-            p.centroid_quant);
+        pack_vector<UNIT>((char *)t.packed + (int64_t)at * p.stride, &square, &lost,
+            [&](int32_t d) { return real ? from[d] : 0; }, p.screened, p.stride, p.centroid_quant);
         if (fkm_lane() != 0)
             continue;
         double norm2 = real ? t.norm2[j] : 0;
@@ -374,8 +389,8 @@ cudaError_t pack_rows_as(void *x, const row_figures &figures, const fkm_device_r
     const fkm_frame *frame, const fkm_packing *p, cudaStream_t stream)
 {
     unsigned blocks = fkm_blocks(rows->count, WARPS, MOST_BLOCKS);
-    FKM_BY_DTYPE(rows->dtype, FKM_LAUNCH((pack_rows<UNIT, T>), blocks, THREADS, 0, stream, x, figures,
-                                  *rows, *frame, *p));
+    FKM_BY_DTYPE(rows->dtype, FKM_LAUNCH((pack_rows<UNIT, T>), blocks, THREADS, 0, stream, x,
+                                  figures, *rows, *frame, *p));
     return cudaGetLastError();
 }
 
@@ -437,24 +452,23 @@ cudaError_t fkm_pack_rows(void *x, float *norm, float *residual, float *tail,
     }
 }
 
-cudaError_t fkm_warm_floors(float *floor, const fkm_packed_rows *x, int32_t rows,
-    const int32_t *labels, const fkm_packed_centroids *c, int32_t clusters, const fkm_packing *p,
-    cudaStream_t stream)
+cudaError_t fkm_warm_floors(const fkm_warm_args *a, const fkm_packing *p, cudaStream_t stream)
 {
-    unsigned blocks = fkm_blocks(rows, WARPS, MOST_BLOCKS);
+    unsigned blocks = fkm_blocks(a->rows, WARPS, MOST_BLOCKS);
     auto kernel = p->unit == FKM_UNIT_BF16 ? warm_floors<FKM_UNIT_BF16>
                   : p->unit == FKM_UNIT_S8 ? warm_floors<FKM_UNIT_S8>
                                            : warm_floors<FKM_UNIT_F16>;
-    FKM_LAUNCH(kernel, blocks, THREADS, 0, stream, floor, *x, rows, labels, *c, clusters, p->stride);
+    FKM_LAUNCH(
+        kernel, blocks, THREADS, 0, stream, *a, p->stride, 1 / (p->row_quant * p->centroid_quant));
     return cudaGetLastError();
 }
 
-cudaError_t fkm_prepare_centroids(const fkm_centroid_tables *t, const fkm_frame *frame,
-    const fkm_packing *p, cudaStream_t stream)
+cudaError_t fkm_prepare_centroids(
+    const fkm_centroid_tables *t, const fkm_frame *frame, const fkm_packing *p, cudaStream_t stream)
 {
     if (p->axes)
-        FKM_LAUNCH(turn_centroids, turn_grid(t->clusters, p), THREADS, 0, stream, t->head, *t, *frame,
-            *p);
+        FKM_LAUNCH(
+            turn_centroids, turn_grid(t->clusters, p), THREADS, 0, stream, t->head, *t, *frame, *p);
     FKM_LAUNCH(measure_norms, fkm_blocks(t->clusters, WARPS, MOST_BLOCKS), THREADS, 0, stream, *t,
         *frame, *p);
     FKM_LAUNCH(count_up, fkm_blocks(t->clusters, THREADS, MOST_BLOCKS), THREADS, 0, stream,
@@ -469,7 +483,8 @@ cudaError_t fkm_prepare_centroids(const fkm_centroid_tables *t, const fkm_frame 
                   : p->unit == FKM_UNIT_S8 ? pack_centroids<FKM_UNIT_S8>
                                            : pack_centroids<FKM_UNIT_F16>;
     int64_t positions = (int64_t)t->tiles * FKM_TILE;
-    FKM_LAUNCH(kernel, fkm_blocks(positions, WARPS, MOST_BLOCKS), THREADS, 0, stream, *t, *frame, *p);
+    FKM_LAUNCH(
+        kernel, fkm_blocks(positions, WARPS, MOST_BLOCKS), THREADS, 0, stream, *t, *frame, *p);
     FKM_LAUNCH(tile_margins, (unsigned)t->tiles, 32, 0, stream, *t);
     return cudaGetLastError();
 }

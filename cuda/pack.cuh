@@ -6,7 +6,8 @@
 #include "assign.cuh"
 #include "rows.cuh"
 
-/* How elements are packed. Packed bytes of a row: `stride`, the screened dims rounded up to 32 bytes.
+/* How elements are packed. Packed bytes of a row: `stride`, the screened dims rounded up to 32
+ * bytes.
  */
 struct fkm_packing {
     fkm_unit unit;
@@ -19,8 +20,8 @@ struct fkm_packing {
     float row_quant, centroid_quant; /* int8: elements a unit of the frame, powers of two; else 1 */
 };
 
-#define FKM_HEAD_MOST 192          /* longest head */
-#define FKM_TURN_ROWS (64 << 10)   /* rows whose heads are computed at once */
+#define FKM_HEAD_MOST 192        /* longest head */
+#define FKM_TURN_ROWS (64 << 10) /* rows whose heads are computed at once */
 
 int32_t fkm_pack_stride(fkm_unit unit, int32_t dims);
 
@@ -28,23 +29,37 @@ int32_t fkm_pack_stride(fkm_unit unit, int32_t dims);
 cudaError_t fkm_pack_rows(void *x, float *norm, float *residual, float *tail,
     const fkm_device_rows *rows, const fkm_frame *frame, const fkm_packing *p, cudaStream_t stream);
 
-/* floor[i] = S^ - m of the row's old centroid, FKM_FLOOR_NONE where it has none. */
-cudaError_t fkm_warm_floors(float *floor, const fkm_packed_rows *x, int32_t rows,
-    const int32_t *labels, const fkm_packed_centroids *c, int32_t clusters, const fkm_packing *p,
-    cudaStream_t stream);
+/* Where the search of rows begins. */
+struct fkm_warm_args {
+    fkm_packed_rows x;
+    int32_t rows;
+    const int32_t *labels; /* [rows]: before */
+    fkm_packed_centroids c;
+    int32_t clusters;
+    float *floor; /* [rows] out: S^ - m of the row's old centroid, FKM_FLOOR_NONE without one */
+    /* For bounds.cuh; NULL: not wanted. reach: [rows] out, in units of the score; drop: [clusters],
+     * what rows of a label have lost last, NULL: nothing. */
+    float *reach;
+    const float *drop;
+    /* As in fkm_assign_args: those rows alone, whose packed copies go to gathered [*listed]. */
+    const int32_t *row;
+    const unsigned *listed;
+    void *gathered;
+};
+cudaError_t fkm_warm_floors(const fkm_warm_args *a, const fkm_packing *p, cudaStream_t stream);
 
 /* Centroids on the device, made ready. Owned by the backend; positions = tiles * FKM_TILE. */
 struct fkm_centroid_tables {
     int32_t clusters, dims, tiles;
-    float *master;                    /* [clusters][dims]: float32, the centroids */
-    float *rows;                      /* [positions][dims]: C~ */
+    float *master; /* [clusters][dims]: float32, the centroids */
+    float *rows;   /* [positions][dims]: C~ */
     float *head; /* [clusters][FKM_HEAD_MOST]: room for their heads; NULL: there will be no axes */
-    float *half;                      /* [positions]: h~; FKM_HALF_PAD for padding */
-    float *fine_slope, *fine_offset;  /* [positions] */
-    double *norm2;                    /* [clusters]: |C~|^2 */
-    uint32_t *key, *sorted_key;       /* [clusters]: norms as integers of the same order */
-    int32_t *identity;                /* [clusters]: 0, 1, 2 ... */
-    void *packed, *start;             /* see fkm_packed_centroids */
+    float *half; /* [positions]: h~; FKM_HALF_PAD for padding */
+    float *fine_slope, *fine_offset; /* [positions] */
+    double *norm2;                   /* [clusters]: |C~|^2 */
+    uint32_t *key, *sorted_key;      /* [clusters]: norms as integers of the same order */
+    int32_t *identity;               /* [clusters]: 0, 1, 2 ... */
+    void *packed, *start;            /* see fkm_packed_centroids */
     float *slope, *rival, *tail, *offset;
     float *tile_slope, *tile_rival, *tile_tail, *tile_offset;
     int32_t *index, *position;

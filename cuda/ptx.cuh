@@ -26,14 +26,14 @@ static inline void fkm_ldmatrix_x4(uint32_t r[4], const void *row)
 
 #define FKM_MMA_ROW(name, type, layer)                                                             \
     template <int N>                                                                               \
-    static inline void name(type (*d)[4], const uint32_t a[4], const uint32_t (*b)[2])             \
+    static inline void name(type(*d)[4], const uint32_t a[4], const uint32_t(*b)[2])               \
     {                                                                                              \
         layer(d, a, b, N);                                                                         \
     }
 #define FKM_MMA_ROW_FROM(name, type, layer)                                                        \
     template <int N>                                                                               \
     static inline void name(                                                                       \
-        type (*d)[4], const uint32_t a[4], const uint32_t (*b)[2], const type (*start)[2])         \
+        type(*d)[4], const uint32_t a[4], const uint32_t(*b)[2], const type(*start)[2])            \
     {                                                                                              \
         for (int j = 0; j < N; j++)                                                                \
             for (int i = 0; i < 4; i++)                                                            \
@@ -83,26 +83,24 @@ static __device__ __forceinline__ void fkm_ldmatrix_x4(uint32_t r[4], const void
     static __device__ __forceinline__ void name(                                                   \
         type(*d)[4], const uint32_t a[4], const uint32_t(*b)[2])                                   \
     {                                                                                              \
-        _Pragma("unroll") for (int j = 0; j < N; j++) asm volatile(                                \
-            instruction " {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"                   \
-            : "+" constraint(d[j][0]), "+" constraint(d[j][1]), "+" constraint(d[j][2]),           \
-            "+" constraint(d[j][3])                                                                \
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[j][0]), "r"(b[j][1]));             \
+        _Pragma("unroll") for (int j = 0; j < N; j++) asm volatile(instruction                     \
+            " {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};" : "+" constraint(d[j][0]),    \
+            "+" constraint(d[j][1]), "+" constraint(d[j][2]), "+" constraint(d[j][3]) : "r"(a[0]), \
+            "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[j][0]), "r"(b[j][1]));                          \
     }
 
-/* d[j] = start + a b[j]: start[j] holds what each of the thread's two columns begins with. The first
- * step of a sum takes it as an operand of its own, so that no register is set for it. */
+/* d[j] = start + a b[j]: start[j] holds what each of the thread's two columns begins with. The
+ * first step of a sum takes it as an operand of its own, so that no register is set for it. */
 #define FKM_MMA_ROW_FROM(name, type, constraint, instruction)                                      \
     template <int N>                                                                               \
     static __device__ __forceinline__ void name(                                                   \
         type(*d)[4], const uint32_t a[4], const uint32_t(*b)[2], const type(*start)[2])            \
     {                                                                                              \
         _Pragma("unroll") for (int j = 0; j < N; j++) asm volatile(                                \
-            instruction " {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%11,%10,%11};"               \
-            : "=" constraint(d[j][0]), "=" constraint(d[j][1]), "=" constraint(d[j][2]),           \
-            "=" constraint(d[j][3])                                                                \
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[j][0]), "r"(b[j][1]),              \
-            constraint(start[j][0]), constraint(start[j][1]));                                     \
+            instruction " {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%11,%10,%11};" :             \
+            "=" constraint(d[j][0]), "=" constraint(d[j][1]), "=" constraint(d[j][2]),             \
+            "=" constraint(d[j][3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[j][0]),    \
+            "r"(b[j][1]), constraint(start[j][0]), constraint(start[j][1]));                       \
     }
 
 #define FKM_MMA_F16 "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32"

@@ -39,8 +39,8 @@ __device__ nearest warp_nearest(nearest best)
 
 /* S~ of a row against the centroid at a position, by a warp, in all lanes: float32. */
 template <class T>
-__device__ float fine_score(const fkm_centroid_tables &c, const fkm_frame &frame, const T *x,
-    int32_t position)
+__device__ float fine_score(
+    const fkm_centroid_tables &c, const fkm_frame &frame, const T *x, int32_t position)
 {
     const float *row = c.rows + (int64_t)position * c.dims;
     float sum = 0;
@@ -49,7 +49,8 @@ __device__ float fine_score(const fkm_centroid_tables &c, const fkm_frame &frame
     return fkm_warp_sum(sum) - c.half[position];
 }
 
-__device__ float fine_margin(const fkm_centroid_tables &c, float norm, float kappa, int32_t position)
+__device__ float fine_margin(
+    const fkm_centroid_tables &c, float norm, float kappa, int32_t position)
 {
     return norm * c.fine_slope[position] + c.fine_offset[position] + kappa * norm * norm;
 }
@@ -78,6 +79,19 @@ __device__ void settle(const fkm_resolve_args &a, int32_t r, int32_t label)
 
 /* ---- rows in doubt: a warp each; lane i holds candidate i ---- */
 
+/* Rivals of the label among the candidates, each lane's with its bound, for bounds.cuh. */
+__device__ void hand_on_bounds(
+    const fkm_resolve_args &a, int32_t r, float floor, float upper, bool rival)
+{
+    float second = rival ? upper : FKM_FLOOR_NONE;
+    for (int step = 16; step > 0; step >>= 1)
+        second = fmaxf(second, __shfl_xor_sync(FKM_ALL_LANES, second, step));
+    if (fkm_lane() != 0)
+        return;
+    a.floor[r] = floor / a.floor_scale; /* exact: a power of two */
+    a.second[r] = fmaxf(a.second[r], second / a.floor_scale);
+}
+
 template <class T> __device__ int32_t decide(const fkm_resolve_args &a, unsigned entry)
 {
     const int32_t r = a.doubt_row[entry], n = a.doubt_size[entry], lane = fkm_lane();
@@ -100,9 +114,11 @@ template <class T> __device__ int32_t decide(const fkm_resolve_args &a, unsigned
     floor = fmaxf(floor, lower);
     unsigned left = __ballot_sync(FKM_ALL_LANES, lane < n && upper >= floor);
     int32_t index = a.c.index[mine];
-    if (__popc(left) == 1)
-        return __shfl_sync(FKM_ALL_LANES, index, __ffs((int)left) - 1);
     nearest best = {0, -1};
+    if (__popc(left) == 1) {
+        best.label = __shfl_sync(FKM_ALL_LANES, index, __ffs((int)left) - 1);
+        left = 0;
+    }
     while (left) { /* four at a time, eight lanes each */
         int32_t j = -1;
         for (int group = 0; group < 4; group++) {
@@ -115,7 +131,10 @@ template <class T> __device__ int32_t decide(const fkm_resolve_args &a, unsigned
         double d = fkm_canonical(x, a.c.master + (int64_t)(j < 0 ? 0 : j) * a.c.dims, a.c.dims);
         take_nearer(&best, d, j);
     }
-    return warp_nearest(best).label;
+    best = warp_nearest(best);
+    if (a.second)
+        hand_on_bounds(a, r, floor, upper, lane < n && index != best.label);
+    return best.label;
 }
 
 template <class T>
@@ -176,8 +195,8 @@ __device__ nearest block_nearest(nearest best, nearest *shared)
 }
 
 template <class T>
-__global__ void __launch_bounds__(THREADS) resolve_rescans(
-    const __grid_constant__ fkm_resolve_args a)
+__global__ void __launch_bounds__(THREADS)
+    resolve_rescans(const __grid_constant__ fkm_resolve_args a)
 {
     FKM_SHARED(nearest, shared, [WARPS]);
     const unsigned count = *a.rescan_count;
@@ -263,8 +282,8 @@ struct nearest_scratch {
 /* Lists the centroids that may be among the nearest: all of them, or those whose upper bound
  * reaches the top-th largest lower bound. Returns how many. */
 template <class T>
-__device__ int32_t list_survivors(const fkm_nearest_args &a, const nearest_scratch &s, int32_t r,
-    const T *x, unsigned *histogram)
+__device__ int32_t list_survivors(
+    const fkm_nearest_args &a, const nearest_scratch &s, int32_t r, const T *x, unsigned *histogram)
 {
     FKM_SHARED(int32_t, size);
     if (threadIdx.x == 0)
@@ -367,7 +386,6 @@ cudaError_t fkm_distances_to(double *out, const fkm_device_rows *rows, const int
 cudaError_t fkm_nearest(const fkm_nearest_args *a, cudaStream_t stream)
 {
     unsigned blocks = fkm_blocks(a->rows.count, 1, a->blocks);
-    FKM_BY_DTYPE(
-        a->rows.dtype, FKM_LAUNCH(find_nearest<T>, blocks, THREADS, 0, stream, *a));
+    FKM_BY_DTYPE(a->rows.dtype, FKM_LAUNCH(find_nearest<T>, blocks, THREADS, 0, stream, *a));
     return cudaGetLastError();
 }

@@ -1,5 +1,5 @@
-/* What screening leaves: rows in doubt and rows to rescan; and distances and nearest lists asked for
- * by the caller. Everything here ends in the canonical distance. */
+/* What screening leaves: rows in doubt and rows to rescan; and distances and nearest lists asked
+ * for by the caller. Everything here ends in the canonical distance. */
 #ifndef FKM_RESOLVE_CUH
 #define FKM_RESOLVE_CUH
 
@@ -10,9 +10,11 @@ struct fkm_resolve_args {
     fkm_frame frame;
     fkm_centroid_tables c;
     const float *norm, *residual; /* [rows]: of the packed rows */
-    const float *floor;           /* [rows]: of rows in doubt and to rescan, in units of the score */
-    float floor_scale;            /* brings it to the frame: 1, or a quantum of int8 */
-    float kappa;                  /* in the frame */
+    float *floor;      /* [rows]: of rows in doubt and to rescan, in units of the score; out: with
+                          `second`, of rows in doubt, what candidates have shown in float32 */
+    float *second;     /* [rows] as in fkm_assign_args; NULL: not wanted */
+    float floor_scale; /* brings them to the frame: 1, or a quantum of int8 */
+    float kappa;       /* in the frame */
     const int32_t *old;
     int32_t *labels;
     fkm_screen_counts *counts;

@@ -90,11 +90,10 @@ static __device__ __forceinline__ float fkm_framed(float x, const fkm_frame &f, 
 }
 
 /* The canonical squared distance of x to c, by eight neighbouring lanes (l = lane % 8), in all of
- * them: lane l has the sum that begins at t = l; folded as ((a0+a4)+(a2+a6)) + ((a1+a5)+(a3+a7)). The
- * bits of src/base/distance.h. All lanes of the warp call it. */
+ * them: lane l has the sum that begins at t = l; folded as ((a0+a4)+(a2+a6)) + ((a1+a5)+(a3+a7)).
+ * The bits of src/base/distance.h. All lanes of the warp call it. */
 template <class T>
-static __device__ __forceinline__ double fkm_canonical(
-    const T *x, const float *c, int32_t dims)
+static __device__ __forceinline__ double fkm_canonical(const T *x, const float *c, int32_t dims)
 {
     double a = 0;
     for (int32_t t = (int32_t)(threadIdx.x & 7); t < dims; t += 8) {

@@ -13,6 +13,6 @@ cudaError_t fkm_sort_bytes(size_t *bytes, int64_t count)
 cudaError_t fkm_sort(void *scratch, size_t scratch_bytes, uint32_t *key_out, const uint32_t *key_in,
     int32_t *value_out, const int32_t *value_in, int64_t count, int bits, cudaStream_t stream)
 {
-    return cub::DeviceRadixSort::SortPairs(scratch, scratch_bytes, key_in, key_out, value_in,
-        value_out, (int)count, 0, bits, stream);
+    return cub::DeviceRadixSort::SortPairs(
+        scratch, scratch_bytes, key_in, key_out, value_in, value_out, (int)count, 0, bits, stream);
 }

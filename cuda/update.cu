@@ -12,10 +12,10 @@ enum {
     THREADS = 256,
     WARPS = THREADS / 32,
     MOST_BLOCKS = 1 << 16,
-    EACH = 4,           /* coordinates a lane holds */
-    SPAN = 32 * EACH,   /* coordinates a warp holds */
-    SLICE = 128,        /* sorted rows a warp goes through */
-    AHEAD = 4,          /* rows whose loads are on their way at once */
+    EACH = 4,         /* coordinates a lane holds */
+    SPAN = 32 * EACH, /* coordinates a warp holds */
+    SLICE = 128,      /* sorted rows a warp goes through */
+    AHEAD = 4,        /* rows whose loads are on their way at once */
 };
 
 /* rint(x 2^e): the products are exact but where they are far below 1 (see scale_a). */
@@ -102,8 +102,8 @@ template <class KIND> struct segment {
 
 /* blockIdx.y: which SPAN of coordinates; a warp a SLICE of sorted rows. */
 template <class KIND, class T>
-__global__ void __launch_bounds__(THREADS) sum_segments(
-    fkm_sums s, fkm_device_rows rows, const uint32_t *key, const int32_t *row)
+__global__ void __launch_bounds__(THREADS)
+    sum_segments(fkm_sums s, fkm_device_rows rows, const uint32_t *key, const int32_t *row)
 {
     const int32_t lane = fkm_lane(), first = (int32_t)blockIdx.y * SPAN;
     const int64_t begin = ((int64_t)blockIdx.x * WARPS + (threadIdx.x >> 5)) * SLICE;
@@ -209,13 +209,13 @@ int bits_for(uint32_t largest)
 }
 
 template <class KIND>
-cudaError_t add_sorted(const fkm_sums *s, const fkm_device_rows *rows, const fkm_sort_room *room,
-    cudaStream_t stream)
+cudaError_t add_sorted(
+    const fkm_sums *s, const fkm_device_rows *rows, const fkm_sort_room *room, cudaStream_t stream)
 {
     dim3 grid(fkm_blocks(rows->count, SLICE * WARPS, INT32_MAX),
         (unsigned)((rows->dims + SPAN - 1) / SPAN));
-    FKM_BY_DTYPE(rows->dtype, FKM_LAUNCH((sum_segments<KIND, T>), grid, THREADS, 0, stream, *s, *rows,
-                                  room->sorted_key, room->sorted_row));
+    FKM_BY_DTYPE(rows->dtype, FKM_LAUNCH((sum_segments<KIND, T>), grid, THREADS, 0, stream, *s,
+                                  *rows, room->sorted_key, room->sorted_row));
     return cudaGetLastError();
 }
 
@@ -224,8 +224,8 @@ cudaError_t change(const fkm_sums *s, const fkm_device_rows *rows, const int32_t
     const int32_t *labels, cudaStream_t stream)
 {
     FKM_BY_DTYPE(rows->dtype,
-        FKM_LAUNCH((change_sums<KIND, T>), fkm_blocks(rows->count, THREADS, MOST_BLOCKS), THREADS, 0,
-            stream, *s, *rows, old, labels));
+        FKM_LAUNCH((change_sums<KIND, T>), fkm_blocks(rows->count, THREADS, MOST_BLOCKS), THREADS,
+            0, stream, *s, *rows, old, labels));
     return cudaGetLastError();
 }
 

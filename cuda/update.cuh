@@ -15,7 +15,7 @@ struct fkm_sums {
     fkm_u64 *sum;   /* [clusters][dims][words] */
     fkm_u64 *count; /* [clusters] */
     int32_t clusters, dims;
-    int32_t words; /* 1, or FKM_WIDE_WORDS */
+    int32_t words;          /* 1, or FKM_WIDE_WORDS */
     float scale_a, scale_b; /* 2^exponent, as a product: either may not be a float32 alone */
 };
 
@@ -56,9 +56,9 @@ struct fkm_squares {
 cudaError_t fkm_squares_add(fkm_squares *squares, const fkm_sums *s, const fkm_device_rows *rows,
     const int32_t *labels, cudaStream_t stream);
 
-/* From a set of sums: terms of inertia against `c`, and the means. Exponents of bin g, for a centroid
- * coordinate m 2^(f - 150), g = f / 16: square 2 (16 g - 150); product 16 g - 149 - e (to be
- * subtracted), product_high 64 more (wide sums only). */
+/* From a set of sums: terms of inertia against `c`, and the means. Exponents of bin g, for a
+ * centroid coordinate m 2^(f - 150), g = f / 16: square 2 (16 g - 150); product 16 g - 149 - e (to
+ * be subtracted), product_high 64 more (wide sums only). */
 struct fkm_moments {
     fkm_bins square, product, product_high;
     fkm_u64 empty;

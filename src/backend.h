@@ -18,6 +18,7 @@
 
 #include "base/dtype.h"
 #include "base/status.h"
+#include "base/sysinfo.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -29,7 +30,9 @@ typedef struct fkm_plan {
     int32_t dims, clusters;
     fkm_dtype dtype; /* in-memory type of the rows */
     bool keep;       /* the rows of a problem are fed every pass from the same memory, in the same
-                        chunks, and there is room for the backend's own copies beside them */
+                        chunks, and there is room for the backend's own copies beside them. They
+                        stay as they are from their first feed until reset or close, so that a
+                        backend may read them at any time, ahead of the next pass too */
     bool update;     /* fit: sums are needed; predict: not */
     bool wide;       /* room for 128-bit sums (set when set_scale may ask for them) */
     int32_t top;     /* most nearest centroids a row that `nearest` is asked for; 1: none */
@@ -42,7 +45,8 @@ typedef struct fkm_plan {
 } fkm_plan;
 
 /* Rows in host memory, [count][dims] of plan.dtype, tightly packed. Borrowed until the feed
- * returns. A row index means the same row until reset: a backend may keep what it was fed. */
+ * returns; with plan.keep until reset or close. A row index means the same row until reset: a
+ * backend may keep what it was fed. */
 typedef struct fkm_rows {
     const void *x;
     int64_t row0, count; /* row0: index within the problem */
@@ -111,6 +115,14 @@ typedef struct fkm_backend_ops {
     /* FKM_OK when the device can be used; else FKM_EDEVICE with the reason. Cheap. */
     fkm_status (*probe)(const char *devices, fkm_err *e);
 
+    /* The GPUs that open will use: list has room for FKM_MOST_GPUS. FKM_EDEVICE, FKM_EUSAGE, as
+     * probe. NULL: uses none. */
+    fkm_status (*gpus)(fkm_gpu_info *list, int32_t *count, const char *devices, fkm_err *e);
+
+    /* Most device memory that the process has had allocated at once on any one GPU, so far. NULL:
+     * uses none. */
+    int64_t (*device_peak)(void);
+
     /* Host bytes that open will allocate for such a plan (device bytes are the backend's own
      * affair); saturates instead of overflowing. Must not underestimate: it is a promise. */
     int64_t (*bytes)(const fkm_plan *p);
@@ -118,7 +130,7 @@ typedef struct fkm_backend_ops {
     /* Makes every allocation of its life. FKM_ENOMEM, FKM_EDEVICE, FKM_EUSAGE (isa). */
     fkm_status (*open)(fkm_backend **out, const fkm_plan *p, fkm_err *e);
 
-    /* Forgets everything about the previous problem. */
+    /* Forgets everything about the previous problem; its rows are no longer read. */
     void (*reset)(fkm_backend *b);
 
     /* c: [clusters][dims], finite, copied. */

@@ -415,14 +415,6 @@ static fkm_status label_rows(problem *p, fkm_pass *pass, bool *scale_failed, fkm
     return FKM_OK;
 }
 
-static fkm_status open_backend(run *r, fkm_err *e)
-{
-    fkm_run_stats *s = &r->out->run;
-    FKM_TRY(r->ops->open(&r->backend, &r->plan, e));
-    s->device_bytes = fkm_max_i64(s->device_bytes, r->ops->device_bytes(r->backend));
-    return FKM_OK;
-}
-
 /* Sets the scale; for 128-bit sums the backend is opened anew with room for them, which is in the
  * plan. It then has the problem's first centroids again. */
 static fkm_status use_scale(problem *p, fkm_scale scale, fkm_err *e)
@@ -436,7 +428,7 @@ static fkm_status use_scale(problem *p, fkm_scale scale, fkm_err *e)
         r->ops->close(r->backend);
         r->backend = NULL;
         r->plan.wide = true;
-        FKM_TRY(open_backend(r, e));
+        FKM_TRY(r->ops->open(&r->backend, &r->plan, e));
         FKM_TRY(r->ops->set_centroids(r->backend, p->centroids, e));
         p->adrift = false;
     }
@@ -699,6 +691,7 @@ static fkm_status load_problem(problem *p, fkm_err *e)
     report_progress(p, 0);
     fkm_scan_init(&p->scan);
     bool eight_bit = is_eight_bit(r);
+    r->ops->reset(r->backend); /* it may read the rows of the problem before */
     FKM_TRY(fkm_source_start(r->source, p->index, false, eight_bit ? NULL : &p->scan, r->w, e));
     p->scanned = r->out->run.plan.resident || eight_bit;
     if (p->scan.rows_not_finite && !r->o->skip_nan)
@@ -989,7 +982,7 @@ static fkm_status open_run(run *r, fkm_err *e)
     const fkm_fit_options *o = r->o;
     fkm_run_plan *plan = &r->out->run.plan;
     FKM_TRY(fkm_fit_plan(plan, &r->plan, &r->ops, o, r->in, e));
-    FKM_TRY(open_backend(r, e));
+    FKM_TRY(r->ops->open(&r->backend, &r->plan, e));
     plan->isa = r->ops->isa(r->backend);
     if (r->w && r->w->planned)
         r->w->planned(r->w->arg, plan);
@@ -1005,11 +998,13 @@ static fkm_status open_run(run *r, fkm_err *e)
 static void finish_stats(run *r)
 {
     fkm_run_stats *s = &r->out->run;
+    s->plan.isa = r->ops->isa(r->backend); /* a backend may have found a better one */
     s->total_s = fkm_now() - r->begin_s;
     s->read_wait_s = fkm_source_wait(r->source);
     s->compute_s = s->total_s - s->read_wait_s;
     s->bytes_read = fkm_source_bytes_read(r->source);
     s->flop = fkm_mul_sat(s->distances, 2 * (int64_t)r->shape.dims);
+    s->gpu_peak_bytes = r->ops->device_peak ? r->ops->device_peak() : 0;
 }
 
 static void warn_of_empty(const run *r)
@@ -1069,10 +1064,10 @@ out:
     fkm_free(r.best);
     fkm_free(r.safe);
     fkm_free(r.key);
+    if (r.backend) /* before the rows that it may be reading */
+        r.ops->close(r.backend);
     fkm_source_close(r.source);
     fkm_checksums_close(&r.checksums);
-    if (r.backend)
-        r.ops->close(r.backend);
     if (st != FKM_OK && !(st == FKM_ESTOPPED && o->saving && o->saving->kept))
         fkm_result_free(out);
     return st;

@@ -7,6 +7,7 @@
 
 #include "../formats/reader.h"
 #include "base/status.h"
+#include "base/sysinfo.h"
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -102,6 +103,8 @@ typedef struct fkm_run_plan {
     int64_t memory_limit_bytes, planned_bytes;                     /* of the whole process */
     int64_t rows_bytes, labels_bytes, backend_bytes, result_bytes; /* its parts */
     int64_t read_bytes_per_pass;                                   /* from storage */
+    fkm_gpu_info gpus[FKM_MOST_GPUS];                              /* in use */
+    int32_t gpu_count;
 } fkm_run_plan;
 
 typedef struct fkm_progress {
@@ -158,10 +161,10 @@ typedef struct fkm_run_stats {
     fkm_run_plan plan;
     fkm_screening screening;
     double total_s, init_s, read_wait_s, compute_s;
-    int64_t bytes_read;   /* from storage */
-    int64_t distances;    /* row x centroid pairs that were decided */
-    int64_t flop;         /* 2 * dims per pair */
-    int64_t device_bytes; /* most that was held of one GPU's memory at once; 0: no GPU */
+    int64_t bytes_read;     /* from storage */
+    int64_t distances;      /* row x centroid pairs that were decided */
+    int64_t flop;           /* 2 * dims per pair */
+    int64_t gpu_peak_bytes; /* most device memory at once on any one GPU; 0: without GPUs */
 } fkm_run_stats;
 
 typedef struct fkm_result {

@@ -47,7 +47,6 @@ static fkm_status open_run(run *r, fkm_err *e)
     };
     FKM_TRY(fkm_plan_make(&r->stats.plan, &plan, &request, e));
     FKM_TRY(r->ops->open(&r->backend, &plan, e));
-    r->stats.device_bytes = r->ops->device_bytes(r->backend);
     r->stats.plan.isa = r->ops->isa(r->backend);
     if (r->w && r->w->planned)
         r->w->planned(r->w->arg, &r->stats.plan);
@@ -165,6 +164,7 @@ fkm_status fkm_predict(fkm_reader *in, const fkm_predict_options *o, fkm_label_s
     r.stats.compute_s = r.stats.total_s - r.stats.read_wait_s;
     r.stats.bytes_read = fkm_source_bytes_read(r.source);
     r.stats.flop = fkm_mul_sat(r.stats.distances, 2 * (int64_t)r.shape.dims);
+    r.stats.gpu_peak_bytes = r.ops->device_peak ? r.ops->device_peak() : 0;
     if (stats)
         *stats = r.stats;
 out:

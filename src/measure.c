@@ -48,6 +48,8 @@ fkm_status fkm_measure_begin(fkm_measure *out, const fkm_measure_options *o, fkm
     memset(out, 0, sizeof *out);
     FKM_TRY(fkm_backend_choose(&out->ops, &out->devices, &o->machine, e));
     int64_t available = fkm_memory_available();
+    if (out->ops->gpus)
+        FKM_TRY(out->ops->gpus(out->gpus, &out->gpu_count, out->devices, e));
     out->o = *o;
     out->threads = o->machine.threads > 0 ? o->machine.threads : fkm_cpu_count();
     out->memory_bytes = available / 2;

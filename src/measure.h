@@ -27,6 +27,8 @@ typedef struct fkm_measure {
     fkm_measure_options o;
     int32_t threads;
     int64_t memory_bytes;
+    fkm_gpu_info gpus[FKM_MOST_GPUS]; /* in use */
+    int32_t gpu_count;
     double assign_ceiling, update_ceiling; /* flop/s, bytes/s; 0: not measured (yet) */
 } fkm_measure;
 

@@ -75,6 +75,8 @@ fkm_status fkm_plan_make(
     int64_t available = fkm_memory_available();
     memset(run, 0, sizeof *run);
     run->backend = r->ops->name;
+    if (r->ops->gpus)
+        FKM_TRY(r->ops->gpus(run->gpus, &run->gpu_count, r->devices, e));
     run->threads = r->machine->threads > 0 ? r->machine->threads : fkm_cpu_count();
     run->memory_limit_bytes =
         r->machine->memory_bytes > 0 ? r->machine->memory_bytes : available / 2;

@@ -115,6 +115,16 @@ static fkm_status measure_reading(trial *t, double *rate, fkm_err *e)
     return FKM_OK;
 }
 
+/* A backend for the first n rows of the sample, which are one chunk. */
+static fkm_status open_backend(trial *t, int64_t n, fkm_err *e)
+{
+    if (t->backend)
+        t->ops->close(t->backend);
+    t->backend = NULL;
+    t->plan.rows = t->plan.chunk_rows = n;
+    return t->ops->open(&t->backend, &t->plan, e);
+}
+
 /* One pass over the first n rows of the sample; seconds of feeding them, and of the rest. */
 static fkm_status pass(trial *t, int64_t n, bool move, double *feed_s, double *rest_s, fkm_err *e)
 {
@@ -126,6 +136,7 @@ static fkm_status pass(trial *t, int64_t n, bool move, double *feed_s, double *r
     FKM_TRY(t->ops->begin(t->backend, &options, e));
     double middle = fkm_now();
     FKM_TRY(t->ops->feed(t->backend, &rows, t->labels, NULL, e));
+    FKM_TRY(t->ops->wait(t->backend, e));
     *feed_s = fkm_now() - middle;
     FKM_TRY(t->ops->end(t->backend, &out, e));
     if (move)
@@ -144,6 +155,7 @@ static fkm_status measure_passes(trial *t, int64_t *sampled, fkm_err *e)
     FKM_TRY(read_spread(t, t->x, t->rows, 0.5, e));
     for (int round = 0; round < 2; round++) {
         memset(t->labels, -1, (size_t)t->rows * sizeof *t->labels);
+        FKM_TRY(open_backend(t, n, e));
         t->ops->reset(t->backend);
         FKM_TRY(t->ops->set_centroids(t->backend, t->centroids, e));
         FKM_TRY(t->ops->set_scale(t->backend, scale, e));
@@ -165,21 +177,19 @@ static fkm_status open_trial(trial *t, const fkm_run_plan *run, fkm_err *e)
 {
     t->row_bytes = (size_t)t->shape.dims * fkm_dtype_size(t->shape.dtype);
     t->rows = fkm_min_i64(t->shape.rows, run->chunk_rows);
-    t->plan.rows = t->plan.chunk_rows = t->rows;
     int64_t cells = (int64_t)t->o->clusters * t->shape.dims;
     FKM_TRY(fkm_alloc(&t->x, t->rows, t->row_bytes, "a sample of rows", e));
     FKM_TRY(fkm_alloc(&t->labels, t->rows, sizeof *t->labels, "labels of a sample", e));
-    FKM_TRY(fkm_alloc(&t->centroids, cells, sizeof *t->centroids, "centroids", e));
-    return t->ops->open(&t->backend, &t->plan, e);
+    return fkm_alloc(&t->centroids, cells, sizeof *t->centroids, "centroids", e);
 }
 
 static void close_trial(trial *t)
 {
+    if (t->backend)
+        t->ops->close(t->backend);
     fkm_free(t->x);
     fkm_free(t->labels);
     fkm_free(t->centroids);
-    if (t->backend)
-        t->ops->close(t->backend);
 }
 
 /* Times of the run from those of the sample. Reading a stream goes on beside the computation. */
@@ -231,10 +241,10 @@ fkm_status fkm_fit_preview(
     FKM_TRY(fkm_fit_plan(&out->plan, &t.plan, &t.ops, o, in, e));
     FKM_TRY(look_at_state(out, o, in, e));
     FKM_GO(open_trial(&t, &out->plan, e));
-    out->plan.isa = t.ops->isa(t.backend);
     FKM_GO(measure_reading(&t, &out->read_bytes_per_s, e));
     FKM_GO(read_centroids(&t, e));
     FKM_GO(measure_passes(&t, &out->sampled_rows, e));
+    out->plan.isa = t.ops->isa(t.backend);
     predict(out, &t);
 out:
     close_trial(&t);

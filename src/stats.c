@@ -52,6 +52,27 @@ static void put_input(fkm_json *j, const fkm_reader *in)
     fkm_json_list_end(j);
 }
 
+cJSON *fkm_gpu_list(fkm_json *j, const fkm_gpu_info *gpus, int32_t count)
+{
+    cJSON *list = cJSON_CreateArray();
+    for (int32_t i = 0; i < count; i++) {
+        char capability[32];
+        cJSON *o = cJSON_CreateObject();
+        snprintf(
+            capability, sizeof capability, "%" PRId32 ".%" PRId32, gpus[i].major, gpus[i].minor);
+        add_i64(j, o, "device", gpus[i].device);
+        add_text(j, o, "name", gpus[i].name);
+        add_text(j, o, "compute_capability", capability);
+        add_i64(j, o, "memory_bytes", gpus[i].memory_bytes);
+        if (!list || !o || !cJSON_AddItemToArray(list, o)) {
+            cJSON_Delete(o);
+            cJSON_Delete(list);
+            return NULL;
+        }
+    }
+    return list;
+}
+
 static void put_machine(fkm_json *j, const fkm_run_plan *plan)
 {
     cJSON *o = cJSON_CreateObject();
@@ -59,7 +80,7 @@ static void put_machine(fkm_json *j, const fkm_run_plan *plan)
     add_text(j, o, "backend", plan->backend);
     add_text(j, o, "isa", plan->isa);
     add_i64(j, o, "threads", plan->threads);
-    fkm_json_add(j, o, "gpus", cJSON_CreateArray());
+    fkm_json_add(j, o, "gpus", fkm_gpu_list(j, plan->gpus, plan->gpu_count));
     fkm_json_field(j, "machine", o);
 }
 
@@ -110,8 +131,8 @@ static void put_peak(fkm_json *j, const fkm_report *r)
 {
     cJSON *o = cJSON_CreateObject();
     add_i64(j, o, "host_bytes", r->peak_bytes);
-    if (r->run->device_bytes > 0)
-        add_i64(j, o, "gpu_bytes", r->run->device_bytes);
+    if (r->run->gpu_peak_bytes > 0)
+        add_i64(j, o, "gpu_bytes", r->run->gpu_peak_bytes);
     else
         fkm_json_add(j, o, "gpu_bytes", cJSON_CreateNull());
     fkm_json_field(j, "peak", o);
@@ -530,13 +551,16 @@ static void put_clusters(struct lines *l, const fkm_fit_report *r, const fkm_pro
 
 static void put_time_line(struct lines *l, const fkm_report *r)
 {
-    char total[32], wait[32], peak[32];
+    char total[32], wait[32], peak[32], gpu[32], of_gpu[64] = "";
     const fkm_run_plan *plan = &r->run->plan;
-    put_line(l, "time", "%s (%s waiting for data), %s %s, %" PRId32 " thread%s, peak memory %s",
+    if (r->run->gpu_peak_bytes > 0)
+        snprintf(of_gpu, sizeof of_gpu, ", of a GPU %s",
+            fkm_bytes_text(gpu, sizeof gpu, r->run->gpu_peak_bytes));
+    put_line(l, "time", "%s (%s waiting for data), %s %s, %" PRId32 " thread%s, peak memory %s%s",
         fkm_seconds_text(total, sizeof total, r->total_s),
         fkm_seconds_text(wait, sizeof wait, r->run->read_wait_s), plan->backend, plan->isa,
         plan->threads, plan->threads == 1 ? "" : "s",
-        fkm_bytes_text(peak, sizeof peak, r->peak_bytes));
+        fkm_bytes_text(peak, sizeof peak, r->peak_bytes), of_gpu);
 }
 
 fkm_status fkm_fit_summary(

@@ -67,6 +67,9 @@ fkm_status fkm_preview_summary(const fkm_preview_report *r, const char *marker, 
 fkm_status fkm_predict_summary(
     const fkm_predict_report *r, fkm_text_sink sink, void *arg, fkm_err *e) FKM_MUST_USE;
 
+/* The list machine.gpus; NULL when there is no memory. */
+cJSON *fkm_gpu_list(fkm_json *j, const fkm_gpu_info *gpus, int32_t count);
+
 /* "41.2 ms", "3.21 s", "1h02m": writes at most cap bytes into out and returns out. */
 const char *fkm_seconds_text(char *out, size_t cap, double seconds);
 

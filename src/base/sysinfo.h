@@ -17,4 +17,13 @@ int64_t fkm_cgroup_cpus(const char *root);
 
 const char *fkm_cpu_model(void); /* "Intel(R) Xeon(R) ..."; static storage */
 
+/* What a GPU is. Filled by the backend that uses it. */
+#define FKM_MOST_GPUS 16
+typedef struct fkm_gpu_info {
+    int32_t device; /* its number, as in --device cuda:0 */
+    char name[64];
+    int32_t major, minor; /* compute capability */
+    int64_t memory_bytes; /* all that it has */
+} fkm_gpu_info;
+
 #endif

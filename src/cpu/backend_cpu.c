@@ -553,6 +553,8 @@ static int64_t device_bytes(const fkm_backend *b)
 const fkm_backend_ops fkm_backend_cpu = {
     .name = "cpu",
     .probe = probe,
+    .gpus = NULL,
+    .device_peak = NULL,
     .bytes = bytes,
     .open = open_backend,
     .reset = reset,

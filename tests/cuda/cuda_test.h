@@ -18,6 +18,7 @@ extern "C" {
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <string>
 #include <vector>
 
 #ifdef FKM_CUDA_ON_CPU
@@ -188,6 +189,7 @@ static inline problem make_problem(random_numbers *r, kind k)
     p.plan.dtype = r->one_of<fkm_dtype>({FKM_F32, FKM_F32, FKM_F16, FKM_BF16, FKM_U8, FKM_I8});
     p.plan.update = true;
     p.plan.wide = r->below(3) == 0;
+    p.plan.keep = r->below(2);
     p.plan.top = (int32_t)(1 + r->below(p.plan.clusters < 9 ? p.plan.clusters : 9));
     p.plan.threads = 1;
     fill(&p, r, k);
@@ -212,5 +214,163 @@ static inline problem make_problem(random_numbers *r, kind k)
         if (ok_st_ != FKM_OK)                                                                      \
             fail_msg("%s: status %d: %s", #call, (int)ok_st_, e.msg);                              \
     } while (0)
+
+/* Both backends side by side. */
+struct pair {
+    const problem *p;
+    const fkm_backend_ops *ops[2];
+    fkm_backend *b[2];
+    std::vector<int32_t> labels[2];
+    std::vector<double> distances[2];
+    fkm_err e;
+    bool pinned;        /* the rows, so that copies are asynchronous */
+    int64_t spared = 0; /* rows, by bounds, so far */
+
+    pair(const problem *of, const char *isa, const char *devices, int64_t device_bytes, bool pin)
+        : p(of), pinned(pin && fkm_backend_cuda.pin((void *)of->rows.data(), of->rows.size()))
+    {
+        memset(&e, 0, sizeof e);
+        ops[0] = &fkm_backend_cpu;
+        ops[1] = &fkm_backend_cuda;
+        fkm_plan plan = p->plan;
+        OK(ops[0]->open(&b[0], &plan, &e));
+        plan.isa = isa;
+        plan.devices = devices;
+        plan.device_bytes = device_bytes;
+        OK(ops[1]->open(&b[1], &plan, &e));
+        for (int i = 0; i < 2; i++) {
+            labels[i].assign((size_t)p->plan.rows, -1);
+            distances[i].assign((size_t)p->plan.rows, -1);
+        }
+    }
+
+    ~pair()
+    {
+        for (int i = 0; i < 2; i++)
+            ops[i]->close(b[i]);
+        if (pinned)
+            fkm_backend_cuda.unpin((void *)p->rows.data());
+    }
+
+    void start()
+    {
+        for (int i = 0; i < 2; i++) {
+            ops[i]->reset(b[i]);
+            OK(ops[i]->set_centroids(b[i], p->centroids.data(), &e));
+            OK(ops[i]->set_scale(b[i], p->scale, &e));
+            labels[i].assign((size_t)p->plan.rows, -1);
+        }
+    }
+
+    /* Labels as of a run that is resumed: of clusters, or -1. */
+    void hand_in(random_numbers *r)
+    {
+        for (int32_t &label : labels[0])
+            label = (int32_t)r->below((uint32_t)p->plan.clusters + 1) - 1;
+        labels[1] = labels[0];
+    }
+
+    template <class F> void chunks(F f)
+    {
+        for (int64_t at = 0; at < p->plan.rows; at += p->plan.chunk_rows) {
+            fkm_rows r = {p->row(at), at,
+                p->plan.rows - at < p->plan.chunk_rows ? p->plan.rows - at : p->plan.chunk_rows};
+            f(r);
+        }
+    }
+
+    fkm_pass pass(int i, const fkm_pass_options &o, bool with_distances)
+    {
+        fkm_pass out;
+        OK(ops[i]->begin(b[i], &o, &e));
+        chunks([&](const fkm_rows &r) {
+            OK(ops[i]->feed(b[i], &r, labels[i].data() + r.row0,
+                with_distances ? distances[i].data() + r.row0 : NULL, &e));
+        });
+        OK(ops[i]->end(b[i], &out, &e));
+        if (o.labels_later)
+            OK(ops[i]->labels(b[i], labels[i].data(), &e));
+        return out;
+    }
+
+    void compare_passes(const fkm_pass_options &o, bool with_distances)
+    {
+        fkm_pass a = pass(0, o, with_distances), c = pass(1, o, with_distances);
+        assert_memory_equal(labels[0].data(), labels[1].data(), labels[0].size() * 4);
+        if (with_distances)
+            assert_memory_equal(distances[0].data(), distances[1].data(), distances[0].size() * 8);
+        assert_int_equal(a.rows, c.rows);
+        assert_int_equal(a.skipped, c.skipped);
+        assert_int_equal(a.moved, c.moved);
+        assert_int_equal(a.empty, c.empty);
+        assert_memory_equal(&a.inertia, &c.inertia, sizeof a.inertia);
+        /* no label without a candidate */
+        assert_true(c.candidates + c.skipped_by_bounds >= c.rows);
+        spared += c.skipped_by_bounds;
+    }
+
+    void compare_moves()
+    {
+        double shift[2];
+        for (int i = 0; i < 2; i++)
+            OK(ops[i]->move(b[i], &shift[i], &e));
+        assert_memory_equal(&shift[0], &shift[1], sizeof shift[0]);
+    }
+
+    void compare_centroids()
+    {
+        const size_t k = (size_t)p->plan.clusters;
+        std::vector<float> c[2];
+        std::vector<int64_t> counts[2];
+        for (int i = 0; i < 2; i++) {
+            c[i].resize(k * (size_t)p->plan.dims);
+            counts[i].resize(k);
+            OK(ops[i]->get_centroids(b[i], c[i].data(), counts[i].data(), &e));
+        }
+        assert_memory_equal(c[0].data(), c[1].data(), c[0].size() * 4);
+        assert_memory_equal(counts[0].data(), counts[1].data(), k * 8);
+    }
+
+    void compare_outside_passes()
+    {
+        const size_t top = (size_t)p->plan.top;
+        chunks([&](const fkm_rows &r) {
+            std::vector<double> d[2], all[2];
+            std::vector<int32_t> near[2];
+            for (int i = 0; i < 2; i++) {
+                d[i].resize((size_t)r.count);
+                all[i].resize((size_t)r.count * top);
+                near[i].resize((size_t)r.count * top);
+                OK(ops[i]->distances(b[i], &r, labels[i].data() + r.row0, d[i].data(), &e));
+                if (top > 1)
+                    OK(ops[i]->nearest(b[i], &r, p->plan.top, near[i].data(), all[i].data(), &e));
+            }
+            assert_memory_equal(d[0].data(), d[1].data(), d[0].size() * 8);
+            if (top > 1) {
+                assert_memory_equal(near[0].data(), near[1].data(), near[0].size() * 4);
+                assert_memory_equal(all[0].data(), all[1].data(), all[0].size() * 8);
+            }
+        });
+    }
+};
+
+static const char *const list_of[] = {"0", "0", "0,1", "2,0,1"};
+
+/* How many devices this round may use. */
+static inline int32_t devices_for(random_numbers *r)
+{
+#ifdef FKM_CUDA_ON_CPU
+    char many[2] = {(char)('1' + r->below(3)), 0};
+    setenv("CUO_DEVICES", many, 1);
+    cuo_reset();
+    cuo_set("STREAMS", r->one_of<const char *>({"lazy", "eager", "random"}));
+    cuo_set("ORDER", r->one_of<const char *>({"forward", "reverse", "random"}));
+    cuo_set("MMA", r->one_of<const char *>({"rounded", "exact", "worst"}));
+    return many[0] - '0';
+#else
+    (void)r;
+    return 1;
+#endif
+}
 
 #endif

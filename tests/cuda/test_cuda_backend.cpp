@@ -2,163 +2,12 @@
  * on the path, inertia, centroids, over random shapes, types, chunks and numbers of devices. */
 #include "cuda_test.h"
 
+extern "C" {
+#include "../../src/base/clock.h"
+}
+
 namespace
 {
-
-/* Both backends side by side. */
-struct pair {
-    const problem *p;
-    const fkm_backend_ops *ops[2];
-    fkm_backend *b[2];
-    std::vector<int32_t> labels[2];
-    std::vector<double> distances[2];
-    fkm_err e;
-    bool pinned; /* the rows, so that copies are asynchronous */
-
-    pair(const problem *of, const char *isa, const char *devices, int64_t device_bytes, bool pin)
-        : p(of), pinned(pin && fkm_backend_cuda.pin((void *)of->rows.data(), of->rows.size()))
-    {
-        memset(&e, 0, sizeof e);
-        ops[0] = &fkm_backend_cpu;
-        ops[1] = &fkm_backend_cuda;
-        fkm_plan plan = p->plan;
-        OK(ops[0]->open(&b[0], &plan, &e));
-        plan.isa = isa;
-        plan.devices = devices;
-        plan.device_bytes = device_bytes;
-        OK(ops[1]->open(&b[1], &plan, &e));
-        for (int i = 0; i < 2; i++) {
-            labels[i].assign((size_t)p->plan.rows, -1);
-            distances[i].assign((size_t)p->plan.rows, -1);
-        }
-    }
-
-    ~pair()
-    {
-        for (int i = 0; i < 2; i++)
-            ops[i]->close(b[i]);
-        if (pinned)
-            fkm_backend_cuda.unpin((void *)p->rows.data());
-    }
-
-    void start()
-    {
-        for (int i = 0; i < 2; i++) {
-            ops[i]->reset(b[i]);
-            OK(ops[i]->set_centroids(b[i], p->centroids.data(), &e));
-            OK(ops[i]->set_scale(b[i], p->scale, &e));
-            labels[i].assign((size_t)p->plan.rows, -1);
-        }
-    }
-
-    /* Labels as of a run that is resumed: of clusters, or -1. */
-    void hand_in(random_numbers *r)
-    {
-        for (int32_t &label : labels[0])
-            label = (int32_t)r->below((uint32_t)p->plan.clusters + 1) - 1;
-        labels[1] = labels[0];
-    }
-
-    template <class F> void chunks(F f)
-    {
-        for (int64_t at = 0; at < p->plan.rows; at += p->plan.chunk_rows) {
-            fkm_rows r = {p->row(at), at,
-                p->plan.rows - at < p->plan.chunk_rows ? p->plan.rows - at : p->plan.chunk_rows};
-            f(r);
-        }
-    }
-
-    fkm_pass pass(int i, const fkm_pass_options &o, bool with_distances)
-    {
-        fkm_pass out;
-        OK(ops[i]->begin(b[i], &o, &e));
-        chunks([&](const fkm_rows &r) {
-            OK(ops[i]->feed(b[i], &r, labels[i].data() + r.row0,
-                with_distances ? distances[i].data() + r.row0 : NULL, &e));
-        });
-        OK(ops[i]->end(b[i], &out, &e));
-        if (o.labels_later)
-            OK(ops[i]->labels(b[i], labels[i].data(), &e));
-        return out;
-    }
-
-    void compare_passes(const fkm_pass_options &o, bool with_distances)
-    {
-        fkm_pass a = pass(0, o, with_distances), c = pass(1, o, with_distances);
-        assert_memory_equal(labels[0].data(), labels[1].data(), labels[0].size() * 4);
-        if (with_distances)
-            assert_memory_equal(distances[0].data(), distances[1].data(), distances[0].size() * 8);
-        assert_int_equal(a.rows, c.rows);
-        assert_int_equal(a.skipped, c.skipped);
-        assert_int_equal(a.moved, c.moved);
-        assert_int_equal(a.empty, c.empty);
-        assert_memory_equal(&a.inertia, &c.inertia, sizeof a.inertia);
-        assert_true(c.candidates >= c.rows); /* no label without a candidate */
-    }
-
-    void compare_moves()
-    {
-        double shift[2];
-        for (int i = 0; i < 2; i++)
-            OK(ops[i]->move(b[i], &shift[i], &e));
-        assert_memory_equal(&shift[0], &shift[1], sizeof shift[0]);
-    }
-
-    void compare_centroids()
-    {
-        const size_t k = (size_t)p->plan.clusters;
-        std::vector<float> c[2];
-        std::vector<int64_t> counts[2];
-        for (int i = 0; i < 2; i++) {
-            c[i].resize(k * (size_t)p->plan.dims);
-            counts[i].resize(k);
-            OK(ops[i]->get_centroids(b[i], c[i].data(), counts[i].data(), &e));
-        }
-        assert_memory_equal(c[0].data(), c[1].data(), c[0].size() * 4);
-        assert_memory_equal(counts[0].data(), counts[1].data(), k * 8);
-    }
-
-    void compare_outside_passes()
-    {
-        const size_t top = (size_t)p->plan.top;
-        chunks([&](const fkm_rows &r) {
-            std::vector<double> d[2], all[2];
-            std::vector<int32_t> near[2];
-            for (int i = 0; i < 2; i++) {
-                d[i].resize((size_t)r.count);
-                all[i].resize((size_t)r.count * top);
-                near[i].resize((size_t)r.count * top);
-                OK(ops[i]->distances(b[i], &r, labels[i].data() + r.row0, d[i].data(), &e));
-                if (top > 1)
-                    OK(ops[i]->nearest(b[i], &r, p->plan.top, near[i].data(), all[i].data(), &e));
-            }
-            assert_memory_equal(d[0].data(), d[1].data(), d[0].size() * 8);
-            if (top > 1) {
-                assert_memory_equal(near[0].data(), near[1].data(), near[0].size() * 4);
-                assert_memory_equal(all[0].data(), all[1].data(), all[0].size() * 8);
-            }
-        });
-    }
-};
-
-const char *const list_of[] = {"0", "0", "0,1", "2,0,1"};
-
-/* How many devices this round may use. */
-int32_t devices_for(random_numbers *r)
-{
-#ifdef FKM_CUDA_ON_CPU
-    char many[2] = {(char)('1' + r->below(3)), 0};
-    setenv("CUO_DEVICES", many, 1);
-    cuo_reset();
-    cuo_set("STREAMS", r->one_of<const char *>({"lazy", "eager", "random"}));
-    cuo_set("ORDER", r->one_of<const char *>({"forward", "reverse", "random"}));
-    cuo_set("MMA", r->one_of<const char *>({"rounded", "exact", "worst"}));
-    return many[0] - '0';
-#else
-    (void)r;
-    return 1;
-#endif
-}
 
 void one_round(uint64_t seed)
 {
@@ -235,6 +84,174 @@ void same_bits_when_few_move(void **)
     }
 }
 
+/* Time of labelling: a part of the pass, and most of it when hardly anything else is done. More
+ * pieces than there are laps of a stopwatch. */
+void time_of_labelling(void **)
+{
+    random_numbers r(11);
+    devices_for(&r);
+#ifdef FKM_CUDA_ON_CPU
+    cuo_set("STREAMS", "eager");
+#endif
+    problem p;
+    memset(&p.plan, 0, sizeof p.plan);
+    p.plan.rows = 20 * 128;
+    p.plan.chunk_rows = 128;
+    p.plan.dims = 16;
+    p.plan.clusters = 256;
+    p.plan.dtype = FKM_F32;
+    p.plan.update = true;
+    p.plan.top = p.plan.threads = 1;
+    fill(&p, &r, NORMAL);
+    choose_scale(&p, false);
+    for (int32_t i = 0; i < p.plan.clusters * p.plan.dims; i++)
+        p.centroids.push_back((float)r.normal());
+    pair both(&p, NULL, "0", 0, true);
+    both.start();
+    for (int i = 0; i < 2; i++) {
+        fkm_pass_options o = {i > 0, i == 1, true};
+        const double start = fkm_now();
+        const fkm_pass out = both.pass(1, o, false);
+        const double s = fkm_now() - start;
+        assert_true(out.assign_s > 0 && out.assign_s < s);
+#ifdef FKM_CUDA_ON_CPU /* kernels take most of the time */
+        if (out.assign_s < 0.4 * s)
+            fail_msg("labelling took %g of %g s", out.assign_s, s);
+#endif
+    }
+}
+
+#ifdef FKM_CUDA_ON_CPU
+
+/* Rows that travel in every pass, but for a few. */
+problem travelling_problem(random_numbers *r, int32_t devices, const char *streams)
+{
+    devices_for(r);
+    const char many[2] = {(char)('0' + devices), 0};
+    setenv("CUO_DEVICES", many, 1);
+    cuo_reset();
+    cuo_set("STREAMS", streams);
+    problem p;
+    memset(&p.plan, 0, sizeof p.plan);
+    p.plan.rows = 600 * devices;
+    p.plan.chunk_rows = 100 * devices;
+    p.plan.dims = 40;
+    p.plan.clusters = 20;
+    p.plan.dtype = FKM_F32;
+    p.plan.update = p.plan.keep = true;
+    p.plan.top = p.plan.threads = 1;
+    fill(&p, r, BLOBS);
+    choose_scale(&p, false);
+    for (int32_t i = 0; i < p.plan.clusters * p.plan.dims; i++)
+        p.centroids.push_back((float)r->normal());
+    return p;
+}
+
+const int64_t travelling_budget = (int64_t)170 << 10;
+
+/* Several GPUs at once: each is served by a thread of its own. */
+void several_gpus(void **)
+{
+    random_numbers r(13);
+    const problem p = travelling_problem(&r, 3, "random");
+    pair both(&p, NULL, "2,0,1", travelling_budget, true);
+    assert_true(both.ops[1]->streams(both.b[1]));
+    both.start();
+    for (int i = 0; i < 3; i++) {
+        fkm_pass_options o = {true, i == 0, i == 1};
+        both.compare_passes(o, i == 2);
+        both.compare_centroids();
+        both.compare_moves();
+    }
+    assert_true(cuo_counts().threads > 1);
+}
+
+/* A pass that all rows were fed to brings the first pieces of the next one, which is fed so much
+ * less; rows that change after reset are not those that were brought. */
+void rows_ahead_of_a_pass(void **)
+{
+    random_numbers r(17);
+    for (const char *streams : {"lazy", "eager", "kernels-first", "copies-first"}) {
+        problem p = travelling_problem(&r, 1, streams);
+        fkm_err e;
+        pair both(&p, NULL, "0", travelling_budget, true);
+        const int64_t piece = 100 * 40 * 4;
+        for (int start = 0; start < 2; start++) {
+            both.start();
+            for (int i = 0; i < 3; i++) {
+                const fkm_pass_options o = {true, i == 0, true};
+                fkm_pass out;
+                OK(both.ops[1]->begin(both.b[1], &o, &e));
+                int64_t before = cuo_counts().copied_bytes;
+                both.chunks([&](const fkm_rows &c) {
+                    OK(both.ops[1]->feed(both.b[1], &c, both.labels[1].data() + c.row0, NULL, &e));
+                });
+                const int64_t fed = cuo_counts().copied_bytes - before;
+                OK(both.ops[1]->end(both.b[1], &out, &e));
+                const int64_t ahead = cuo_counts().copied_bytes - before - fed;
+                assert_true(ahead >= 2 * piece && ahead < 3 * piece);
+                assert_true(i == 0 ? fed >= 6 * piece : fed < 4 * piece);
+                OK(both.ops[1]->labels(both.b[1], both.labels[1].data(), &e));
+                (void)both.pass(0, o, false);
+                assert_memory_equal(
+                    both.labels[0].data(), both.labels[1].data(), both.labels[0].size() * 4);
+                both.compare_moves();
+            }
+            both.ops[1]->reset(both.b[1]);
+            memmove(p.rows.data(), p.row(50), p.rows.size() - 50 * 40 * 4);
+        }
+    }
+}
+
+/* Small problems: passes that are like earlier ones are launched as graphs, whatever comes between
+ * them. */
+void passes_as_graphs(void **)
+{
+    random_numbers r(19);
+    for (const char *streams : {"lazy", "eager", "random"}) {
+        problem p = travelling_problem(&r, 1, streams);
+        fkm_err e;
+        p.plan.chunk_rows = p.plan.rows;
+        pair both(&p, NULL, "0", 0, true);
+        int64_t most = 0, least = INT64_MAX;
+        for (int start = 0; start < 2; start++) {
+            const int64_t before = cuo_counts().graphs;
+            both.start();
+            for (int i = 0; i < 48; i++) {
+                const fkm_pass_options o = {true, i == 0 || i == 36, true};
+                if (i == 24) /* from outside */
+                    for (int side = 0; side < 2; side++)
+                        OK(both.ops[side]->set_centroids(both.b[side], p.centroids.data(), &e));
+                if (i == 36) { /* another scale */
+                    p.scale.exponent--;
+                    for (int side = 0; side < 2; side++)
+                        OK(both.ops[side]->set_scale(both.b[side], p.scale, &e));
+                }
+                (void)both.pass(0, o, false);
+                const int64_t calls = cuo_counts().calls, graphs = cuo_counts().graphs;
+                const fkm_pass out = both.pass(1, o, false);
+                const int64_t took = cuo_counts().calls - calls;
+                const bool replayed = cuo_counts().graphs > graphs;
+                assert_true(out.assign_s > 0);
+                if (replayed)
+                    least = took < least ? took : least;
+                else
+                    most = took > most ? took : most;
+                assert_memory_equal(
+                    both.labels[0].data(), both.labels[1].data(), both.labels[0].size() * 4);
+                both.compare_centroids();
+                both.compare_moves();
+            }
+            assert_true(cuo_counts().graphs - before > 12);
+            memmove(p.rows.data(), p.row(50), p.rows.size() - 50 * 40 * 4);
+        }
+        printf("calls of a pass: %lld, as a graph %lld\n", (long long)most, (long long)least);
+        assert_true(least < most / 2);
+    }
+}
+
+#endif
+
 /* A pass that is given up, then a new problem: nothing of it is left. */
 void abandoned_pass(void **)
 {
@@ -264,6 +281,12 @@ int main()
     const CMUnitTest tests[] = {
         cmocka_unit_test(same_bits),
         cmocka_unit_test(same_bits_when_few_move),
+#ifdef FKM_CUDA_ON_CPU
+        cmocka_unit_test(several_gpus),
+        cmocka_unit_test(rows_ahead_of_a_pass),
+        cmocka_unit_test(passes_as_graphs),
+#endif
+        cmocka_unit_test(time_of_labelling),
         cmocka_unit_test(abandoned_pass),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

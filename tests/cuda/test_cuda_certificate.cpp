@@ -5,10 +5,10 @@
  * Rounding: a row that loses nearly half a unit in each of 64 coordinates, along a centroid that
  * points that way, loses all that Cauchy-Schwarz allows.
  *
- * Adding up: after a first product of 513 the unit has steps of 2^-14. The true best, GOOD, then adds
- * 511 times 0.99 of a step, all of which may be cut off. The other, BAD, adds 511 times 0.01 of a step,
- * each of which may become a whole one; its true score is a little lower. Needs the layer's
- * CUO_MMA=worst; there are 64 such rows, because directions of cuts depend on the place. */
+ * Adding up: after a first product of 513 the unit has steps of 2^-14. The true best, GOOD, then
+ * adds 511 times 0.99 of a step, all of which may be cut off. The other, BAD, adds 511 times 0.01
+ * of a step, each of which may become a whole one; its true score is a little lower. Needs the
+ * layer's CUO_MMA=worst; there are 64 such rows, because directions of cuts depend on the place. */
 #include "cuda_test.h"
 
 namespace
@@ -22,8 +22,8 @@ double distance(const float *x, const float *c, int32_t dims)
 }
 
 /* Labels of ROWS times the row x; warm: they had the label BAD. */
-std::vector<int32_t> labels_of(
-    const std::vector<float> &x, const std::vector<float> &c, int32_t dims, const char *isa, bool warm)
+std::vector<int32_t> labels_of(const std::vector<float> &x, const std::vector<float> &c,
+    int32_t dims, const char *isa, bool warm)
 {
     const fkm_backend_ops *ops = &fkm_backend_cuda;
     fkm_backend *b = NULL;

@@ -25,7 +25,7 @@ problem small_problem()
     p.plan.dims = 6;
     p.plan.clusters = 5;
     p.plan.dtype = FKM_F32;
-    p.plan.update = true;
+    p.plan.update = p.plan.keep = true;
     p.plan.top = 2;
     p.plan.threads = 1;
     fill(&p, &r, NORMAL);
@@ -35,8 +35,9 @@ problem small_problem()
     return p;
 }
 
-/* A short run: three passes, moves, distances, nearest lists. */
-fkm_status run(const problem &p, std::vector<int32_t> *labels, int64_t device_bytes, fkm_err *e)
+/* A short run: passes, moves, distances, nearest lists. */
+fkm_status run(const problem &p, std::vector<int32_t> *labels, int64_t device_bytes, fkm_err *e,
+    int passes = 3)
 {
     const fkm_backend_ops *ops = &fkm_backend_cuda;
     fkm_backend *b = NULL;
@@ -44,8 +45,9 @@ fkm_status run(const problem &p, std::vector<int32_t> *labels, int64_t device_by
     fkm_pass out;
     fkm_status st = FKM_OK;
     double shift;
-    std::vector<int32_t> near(2 * 128);
-    std::vector<double> far(2 * 128);
+    const int64_t chunk = plan.chunk_rows;
+    std::vector<int32_t> near((size_t)(2 * chunk));
+    std::vector<double> far((size_t)(2 * chunk));
     std::vector<float> c(p.centroids.size());
     plan.device_bytes = device_bytes;
     labels->assign((size_t)plan.rows, -1);
@@ -55,19 +57,19 @@ fkm_status run(const problem &p, std::vector<int32_t> *labels, int64_t device_by
     ops->reset(b);
     FKM_GO(ops->set_centroids(b, p.centroids.data(), e));
     FKM_GO(ops->set_scale(b, p.scale, e));
-    for (int pass = 0; pass < 3; pass++) {
-        fkm_pass_options o = {true, pass == 0, pass != 2};
+    for (int pass = 0; pass < passes; pass++) {
+        fkm_pass_options o = {true, pass == 0, pass != passes - 1};
         FKM_GO(ops->begin(b, &o, e));
-        for (int64_t at = 0; at < plan.rows; at += plan.chunk_rows) {
-            fkm_rows r = {p.row(at), at, plan.rows - at < 128 ? plan.rows - at : 128};
+        for (int64_t at = 0; at < plan.rows; at += chunk) {
+            fkm_rows r = {p.row(at), at, plan.rows - at < chunk ? plan.rows - at : chunk};
             FKM_GO(ops->feed(b, &r, labels->data() + at, NULL, e));
         }
         FKM_GO(ops->end(b, &out, e));
-        if (pass != 2)
+        if (pass != passes - 1)
             FKM_GO(ops->move(b, &shift, e));
     }
     {
-        fkm_rows first = {p.row(0), 0, 128};
+        fkm_rows first = {p.row(0), 0, chunk};
         FKM_GO(ops->distances(b, &first, labels->data(), far.data(), e));
         FKM_GO(ops->nearest(b, &first, 2, near.data(), far.data(), e));
     }
@@ -89,10 +91,16 @@ void fault_at_every_call(void **)
     unsetenv("CUO_FAIL");
     cuo_reset();
     OK(run(p, &right, 0, &e));
-    const int64_t calls = cuo_counts().calls;
-    assert_true(calls > 100);
+    const int64_t most = cuo_counts().peak_bytes / 2;
+    int64_t calls = 0;
     int failed = 0, survived = 0;
     for (int code : {2, 700}) { /* cudaErrorMemoryAllocation, cudaErrorIllegalAddress */
+        const int64_t budget = code == 2 ? 0 : most - 4096; /* some rows travel */
+        unsetenv("CUO_FAIL");
+        cuo_reset();
+        OK(run(p, &labels, budget, &e));
+        calls = cuo_counts().calls;
+        assert_true(calls > 100);
         for (int sticky = 0; sticky < 2; sticky++) {
             for (int64_t n = 1; n <= calls; n += 1 + 4 * sticky) {
                 char fault[64];
@@ -100,7 +108,7 @@ void fault_at_every_call(void **)
                 setenv("CUO_FAIL", fault, 1);
                 cuo_reset();
                 memset(&e, 0, sizeof e);
-                fkm_status st = run(p, &labels, 0, &e);
+                fkm_status st = run(p, &labels, budget, &e);
                 cuo_counts_t c = cuo_counts();
                 if (st == FKM_OK) { /* smaller pieces, fewer rows kept, or in closing */
                     assert_memory_equal(right.data(), labels.data(), right.size() * 4);
@@ -112,7 +120,8 @@ void fault_at_every_call(void **)
                     assert_non_null(strstr(e.msg, n > 20 ? "cuda:" : "cuda"));
                     failed++;
                 }
-                /* after a sticky fault nothing can be freed either; else only a failed free loses */
+                /* after a sticky fault nothing can be freed either; else only a failed free loses
+                 */
                 if (!sticky && st != FKM_OK && (c.device_blocks != 0 || c.host_blocks != 0))
                     fail_msg("CUO_FAIL=%s: %lld device and %lld host blocks left", fault,
                         (long long)c.device_blocks, (long long)c.host_blocks);
@@ -123,6 +132,49 @@ void fault_at_every_call(void **)
     cuo_reset();
     printf("%lld calls; %d runs failed, %d went on\n", (long long)calls, failed, survived);
     assert_true(failed > calls / 2 && survived > 0);
+}
+
+/* While passes are captured and launched as graphs: what cannot be captured is queued call by call.
+ */
+void fault_in_a_graph(void **)
+{
+    problem p = small_problem();
+    std::vector<int32_t> right, labels;
+    fkm_err e;
+    p.plan.chunk_rows = p.plan.rows;
+    memset(&e, 0, sizeof e);
+    unsetenv("CUO_FAIL");
+    setenv("CUO_DEVICES", "1", 1);
+    int64_t from = 0, to = 0;
+    for (int passes = 2; passes <= 8; passes += 6) {
+        cuo_reset();
+        OK(run(p, &right, 0, &e, passes));
+        from = passes == 2 ? cuo_counts().calls / 2 : from;
+        to = cuo_counts().calls;
+    }
+    assert_true(cuo_counts().graphs > 3);
+    int failed = 0, survived = 0;
+    for (int code : {2, 900}) /* cudaErrorMemoryAllocation, cudaErrorStreamCaptureUnsupported */
+        for (int64_t n = from; n <= to; n += code == 2 ? 1 : 3) {
+            char fault[64];
+            snprintf(fault, sizeof fault, "%lld:%d", (long long)n, code);
+            setenv("CUO_FAIL", fault, 1);
+            cuo_reset();
+            memset(&e, 0, sizeof e);
+            fkm_status st = run(p, &labels, 0, &e, 8);
+            if (st == FKM_OK)
+                assert_memory_equal(right.data(), labels.data(), right.size() * 4);
+            else if (st != (code == 2 ? FKM_ENOMEM : FKM_EDEVICE))
+                fail_msg("CUO_FAIL=%s: status %d: %s", fault, (int)st, e.msg);
+            survived += st == FKM_OK;
+            failed += st != FKM_OK;
+            if (st != FKM_OK && (cuo_counts().device_blocks != 0 || cuo_counts().host_blocks != 0))
+                fail_msg("CUO_FAIL=%s: blocks are left", fault);
+        }
+    unsetenv("CUO_FAIL");
+    cuo_reset();
+    printf("%lld calls; %d runs failed, %d went on\n", (long long)(to - from), failed, survived);
+    assert_true(failed > 50 && survived > 50);
 }
 
 /* Less and less memory: rows stay, rows travel, pieces shrink, and in the end a clear refusal. */
@@ -207,6 +259,7 @@ int main()
 {
     const CMUnitTest tests[] = {
         cmocka_unit_test(fault_at_every_call),
+        cmocka_unit_test(fault_in_a_graph),
         cmocka_unit_test(budgets),
         cmocka_unit_test(no_device),
         cmocka_unit_test(device_lists),

@@ -1,5 +1,6 @@
-/* Screening by a head on the GPU: rows whose variance decays are screened by fewer coordinates, rows
- * that are flat are not, and the bits are the CPU's in either case. Planted: half the margin. */
+/* Screening by a head on the GPU: rows whose variance decays are screened by fewer coordinates,
+ * rows that are flat are not, and the bits are the CPU's in either case. Planted: half the margin.
+ */
 #include "cuda_test.h"
 
 #include "../../cuda/head.cuh"

@@ -1,8 +1,9 @@
-/* Hopper's screening kernel against scores computed one by one. Rows and centroids are small whole
- * numbers, so that all units are exact, and margins are 1/4: the label is the largest score, and
- * the rows in doubt are those where it is there twice. Runs on the layer of tests/cuda_on_cpu, in
- * three orders of threads, with copies and products as late or as early as they may be, and on a
- * GPU of compute capability 9.0. */
+/* Hopper's screening kernel, and the portable one, against scores computed one by one. Rows and
+ * centroids are small whole numbers, so that all units are exact, and margins are 1/4: the label is
+ * the largest score, and the rows in doubt are those where it is there twice. Rows are all, or
+ * listed; of each the bound of all other centroids is asked for. Runs on the layer of
+ * tests/cuda_on_cpu, in three orders of threads, with copies and products as late or as early as
+ * they may be, and on a GPU of compute capability 9.0. */
 #include "cuda_test.h"
 
 #include "../../cuda/assign.cuh"
@@ -56,7 +57,9 @@ struct screening {
     fkm_unit unit;
     int32_t stride, tiles;
     std::vector<int> x, c; /* [rows][dims], [clusters][dims] */
-    std::vector<float> residual;
+    std::vector<float> residual, reach;
+    std::vector<int32_t> listed; /* rows to screen, in this order; empty: all */
+    int32_t processors, room;    /* for rows that blocks share */
 
     screening(random_numbers *r, shape sh, fkm_unit u) : s(sh), unit(u)
     {
@@ -69,6 +72,26 @@ struct screening {
             c.push_back((int)r->below(7) - 3);
         for (int32_t i = 0; i < s.rows; i++)
             residual.push_back(r->below(19) ? 0.0f : -1.0f);
+        for (int32_t i = 0; i < s.rows; i++)
+            reach.push_back((float)r->one_of({0, 3, 20, 1000}));
+        processors = r->one_of({1, 3, 8});
+        room = r->below(4) ? processors * FKM_PART_ROWS : r->below(2) ? 700 : 0;
+        if (r->below(2))
+            return;
+        for (int32_t i = s.rows - 1; i >= 0; i -= 1 + (int32_t)r->below(4))
+            listed.push_back(i);
+    }
+
+    /* Rows as they are screened: those listed, then what was there before. */
+    std::vector<int> gathered() const
+    {
+        std::vector<int> out((size_t)s.rows * (size_t)s.dims, 1);
+        if (listed.empty())
+            return x;
+        for (size_t i = 0; i < listed.size(); i++)
+            std::copy_n(
+                x.begin() + (int64_t)listed[i] * s.dims, s.dims, out.begin() + (int64_t)i * s.dims);
+        return out;
     }
 
     std::vector<unsigned char> packed(const std::vector<int> &v, int64_t count, int64_t room) const
@@ -108,6 +131,10 @@ void screening::check(fkm_assign_fn *run, bool warm) const
     std::vector<uint32_t> start_bits(positions);
     std::vector<float> floors(n, FKM_FLOOR_NONE);
     std::vector<std::vector<int32_t>> best(n);
+    std::vector<int> most(n, INT32_MIN), next(n, INT32_MIN);
+    std::vector<bool> wanted(n, listed.empty());
+    for (int32_t i : listed)
+        wanted[(size_t)i] = true;
     for (size_t p = 0; p < positions; p++) {
         bool real = p < (size_t)s.clusters;
         float f = real ? (float)start((int32_t)p) : -FKM_HALF_PAD;
@@ -129,15 +156,20 @@ void screening::check(fkm_assign_fn *run, bool warm) const
                 best[i].clear();
             if (v >= top)
                 best[i].push_back(j);
+            next[i] = std::max(next[i], std::min(top, v));
             top = std::max(top, v);
         }
+        most[i] = top;
         if (warm)
             floors[i] = (float)top - 0.25f - (float)(i % 5);
     }
     std::vector<float> none(std::max(n, positions), 0.0f), quarter(positions, 0.25f);
-    device_array<unsigned char> dx(packed(x, s.rows, s.rows)),
+    device_array<unsigned char> dx(packed(gathered(), s.rows, s.rows)),
         dc(packed(c, s.clusters, (int64_t)positions));
     device_array<float> zero(none), offset(quarter), dresidual(residual), dfloor(floors);
+    device_array<float> dreach(reach), dsecond(std::vector<float>(n, 7e30f));
+    device_array<int32_t> drow(listed.empty() ? std::vector<int32_t>(1) : listed);
+    device_array<unsigned> dlisted(std::vector<unsigned>(1, (unsigned)listed.size()));
     device_array<uint32_t> dstart(start_bits);
     device_array<int32_t> dindex(index), dinverse(inverse), old(std::vector<int32_t>(n, -1));
     device_array<int32_t> labels(std::vector<int32_t>(n, -7)),
@@ -161,10 +193,21 @@ void screening::check(fkm_assign_fn *run, bool warm) const
     a.c.offset = a.c.tile_offset = offset.p;
     a.c.index = dindex.p;
     a.c.position = dinverse.p;
+    a.row = listed.empty() ? NULL : drow.p;
+    a.listed = dlisted.p;
     a.floor = dfloor.p;
+    a.reach = dreach.p;
+    a.second = dsecond.p;
     a.old = old.p;
     a.labels = labels.p;
     a.counts = counts.p;
+    const size_t entries = (size_t)std::max(room, 1);
+    device_array<float> part_floor(std::vector<float>(entries, 0)), part_second(part_floor.fetch());
+    device_array<float> part_upper(std::vector<float>(entries * FKM_CANDIDATES, 0));
+    device_array<int32_t> part_count(std::vector<int32_t>(entries, 0));
+    device_array<int32_t> part_position(std::vector<int32_t>(entries * FKM_CANDIDATES, 0));
+    a.processors = processors;
+    a.parts = {room, part_floor.p, part_second.p, part_count.p, part_position.p, part_upper.p};
     a.doubt_count = lists.p;
     a.rescan_count = lists.p + 1;
     a.doubt_row = doubt_row.p;
@@ -193,15 +236,21 @@ void screening::check(fkm_assign_fn *run, bool warm) const
         assert_true(got == best[(size_t)r]);
         seen[(size_t)r]++;
     }
+    const std::vector<float> second = dsecond.fetch(), floor = dfloor.fetch();
     for (size_t i = 0; i < n; i++) {
-        if (seen[i]) {
-            assert_int_equal(seen[i], 1);
+        if (seen[i] || !wanted[i]) {
+            assert_int_equal(seen[i], wanted[i]);
             assert_int_equal(label[i], -7);
+            assert_true(wanted[i] || second[i] == 7e30f);
             continue;
         }
         assert_true(residual[i] >= 0);
         assert_int_equal(best[i].size(), 1);
         assert_int_equal(label[i], best[i][0] + 1000);
+        /* the best of the others, but for those beyond reach */
+        assert_true(floor[i] == (float)most[i] - 0.25f);
+        assert_true(second[i] >= (float)next[i] + 0.25f);
+        assert_true(second[i] <= std::max((float)next[i] + 0.25f, floor[i] - reach[i]));
     }
     assert_true(
         overflows <= (warm ? 0 : n / 8)); /* 16 better ones in a tile, one after the other: rare */
@@ -212,15 +261,23 @@ static fkm_assign_fn *const kernel_of[] = {
 
 static void run_shapes(uint64_t seed)
 {
-    /* one slab and less, a partial one, rings shorter than a tile, rows through the ring */
+    /* one slab and less, a partial one, rings shorter than a tile, rows that warpgroups share, with
+     * turns and without, rows through the ring, rows that
+     * blocks share */
     static const shape shapes[] = {{1, 1, 1}, {300, 130, 16}, {257, 300, 100}, {600, 700, 64},
-        {1100, 140, 33}, {130, 260, 200}, {140, 150, 256}, {270, 280, 330}, {129, 390, 400}};
+        {1100, 140, 33}, {130, 260, 200}, {140, 150, 256}, {270, 280, 330}, {129, 390, 400},
+        {100, 1100, 20}, {140, 770, 70}, {520, 600, 150}, {300, 400, 300}, {140, 520, 500},
+        {130, 140, 600}};
     random_numbers r(seed);
     for (const shape &s : shapes)
         for (int unit = 0; unit < FKM_UNITS; unit++) {
             shape of = s;
             of.dims = unit == FKM_UNIT_S8 ? 2 * s.dims - s.dims % 3 : s.dims;
-            screening(&r, of, (fkm_unit)unit).check(kernel_of[unit], r.below(2) != 0);
+            const screening rows(&r, of, (fkm_unit)unit);
+            const bool warm = r.below(2) != 0;
+            const fkm_chip portable = {90, 232448, 132, true};
+            rows.check(kernel_of[unit], warm);
+            rows.check(fkm_assign_choose(&portable, (fkm_unit)unit, rows.stride)->run, warm);
         }
 }
 

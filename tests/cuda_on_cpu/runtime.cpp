@@ -16,6 +16,8 @@ std::vector<cuo_stream *> &streams = *new std::vector<cuo_stream *>;
 thread_local int current_device;
 
 static thread_local cudaError_t last_error;
+static int64_t resets;
+static thread_local int64_t caller; /* resets + 1: this thread has been counted since */
 /* By end - 1, so that lower_bound finds the container. */
 static std::map<uintptr_t, Block> &blocks = *new std::map<uintptr_t, Block>;
 static std::map<const void *, int> shared_attributes;
@@ -186,6 +188,8 @@ Call::Call(const char *name, bool counted, bool needs_device) : error(cudaSucces
         error = (cudaError_t)settings.no_device;
     } else if (counted) {
         counts.calls++;
+        counts.threads += caller != resets + 1;
+        caller = resets + 1;
         if (settings.fail_call &&
             (counts.calls == settings.fail_call ||
                 (settings.fail_sticky && counts.calls > settings.fail_call))) {
@@ -811,6 +815,7 @@ void cuo_reset(void)
     shared_attributes.clear();
     overrides.clear();
     counts = cuo_counts_t();
+    resets++;
     current_device = 0;
     last_error = cudaSuccess;
     started = false;

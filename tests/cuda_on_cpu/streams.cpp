@@ -598,7 +598,25 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags)
     return call.end(cudaSuccess);
 }
 
+/* In a capture: a node, each run of which is a record. */
+static cudaError_t record_node_of(cuo_stream *s, cudaEvent_t e)
+{
+    e->graph = nullptr;
+    return enqueue(s, new_op("cudaEventRecord, a node", OP_EVENT, [e](cuo_stream *on) {
+        e->op = new_op("cudaEventRecord", OP_EVENT, nullptr);
+        e->op->stream = on;
+        e->op->seconds = now();
+        e->op->done = true;
+        tsan_release(&e->op->sync);
+    }));
+}
+
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t stream)
+{
+    return cudaEventRecordWithFlags(e, stream, cudaEventRecordDefault);
+}
+
+cudaError_t cudaEventRecordWithFlags(cudaEvent_t e, cudaStream_t stream, unsigned flags)
 {
     Call call("cudaEventRecord");
     if (call.error)
@@ -606,6 +624,8 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t stream)
     cuo_stream *s = stream_of(stream);
     if (s->device != e->device)
         return call.end(cudaErrorInvalidResourceHandle);
+    if (flags == cudaEventRecordExternal)
+        return call.end(s->capture ? record_node_of(s, e) : cudaErrorInvalidValue);
     if (s->capture) {
         e->graph = s->capture;
         e->nodes = s->tail;
@@ -692,12 +712,10 @@ static bool joined(const cuo_graph &g, const std::vector<int> &tail)
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *out)
 {
     Call call("cudaStreamEndCapture");
-    if (call.error)
-        return call.error;
     cuo_stream *s = stream_of(stream);
     cuo_graph *g = s->capture;
     if (!g || !s->origin)
-        return call.end(cudaErrorStreamCaptureUnmatched);
+        return call.end(call.error ? call.error : cudaErrorStreamCaptureUnmatched);
     bool whole = joined(*g, s->tail);
     for (cuo_stream *other : streams)
         if (other->capture == g) {
@@ -705,9 +723,9 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *out)
             other->origin = false;
             other->tail.clear();
         }
-    if (!whole) {
+    if (!whole || call.error) { /* it ends, even so */
         delete g;
-        return call.end(cudaErrorStreamCaptureUnjoined);
+        return call.end(call.error ? call.error : cudaErrorStreamCaptureUnjoined);
     }
     *out = g;
     return call.end(cudaSuccess);
@@ -759,6 +777,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t e, cudaStream_t stream)
     if (call.error)
         return call.error;
     std::shared_ptr<cuo_graph> g = std::make_shared<cuo_graph>(e->graph);
+    counts.graphs++;
     return call.end(enqueue(stream_of(stream),
         new_op("a graph", OP_GRAPH, [g](cuo_stream *on) { run_graph(*g, on); })));
 }

@@ -19,6 +19,8 @@ typedef struct cuo_counts {
     int64_t mma;          /* of the matrix unit */
     int64_t device_blocks, host_blocks; /* allocated now */
     int64_t peak_bytes;                 /* most device memory at once, of all devices */
+    int64_t graphs;                     /* launched */
+    int64_t threads;                    /* that have made calls which CUO_FAIL counts */
 } cuo_counts_t;
 
 /* Since the process started or the last reset. */
