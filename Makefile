@@ -23,7 +23,8 @@ BASE_SRC := $(addprefix src/base/,clock.c crc32c.c distance.c dtype.c exact.c fi
 	log.c mem.c parse_json.c pool.c status.c sysinfo.c thread.c)
 CPU_SRC := $(addprefix src/cpu/,assign.c backend_cpu.c bounds.c ceilings.c ceilings_amx.c \
 	ceilings_avx2.c ceilings_avx512.c cpuid.c head.c kernels.c kernels_amx.c kernels_amx_int8.c \
-	kernels_amx_s8.c kernels_avx2.c kernels_avx512.c kernels_scalar.c kernels_vnni.c screen.c store.c update.c)
+	kernels_amx_s8.c kernels_avx2.c kernels_avx2_int8.c kernels_avx512.c kernels_scalar.c kernels_vnni.c \
+	screen.c store.c update.c)
 FORMAT_SRC := $(addprefix formats/,bin.c formats.c npy.c reader.c safetensors.c vecs.c writer.c)
 CORE_SRC := $(addprefix src/,backend.c checkpoint.c checksums.c cover.c engine.c farthest.c json.c \
 	label.c mass.c measure.c options.c output.c plan.c plusplus.c preview.c rng.c scan.c seed.c seed_parallel.c \
@@ -108,6 +109,7 @@ $(B)/formats/h5lib.o: ISA_FLAGS := -DFKM_HDF5_SONAME='"$(HDF5_SONAME)"'
 # -ffp-contract=off covers it.
 ifneq ($(filter x86_64% amd64%,$(shell $(CC) -dumpmachine)),)
 $(B)/src/cpu/kernels_avx2.o: ISA_FLAGS := -mavx2 -mfma -mf16c -O3
+$(B)/src/cpu/kernels_avx2_int8.o: ISA_FLAGS := -mavx2 -mfma -O3
 $(B)/src/cpu/kernels_avx512.o: ISA_FLAGS := -mavx512f -mavx512dq -mavx512bw -mavx512vl -mavx2 -mfma -mf16c -O3
 $(B)/src/cpu/kernels_amx.o: ISA_FLAGS := -mamx-tile -mamx-bf16 -mavx512bf16 -mavx512f -mavx512dq -mavx512bw -mavx512vl -O3
 $(B)/src/cpu/kernels_amx_int8.o $(B)/src/cpu/kernels_amx_s8.o: ISA_FLAGS := -mamx-tile -mamx-int8 -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -O3

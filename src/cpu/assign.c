@@ -220,9 +220,10 @@ static void pack_heads(const fkm_assign_job *job, fkm_assign_scratch *s, const p
         bool good = r < live && screenable(bound);
         at->norm[r] = good ? bound : 0;
         at->tail[r] = good ? tail_bound(t, bound, s->square[r]) : 0;
-        at->residual[r] = !good ? -1
-                                : residual_bound(at->residual[r], bound, t->dims) +
-                                      (float)(error * bound * (1 + 0x1p-20));
+        float lost = k->low ? at->residual[r] : 0;
+        at->residual[r] =
+            !good ? -1
+                  : residual_bound(lost, bound, t->dims) + (float)(error * bound * (1 + 0x1p-20));
     }
 }
 
@@ -334,7 +335,9 @@ static int32_t list_own_tiles(
     return strays;
 }
 
-/* Floors of kept rows: their own tiles will set most of them. */
+/* Floors of rows in label order: their own tiles will set most of them. Heads make poor floors,
+ * their lower bounds being what they lack; but matrix units would be done before full rows are
+ * fetched. */
 static void start_from_tiles(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t rows)
 {
     fkm_row_block *b = &s->block;
@@ -360,7 +363,7 @@ static void start_from_rows(const fkm_assign_job *job, fkm_assign_scratch *s, in
         if (b->residual[r] < 0)
             continue;
         b->floor[r] = warm_floor(job, b, r, row_at(job, s, r), s->old[r]);
-        if (job->trial && s->old[r] >= 0)
+        if (job->trial && job->tiles->kernels->low && s->old[r] >= 0)
             b->floor[r] -= fkm_block_margin(b, r, job->tiles, job->tiles->position[s->old[r]]);
     }
 }
@@ -383,6 +386,13 @@ static void start_rivals(
 
 /* ---- a block ---- */
 
+/* Are panels kept? Those of float32 rows are laid out as fast as they could be read, so only their
+ * order is, but for heads. */
+static bool keeps_panels(const fkm_assign_job *job)
+{
+    return job->store && !job->list && job->keep && (job->tiles->kernels->low || job->tiles->axes);
+}
+
 /* Points the block at its rows' panels, packing them if need be, and sets floors. */
 static void start_block(
     const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows)
@@ -390,7 +400,7 @@ static void start_block(
     const fkm_kernels *k = job->tiles->kernels;
     const fkm_tiles *t = job->tiles;
     fkm_row_block *b = &s->block;
-    fkm_row_store *store = job->list || !job->keep ? NULL : job->store;
+    const fkm_row_store *store = keeps_panels(job) ? job->store : NULL;
     int64_t panel_bytes = (int64_t)fkm_panel_bytes(k, t->screened);
     int32_t padded = (int32_t)fkm_round_up(rows, k->panel);
     name_rows(job, s, first, rows);
@@ -408,7 +418,7 @@ static void start_block(
         b->floor[r] = b->residual[r] < 0 ? -FKM_FLOOR_NONE /* nothing reaches it */
                                          : FKM_FLOOR_NONE;
     }
-    if (store)
+    if (job->store && !job->list && (k->low || !t->axes))
         start_from_tiles(job, s, rows);
     else
         start_from_rows(job, s, rows);
@@ -485,8 +495,8 @@ static int32_t rescan(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t 
     return best.label;
 }
 
-/* Candidates of a low-precision screen, judged again in float32: drops the hopeless in place and
- * returns how many are left. */
+/* Candidates of a screen of rounded copies or heads, judged again in float32: drops the hopeless in
+ * place and returns how many are left. */
 static int32_t refine(
     const fkm_assign_job *job, fkm_row_block *b, int32_t row, const float *x, int32_t n)
 {
@@ -523,7 +533,7 @@ static int32_t resolve(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t
     if (n > FKM_CANDIDATES)
         return rescan(job, s, row, x);
     s->counts.candidates += n;
-    if (job->tiles->kernels->low)
+    if (job->tiles->kernels->low || t->axes)
         n = refine(job, b, row, x, n);
     assert(n != 0);
     if (n == 1)

@@ -16,8 +16,7 @@ typedef struct fkm_assign_job {
     bool pack;            /* the store's panels are stale: lay its rows out again */
     bool keep;            /* in the store; else in scratch */
     const int32_t *list;  /* [count]: which positions (of the store, or rows), when not all */
-    float *upper, *lower; /* bounds to fill, by position, see bounds.h; NULL: not wanted. Low
-                             kernels only */
+    float *upper, *lower; /* bounds to fill, by position, see bounds.h; NULL: not wanted */
     int64_t count;
     int32_t *labels;    /* [rows]; see fkm_backend_ops.feed */
     double *distances;  /* [rows] or NULL */

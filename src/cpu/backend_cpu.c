@@ -123,11 +123,10 @@ static fkm_status probe(const char *devices, fkm_err *e)
     return FKM_OK;
 }
 
-/* Rounded copies are worth keeping where packing is expensive beside the screening: matrix units.
- */
-static bool keeps_rows(const fkm_plan *p, const fkm_kernels *k)
+/* Coordinates of a row that the store may have to hold: see keeps_panels in assign.c. */
+static int32_t stored_dims(const fkm_plan *p, const fkm_kernels *k)
 {
-    return p->keep && k->low;
+    return k->low ? p->dims : fkm_head_suits(k, p->dims) ? fkm_head_most(p->dims) : 0;
 }
 
 static int64_t chunk_count(const fkm_plan *p)
@@ -147,9 +146,9 @@ static int64_t bytes(const fkm_plan *p)
     total = fkm_add_sat(total, fkm_tiles_bytes(k, p->clusters, p->dims));
     int64_t each = fkm_assign_scratch_bytes(k, p->clusters, p->dims, p->dtype, p->top);
     total = fkm_add_sat(total, fkm_mul_sat(p->threads, each + (int64_t)sizeof(worker)));
-    if (keeps_rows(p, k)) {
-        int64_t store =
-            fkm_row_store_bytes(k, p->chunk_rows, p->dims) + (int64_t)sizeof(fkm_row_store);
+    if (p->keep) {
+        int64_t store = fkm_row_store_bytes(k, p->chunk_rows, stored_dims(p, k)) +
+                        (int64_t)sizeof(fkm_row_store);
         total = fkm_add_sat(total, fkm_mul_sat(chunk_count(p), store));
         total = fkm_add_sat(total, fkm_bounds_bytes(p->rows, p->clusters));
         total = fkm_add_sat(total, fkm_head_suits(k, p->dims) ? fkm_head_bytes(p->dims) : 0);
@@ -188,6 +187,7 @@ static fkm_status open_stores(fkm_backend *b, fkm_err *e)
 {
     const fkm_plan *p = &b->plan;
     int64_t n = chunk_count(p);
+    int32_t dims = stored_dims(p, b->kernels);
     FKM_TRY(fkm_bounds_open(&b->bounds, p->rows, p->clusters, e));
     if (fkm_head_suits(b->kernels, p->dims))
         FKM_TRY(fkm_head_open(&b->head, b->kernels, p->dims, e));
@@ -196,7 +196,7 @@ static fkm_status open_stores(fkm_backend *b, fkm_err *e)
     FKM_TRY(fkm_calloc(&b->stores, n, sizeof *b->stores, "rows laid out for screening", e));
     for (int64_t i = 0; i < n; i++) {
         int64_t rows = fkm_min_i64(p->chunk_rows, p->rows - i * p->chunk_rows);
-        FKM_TRY(fkm_row_store_open(&b->stores[i], b->kernels, rows, p->dims, e));
+        FKM_TRY(fkm_row_store_open(&b->stores[i], b->kernels, rows, dims, e));
         b->store_count = i + 1;
     }
     return FKM_OK;
@@ -224,7 +224,7 @@ static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
             &b->workers[i].scratch, b->kernels, p->clusters, p->dims, p->dtype, p->top, e));
         b->workers[i].scratch.worker = i;
     }
-    if (keeps_rows(p, b->kernels))
+    if (p->keep)
         FKM_GO(open_stores(b, e));
     if (p->update) {
         FKM_GO(fkm_alloc(&b->shift, p->clusters, sizeof *b->shift, "movements", e));

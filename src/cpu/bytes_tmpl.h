@@ -1,25 +1,18 @@
-/* What the byte kernels share: rows of 8-bit integers as they are, centroids rounded to integers.
- * For inclusion by files that are compiled for AVX-512.
- *
- * Rows are unsigned bytes: signed ones are raised by `bias` = 128, which H gives back. With at most
- * FKM_BYTES_MOST_DIMS dims, |sum x_t g_t| <= 5.4e8, the bias is worth 2.7e8 at most, and centroids
- * with |H| above 1.1e9 (far outside the range of the data) are not scored: so no 32-bit sum
- * overflows, and padding at PAD_SCORE lies below all scores.
+/* Rows and centroids as byte kernels want them (bytes.h). For inclusion by files that are compiled
+ * for AVX-512.
  *
  * Panels, dims padded with zeros to 64:  [steps][2][16 groups of 4 dims][16 rows][4]   bytes */
 #ifndef FKM_BYTES_TMPL_H
 #define FKM_BYTES_TMPL_H
 
+#include "bytes.h"
 #include "kernels.h"
 
 #include <immintrin.h>
 #include <math.h>
 #include <string.h>
 
-enum { BYTES_STEP = 64, BYTES_PART = 16 * 64, BYTES_PANEL = 32, SIGNED_BIAS = 128 };
-
-#define PAD_SCORE (-2000000000)
-#define MOST_H 1.07e9
+enum { BYTES_PART = 16 * 64, BYTES_PANEL = 32 };
 
 static inline __mmask16 live_lanes(int64_t n)
 {

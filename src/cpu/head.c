@@ -17,13 +17,12 @@ enum {
     ROUNDS = 3
 };
 
-/* The cost model, in cycles: a matrix unit's multiply-adds a cycle as measured with loads and
- * epilogue, and what a further candidate costs, mostly the cache misses of its row. */
-#define PRODUCTS_PER_CYCLE 350.0
+/* The cost model, in cycles: multiply-adds at the kernel's rate, and what a further candidate
+ * costs, mostly the cache misses of its row. */
 #define CANDIDATE_CYCLES 400.0
 
-#define LEAST_PRODUCTS 5e10 /* of a pass: trying costs a few tenths of a second */
-#define LEAST_GAIN 0.6      /* a head must win clearly: rows are packed at greater cost for it */
+#define LEAST_CYCLES 1.4e8 /* of a pass: trying costs a few tenths of a second */
+#define LEAST_GAIN 0.6     /* a head must win clearly: rows are packed at greater cost for it */
 #define LEAST_COARSE 0.9
 #define PROBE_SLACK 1.5
 
@@ -37,17 +36,17 @@ static const int32_t lengths[] = {192, 128, 96, 64};
 
 bool fkm_head_suits(const fkm_kernels *k, int32_t dims)
 {
-    return k->low && !k->bytes && dims >= LEAST_DIMS && dims <= MOST_DIMS;
+    return !k->bytes && dims >= LEAST_DIMS && dims <= MOST_DIMS;
 }
 
-static int32_t most_head(int32_t dims)
+int32_t fkm_head_most(int32_t dims)
 {
     return dims / 2 < MOST_HEAD ? dims / 2 : MOST_HEAD;
 }
 
 int64_t fkm_head_bytes(int32_t dims)
 {
-    int64_t most = most_head(dims);
+    int64_t most = fkm_head_most(dims);
     return 4 * (most * dims + dims + most + 2 * (int64_t)SAMPLE * dims + 2 * SAMPLE * most) + 4096 +
            8 * (int64_t)SAMPLE;
 }
@@ -59,7 +58,7 @@ fkm_status fkm_head_open(fkm_head *h, const fkm_kernels *k, int32_t dims, fkm_er
     memset(h, 0, sizeof *h);
     h->dims = dims;
     h->block_rows = fkm_assign_block_rows(k, dims);
-    h->most = most_head(dims);
+    h->most = fkm_head_most(dims);
     FKM_GO(fkm_alloc(&h->axes, (int64_t)h->most * dims, sizeof(float), what, e));
     FKM_GO(fkm_alloc(&h->sample, (int64_t)SAMPLE * dims, sizeof(float), what, e));
     FKM_GO(fkm_alloc(&h->across, (int64_t)SAMPLE * dims, sizeof(float), what, e));
@@ -226,10 +225,9 @@ static double cost(fkm_head *h, const fkm_tiles *t, const fkm_assign_job *job,
     double more = (double)(s->counts.candidates - before.candidates) - rows;
     double again = (double)(s->counts.rescans - before.rescans);
     s->counts = before;
-    const int32_t step = t->kernels->dim_step; /* takes the matrix unit as long whatever is in it */
-    double steps = (t->screened + step - 1) / step * 32.0 * t->clusters;
+    double steps = (double)fkm_round_up(t->screened, t->kernels->dim_step) * t->clusters;
     double candidate = CANDIDATE_CYCLES + t->dims / 8.0;
-    return steps / PRODUCTS_PER_CYCLE + fmax(0, more) / rows * candidate +
+    return steps / t->kernels->rate + fmax(0, more) / rows * candidate +
            again / rows * t->clusters * t->dims / 12.0;
 }
 
@@ -278,7 +276,8 @@ void fkm_head_decide(
     const fkm_kernels *fine = t->kernels;
     int32_t best = 0;
     h->decided = true;
-    if (job->count < 4 * SAMPLE || (double)rows * t->clusters * t->dims < LEAST_PRODUCTS)
+    if (job->count < 4 * SAMPLE ||
+        (double)rows * t->clusters * t->dims < LEAST_CYCLES * t->kernels->rate)
         return;
     take_sample(h, t, job);
     double all = choose_kernels(h, t, job, s);

@@ -1,6 +1,6 @@
-/* Template of a table of byte kernels, after pack_tile and screen of an instruction set: BIAS,
- * NAME(f), TABLE, ISA and TAKES tell unsigned and signed rows apart. All else is AVX-512's
- * (avx512_calls_tmpl.h). */
+/* Template of a table of byte kernels, after pack_bytes, pack_tile and screen of an instruction
+ * set: BIAS, NAME(f), TABLE, ISA and TAKES tell unsigned and signed rows apart, QUANTA is the
+ * table's most_quanta. All else is that of BASE (calls_tmpl.h). */
 static void NAME(pack)(void *panel, float *square, float *residual, const float *const *x,
     int32_t rows, int32_t dims, const float *shift, float scale)
 {
@@ -21,10 +21,12 @@ const fkm_kernels TABLE = {
     .low = true,
     .bytes = true,
     .takes = TAKES,
+    .most_quanta = QUANTA,
     .widen = widen,
     .pack = NAME(pack),
     .pack_tile = NAME(pack_tile),
     .screen = screen,
+    .rotate = rotate,
     .dot = dot,
     .canonical = canonical,
     .add_row = add_row,

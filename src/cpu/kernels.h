@@ -18,9 +18,11 @@ typedef struct fkm_kernels {
     int32_t item;       /* bytes of an element in panels and tiles */
     int32_t dim_step;   /* they pad dims with zeros to a multiple of this */
     int32_t panel_more; /* bytes of a panel beyond its elements */
+    float rate;         /* multiply-adds a cycle that screening sustains, for choices of strategy */
     bool low;           /* elements are rounded: screening is followed by scores in float32 */
     bool bytes;         /* for rows of 8-bit integers, not rounded; sums are 32-bit integers */
     fkm_dtype takes;    /* which, when bytes */
+    float most_quanta;  /* largest coordinate of a rounded centroid, when bytes */
     bool named;         /* in use only when asked for by name, or as what is `coarse` to others */
     const struct fkm_kernels *coarse; /* quicker and less precise, with the same panels and tiles in
                                          no more room: for rows whose margins are wide. Or NULL */
@@ -40,12 +42,12 @@ typedef struct fkm_kernels {
     void (*pack_tile)(fkm_tiles *t, int64_t first, const float *c);
 
     /* Scores `panels` panels of the block, from `panel` on, against tiles [begin, end) and reports
-     * every score that passes its row's threshold with fkm_block_candidate. Low kernels take the
-     * tiles of b->own first when begin is 0, and leave them out later. */
+     * every score that passes its row's threshold with fkm_block_candidate. The tiles of b->own
+     * come first, when begin is 0, and are left out later. */
     void (*screen)(fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t,
         int32_t begin, int32_t end);
 
-    /* Low kernels: out[r][h] = sum over t of x[r][t] axes[h][t], within FKM_DOT_CHAIN(dims)
+    /* out[r][h] = sum over t of x[r][t] axes[h][t], within FKM_DOT_CHAIN(dims)
      * roundings. x: [rows][dims]; axes: [heads][dims]; out: [rows][heads]. */
     void (*rotate)(
         float *out, const float *x, int32_t rows, int32_t dims, const float *axes, int32_t heads);
@@ -101,6 +103,6 @@ static inline size_t fkm_tile_bytes(const fkm_kernels *k, int32_t dims)
 
 extern const fkm_kernels fkm_kernels_scalar, fkm_kernels_avx2, fkm_kernels_avx512,
     fkm_kernels_amx_bf16, fkm_kernels_amx_s8, fkm_kernels_amx_u8, fkm_kernels_amx_i8,
-    fkm_kernels_vnni_u8, fkm_kernels_vnni_i8;
+    fkm_kernels_vnni_u8, fkm_kernels_vnni_i8, fkm_kernels_avx2_u8, fkm_kernels_avx2_i8;
 
 #endif

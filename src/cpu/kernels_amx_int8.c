@@ -48,7 +48,10 @@ static void pack_tile(fkm_tiles *t, int64_t first, const float *c, int32_t bias)
     }
 }
 
-#include "avx512_calls_tmpl.h"
+#define BASE fkm_kernels_avx512
+#include "calls_tmpl.h"
+
+#define QUANTA FKM_BYTES_TOP
 
 #define BIAS 0
 #define NAME(f) f##_u8

@@ -172,13 +172,8 @@ static void pack_tile(fkm_tiles *t, int64_t first, const float *c)
     }
 }
 
-static void rotate(
-    float *out, const float *x, int32_t rows, int32_t dims, const float *axes, int32_t heads)
-{
-    fkm_kernels_amx_bf16.rotate(out, x, rows, dims, axes, heads);
-}
-
-#include "avx512_calls_tmpl.h"
+#define BASE fkm_kernels_avx512
+#include "calls_tmpl.h"
 
 const fkm_kernels fkm_kernels_amx_s8 = {
     .isa = "amxint8",
@@ -187,6 +182,7 @@ const fkm_kernels fkm_kernels_amx_s8 = {
     .item = 1,
     .dim_step = STEP,
     .panel_more = PANEL_MORE,
+    .rate = 700,
     .low = true,
     .named = true,
     .widen = widen,

@@ -6,18 +6,9 @@
 #include <immintrin.h>
 #include <string.h>
 
-#define V __m256
-#define LANES 8
 #define TILE 6
-#define V_LOAD(p) _mm256_load_ps(p)
-#define V_STORE(p, v) _mm256_store_ps(p, v)
-#define V_SET1(f) _mm256_set1_ps(f)
+#include "avx2_tmpl.h"
 #define V_ZERO() _mm256_setzero_ps()
-#define V_ADD(a, b) _mm256_add_ps(a, b)
-#define V_SUB(a, b) _mm256_sub_ps(a, b)
-#define V_MAX(a, b) _mm256_max_ps(a, b)
-#define V_FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
-#define V_GE(a, b) (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ))
 #include "screen_tmpl.h"
 
 static void widen(float *out, const void *x, fkm_dtype t, int64_t n)
@@ -42,27 +33,6 @@ static void widen(float *out, const void *x, fkm_dtype t, int64_t n)
     }
     for (; i < n; i++)
         out[i] = fkm_dtype_to_float(t, from + (size_t)i * size);
-}
-
-/* 8 x 8 transpose: m[r] holds row r on entry, column r on return. */
-static inline void transpose(__m256 m[8])
-{
-    __m256 t[8];
-    for (int i = 0; i < 4; i++) {
-        t[2 * i] = _mm256_unpacklo_ps(m[2 * i], m[2 * i + 1]);
-        t[2 * i + 1] = _mm256_unpackhi_ps(m[2 * i], m[2 * i + 1]);
-    }
-    for (int i = 0; i < 2; i++) {
-        m[4 * i] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0x44);
-        m[4 * i + 1] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0xee);
-        m[4 * i + 2] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0x44);
-        m[4 * i + 3] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0xee);
-    }
-    for (int i = 0; i < 4; i++) {
-        t[i] = _mm256_permute2f128_ps(m[i], m[i + 4], 0x20);
-        t[i + 4] = _mm256_permute2f128_ps(m[i], m[i + 4], 0x31);
-    }
-    memcpy(m, t, sizeof t);
 }
 
 static void pack(void *panel, float *square, float *residual, const float *const *x, int32_t rows,
@@ -112,6 +82,52 @@ static float sum_lanes(__m256 v)
     return sum;
 }
 
+/* Products of `rows` <= 3 rows with `heads` <= 2 axes, two sums each, so that chains are short. */
+static inline void rotate_block(float *out, int64_t stride, const float *x, int rows, int32_t dims,
+    const float *axes, int heads)
+{
+    __m256 sum[3][2][2];
+    int32_t t = 0;
+    for (int r = 0; r < 3; r++)
+        for (int h = 0; h < 2; h++)
+            sum[r][h][0] = sum[r][h][1] = _mm256_setzero_ps();
+    for (; t + 16 <= dims; t += 16)
+        for (int half = 0; half < 2; half++) {
+            __m256 a[2];
+            for (int h = 0; h < heads; h++)
+                a[h] = _mm256_loadu_ps(axes + (int64_t)h * dims + t + 8 * half);
+            for (int r = 0; r < rows; r++) {
+                const __m256 v = _mm256_loadu_ps(x + (int64_t)r * dims + t + 8 * half);
+                for (int h = 0; h < heads; h++)
+                    sum[r][h][half] = _mm256_fmadd_ps(v, a[h], sum[r][h][half]);
+            }
+        }
+    for (int r = 0; r < rows; r++)
+        for (int h = 0; h < heads; h++) {
+            float rest = 0;
+            for (int32_t i = t; i < dims; i++)
+                rest += x[(int64_t)r * dims + i] * axes[(int64_t)h * dims + i];
+            out[r * stride + h] = sum_lanes(_mm256_add_ps(sum[r][h][0], sum[r][h][1])) + rest;
+        }
+}
+
+static void rotate(
+    float *out, const float *x, int32_t rows, int32_t dims, const float *axes, int32_t heads)
+{
+    for (int32_t r = 0; r < rows; r += 3) {
+        int nr = rows - r < 3 ? rows - r : 3;
+        for (int32_t h = 0; h < heads; h += 2) {
+            int nh = heads - h < 2 ? heads - h : 2;
+            float *to = out + (int64_t)r * heads + h;
+            const float *from = x + (int64_t)r * dims, *a = axes + (int64_t)h * dims;
+            if (nr == 3 && nh == 2)
+                rotate_block(to, heads, from, 3, dims, a, 2);
+            else
+                rotate_block(to, heads, from, nr, dims, a, nh);
+        }
+    }
+}
+
 static float dot(const float *x, const float *shift, float scale, const float *c, int32_t dims)
 {
     const __m256 s = _mm256_set1_ps(scale);
@@ -155,9 +171,39 @@ static double canonical(const float *x, const float *c, int32_t dims)
            ((lane[1] + lane[5]) + (lane[3] + lane[7]));
 }
 
+/* Doubles below 2^51 in magnitude become integers by adding 1.5 2^52, which rounds to nearest, ties
+ * to even, and leaves the integer in the low bits. */
+#define MAGIC 0x1.8p52
+#define MAGIC_MOST 0x1p51
+
+static inline __m256i to_integers(__m256d v)
+{
+    const __m256d magic = _mm256_set1_pd(MAGIC);
+    return _mm256_sub_epi64(
+        _mm256_castpd_si256(_mm256_add_pd(v, magic)), _mm256_castpd_si256(magic));
+}
+
+/* Are all below `most` in magnitude? */
+static inline bool all_below(__m256d v, double most)
+{
+    const __m256d size = _mm256_andnot_pd(_mm256_set1_pd(-0.0), v);
+    return _mm256_movemask_pd(_mm256_cmp_pd(size, _mm256_set1_pd(most), _CMP_LT_OQ)) == 0xf;
+}
+
 static void add_row(int64_t *sum, const float *x, int32_t dims, double scale)
 {
-    for (int32_t t = 0; t < dims; t++) /* cvtsd2si: nearest, ties to even */
+    const __m256d s = _mm256_set1_pd(scale);
+    int32_t t = 0;
+    for (; t + 4 <= dims; t += 4) {
+        const __m256d v = _mm256_mul_pd(_mm256_cvtps_pd(_mm_loadu_ps(x + t)), s);
+        if (!all_below(v, MAGIC_MOST)) {
+            fkm_kernels_scalar.add_row(sum + t, x + t, 4, scale);
+            continue;
+        }
+        __m256i *at = (__m256i *)(void *)(sum + t);
+        _mm256_storeu_si256(at, _mm256_add_epi64(_mm256_loadu_si256(at), to_integers(v)));
+    }
+    for (; t < dims; t++) /* cvtsd2si: nearest, ties to even */
         sum[t] += _mm_cvtsd_si64(_mm_set_sd((double)x[t] * scale));
 }
 
@@ -166,9 +212,30 @@ static void mean_row(float *mean, const int64_t *sum, int32_t dims, double count
     fkm_kernels_scalar.mean_row(mean, sum, dims, count, scale);
 }
 
+/* The parts of a square are at most |q| and split: as integers they take to_integers, too. */
 static void add_squares(int64_t sum[2], const float *x, int32_t dims, double scale, double split)
 {
-    fkm_kernels_scalar.add_squares(sum, x, dims, scale, split);
+    const __m256d s = _mm256_set1_pd(scale), b = _mm256_set1_pd(split);
+    const __m256d share = _mm256_set1_pd(1 / split);
+    __m256i high = _mm256_setzero_si256(), low = high;
+    int32_t t = 0;
+    for (; t + 4 <= dims && split < MAGIC_MOST; t += 4) {
+        __m256d q = _mm256_mul_pd(_mm256_cvtps_pd(_mm_loadu_ps(x + t)), s);
+        q = _mm256_round_pd(q, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+        const __m256d square = _mm256_mul_pd(q, q); /* exact: q has the 24 bits of a float32 */
+        const __m256d h =
+            _mm256_round_pd(_mm256_mul_pd(square, share), _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC);
+        high = _mm256_add_epi64(high, to_integers(h));
+        low = _mm256_add_epi64(low, to_integers(_mm256_fnmadd_pd(h, b, square)));
+    }
+    int64_t part[2][4];
+    _mm256_storeu_si256((__m256i *)(void *)part[0], high);
+    _mm256_storeu_si256((__m256i *)(void *)part[1], low);
+    for (int i = 0; i < 4; i++) {
+        sum[0] += part[0][i];
+        sum[1] += part[1][i];
+    }
+    fkm_kernels_scalar.add_squares(sum, x + t, dims - t, scale, split);
 }
 
 const fkm_kernels fkm_kernels_avx2 = {
@@ -177,10 +244,12 @@ const fkm_kernels fkm_kernels_avx2 = {
     .tile = TILE,
     .item = sizeof(float),
     .dim_step = 1,
+    .rate = 15,
     .widen = widen,
     .pack = pack,
     .pack_tile = pack_tile,
     .screen = screen,
+    .rotate = rotate,
     .dot = dot,
     .canonical = canonical,
     .add_row = add_row,

@@ -17,6 +17,7 @@
 #define V_MAX(a, b) _mm512_max_ps(a, b)
 #define V_FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
 #define V_GE(a, b) _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ)
+#define V_HAS(p, i) (_mm512_cmpeq_epi32_mask(_mm512_load_si512(p), _mm512_set1_epi32(i)) != 0)
 #include "screen_tmpl.h"
 
 #include "transpose_tmpl.h"
@@ -76,6 +77,47 @@ static void pack(void *panel, float *square, float *residual, const float *const
             }
         }
         _mm512_storeu_ps(square + row0, sum);
+    }
+}
+
+/* Products of `rows` <= 6 rows with `heads` <= 4 axes: 24 sums in registers. */
+static inline void rotate_block(float *out, int64_t stride, const float *x, int rows, int32_t dims,
+    const float *axes, int heads)
+{
+    __m512 sum[6][4];
+    for (int r = 0; r < 6; r++)
+        for (int h = 0; h < 4; h++)
+            sum[r][h] = _mm512_setzero_ps();
+    for (int32_t t = 0; t < dims; t += 16) {
+        const __mmask16 m = first_lanes(dims - t);
+        __m512 a[4];
+        for (int h = 0; h < heads; h++)
+            a[h] = _mm512_maskz_loadu_ps(m, axes + (int64_t)h * dims + t);
+        for (int r = 0; r < rows; r++) {
+            const __m512 v = _mm512_maskz_loadu_ps(m, x + (int64_t)r * dims + t);
+            for (int h = 0; h < heads; h++)
+                sum[r][h] = _mm512_fmadd_ps(v, a[h], sum[r][h]);
+        }
+    }
+    for (int r = 0; r < rows; r++)
+        for (int h = 0; h < heads; h++)
+            out[r * stride + h] = _mm512_reduce_add_ps(sum[r][h]);
+}
+
+static void rotate(
+    float *out, const float *x, int32_t rows, int32_t dims, const float *axes, int32_t heads)
+{
+    for (int32_t r = 0; r < rows; r += 6) {
+        int nr = rows - r < 6 ? rows - r : 6;
+        for (int32_t h = 0; h < heads; h += 4) {
+            int nh = heads - h < 4 ? heads - h : 4;
+            float *to = out + (int64_t)r * heads + h;
+            const float *from = x + (int64_t)r * dims, *a = axes + (int64_t)h * dims;
+            if (nr == 6 && nh == 4)
+                rotate_block(to, heads, from, 6, dims, a, 4);
+            else
+                rotate_block(to, heads, from, nr, dims, a, nh);
+        }
     }
 }
 
@@ -155,10 +197,12 @@ const fkm_kernels fkm_kernels_avx512 = {
     .tile = TILE,
     .item = sizeof(float),
     .dim_step = 1,
+    .rate = 28,
     .widen = widen,
     .pack = pack,
     .pack_tile = pack_tile,
     .screen = screen,
+    .rotate = rotate,
     .dot = dot,
     .canonical = canonical,
     .add_row = add_row,

@@ -51,7 +51,7 @@ static void score_tile(float score[TILE][PANEL], const float *panel, const float
 
 static void pack_tile(fkm_tiles *t, int64_t first, const float *c)
 {
-    const int32_t dims = t->dims;
+    const int32_t dims = t->screened;
     float *packed = (float *)(void *)t->packed + first * dims;
     for (int32_t j = 0; j < TILE; j++) {
         t->residual[first + j] = 0;
@@ -60,23 +60,29 @@ static void pack_tile(fkm_tiles *t, int64_t first, const float *c)
     }
 }
 
-static void screen_panel(
-    fkm_row_block *b, int32_t panel, const fkm_tiles *t, int32_t begin, int32_t end)
+/* Margin of a row's scores within a tile: see screen.h. */
+static float margin_of(const fkm_row_block *b, int32_t row, const fkm_tiles *t, int32_t tile)
+{
+    return b->norm[row] * t->tile_slope[tile] + b->residual[row] * t->tile_residual[tile] +
+           b->tail[row] * t->tile_tail[tile] + t->tile_offset[tile] + b->slack[row];
+}
+
+static void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int32_t tile)
 {
     const float *packed = (const float *)(const void *)t->packed;
-    const float *x = (const float *)(const void *)b->panels + (int64_t)panel * PANEL * t->dims;
-    int32_t row0 = panel * PANEL;
-    for (int32_t i = begin; i < end; i++) {
-        float score[TILE][PANEL];
-        int32_t first = i * TILE;
-        score_tile(score, x, packed + (int64_t)first * t->dims, t->half + first, t->dims);
-        for (int32_t r = 0; r < PANEL; r++) {
-            int32_t row = row0 + r;
-            for (int32_t j = 0; j < TILE; j++) {
-                float margin = b->norm[row] * t->tile_slope[i] + t->tile_offset[i] + b->slack[row];
-                if (score[j][r] >= b->floor[row] - margin)
-                    fkm_block_candidate(b, row, t, first + j, score[j][r]);
-            }
+    const float *x = (const float *)(const void *)b->panels + (int64_t)panel * PANEL * t->screened;
+    float score[TILE][PANEL];
+    int32_t first = tile * TILE;
+    score_tile(score, x, packed + (int64_t)first * t->screened, t->half + first, t->screened);
+    for (int32_t r = 0; r < PANEL; r++) {
+        int32_t row = panel * PANEL + r;
+        float margin = margin_of(b, row, t, tile);
+        for (int32_t j = 0; j < TILE; j++) {
+            bool old = b->rivals && b->old_tile[row] == tile && b->old_slot[row] == j;
+            if (b->rivals && !old && score[j][r] + margin > b->second[row])
+                b->second[row] = score[j][r] + margin;
+            if (score[j][r] >= b->floor[row] - margin)
+                fkm_block_candidate(b, row, t, first + j, score[j][r]);
         }
     }
 }
@@ -84,8 +90,29 @@ static void screen_panel(
 static void screen(
     fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t, int32_t begin, int32_t end)
 {
-    for (int32_t p = panel; p < panel + panels; p++)
-        screen_panel(b, p, t, begin, end);
+    for (int32_t p = panel; p < panel + panels; p++) {
+        const int32_t *own = b->own + (int64_t)p * FKM_OWN_TILES;
+        for (int i = 0; begin == 0 && i < FKM_OWN_TILES; i++)
+            if (own[i] >= 0)
+                screen_tile(b, p, t, own[i]);
+        for (int32_t i = begin; i < end; i++)
+            if (!fkm_is_own(own, i))
+                screen_tile(b, p, t, i);
+    }
+}
+
+static void rotate(
+    float *out, const float *x, int32_t rows, int32_t dims, const float *axes, int32_t heads)
+{
+    for (int32_t r = 0; r < rows; r++)
+        for (int32_t h = 0; h < heads; h++) {
+            float part[16] = {0}, sum = 0;
+            for (int32_t t = 0; t < dims; t++)
+                part[t % 16] += x[(int64_t)r * dims + t] * axes[(int64_t)h * dims + t];
+            for (int i = 0; i < 16; i++)
+                sum += part[i];
+            out[(int64_t)r * heads + h] = sum;
+        }
 }
 
 static float dot(const float *x, const float *shift, float scale, const float *c, int32_t dims)
@@ -139,10 +166,12 @@ const fkm_kernels fkm_kernels_scalar = {
     .tile = TILE,
     .item = sizeof(float),
     .dim_step = 1,
+    .rate = 4,
     .widen = widen,
     .pack = pack,
     .pack_tile = pack_tile,
     .screen = screen,
+    .rotate = rotate,
     .dot = dot,
     .canonical = canonical,
     .add_row = add_row,

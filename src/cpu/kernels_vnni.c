@@ -116,14 +116,6 @@ static inline void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles 
     finish(b, panel * PANEL + 16, t, tile, &s, 1);
 }
 
-static bool is_own(const int32_t *own, int32_t tile)
-{
-    for (int i = 0; i < FKM_OWN_TILES; i++)
-        if (own[i] == tile)
-            return true;
-    return false;
-}
-
 static void screen(
     fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t, int32_t begin, int32_t end)
 {
@@ -133,7 +125,7 @@ static void screen(
             if (own[i] >= 0)
                 screen_tile(b, p, t, own[i]);
         for (int32_t i = begin; i < end; i++)
-            if (!is_own(own, i))
+            if (!fkm_is_own(own, i))
                 screen_tile(b, p, t, i);
     }
 }
@@ -151,7 +143,10 @@ static void pack_tile(fkm_tiles *t, int64_t first, const float *c, int32_t bias)
     }
 }
 
-#include "avx512_calls_tmpl.h"
+#define BASE fkm_kernels_avx512
+#include "calls_tmpl.h"
+
+#define QUANTA FKM_BYTES_TOP
 
 #define BIAS 0
 #define NAME(f) f##_u8

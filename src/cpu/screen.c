@@ -59,8 +59,7 @@ fkm_status fkm_tiles_open(
     FKM_GO(fkm_calloc(&t->tail, n, sizeof(float), margins, e));
     FKM_GO(fkm_calloc(&t->tile_tail, t->count, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->norm2, clusters, sizeof(double), "centroid norms", e));
-    if (k->low)
-        FKM_GO(fkm_alloc(&t->turned, (int64_t)k->tile * dims, sizeof(float), "a tile", e));
+    FKM_GO(fkm_alloc(&t->turned, (int64_t)k->tile * dims, sizeof(float), "a tile", e));
     FKM_GO(fkm_alloc(&t->fine_slope, n, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->fine_offset, n, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->tile_slope, t->count, sizeof(float), margins, e));
@@ -290,7 +289,7 @@ static double tail_of(const fkm_tiles *t, double norm, double head)
 }
 
 /* Margins of m(i, j). On entry residual holds the square of what rounding lost, tail the square of
- * the head's length, when low. */
+ * the head's length. Without rounding and without a head, m is e. */
 static void set_margins(fkm_tiles *t, double factor)
 {
     double chain = t->screened + 64.0, gamma = chain * U / (1 - chain * U); /* any order */
@@ -303,7 +302,7 @@ static void set_margins(fkm_tiles *t, double factor)
         t->slope[p] = t->fine_slope[p];
         t->offset[p] = t->fine_offset[p];
         t->residual[p] = t->tail[p] = 0;
-        if (p >= t->clusters || !t->kernels->low)
+        if (p >= t->clusters || !(t->kernels->low || t->axes))
             continue;
         double nc = sqrt(t->norm2[t->index[p]]) * (1 + 0x1p-20);
         double rc = measured + 2 * U * nc + FKM_NORM_TINY;
@@ -366,7 +365,7 @@ static void choose_quantum(fkm_tiles *t, const float *c)
             bits = b > bits ? b : bits;
         }
     float top = from_bits(bits);
-    t->quantum = top > 0x1p-100f ? top / FKM_BYTES_TOP : 1;
+    t->quantum = top > 0x1p-100f ? top / t->kernels->most_quanta : 1;
     t->unit = t->quantum * t->scale;
 }
 

@@ -74,7 +74,7 @@
 #define FKM_FLOOR_NONE (-1e37f) /* below every real score, above the score of padding */
 #define FKM_HALF_PAD 3e38f      /* h~ of padding centroids */
 #define FKM_UNSCORED 1e30f      /* residual of a centroid that byte kernels do not score */
-#define FKM_BYTES_TOP 127       /* of a centroid's coordinate in quanta, byte kernels */
+#define FKM_BYTES_TOP 127       /* most of a centroid's coordinate in quanta, byte kernels */
 
 struct fkm_kernels;
 
@@ -156,11 +156,20 @@ typedef struct fkm_row_block {
     int32_t *count;    /* [rows]: candidates; FKM_CANDIDATES + 1: overflow */
     int32_t *position; /* [rows][FKM_CANDIDATES] */
     float *upper;      /* [rows][FKM_CANDIDATES]: S + m */
-    int32_t *own;      /* [panels][FKM_OWN_TILES]: -1: none. Low kernels screen them first */
-    bool rivals;       /* collect `second`; low kernels only */
+    int32_t *own;      /* [panels][FKM_OWN_TILES]: screened first; -1: none */
+    bool rivals;       /* collect `second` */
     float *second;     /* [rows]: no centroid but the row's old one has a true score above this */
     int32_t *old_tile, *old_slot; /* [rows]: where its old centroid is; -1: it had none */
 } fkm_row_block;
+
+/* Has this tile been screened first? own: [FKM_OWN_TILES] of the panel. */
+static inline bool fkm_is_own(const int32_t *own, int32_t tile)
+{
+    bool found = false;
+    for (int i = 0; i < FKM_OWN_TILES; i++)
+        found |= own[i] == tile;
+    return found;
+}
 
 /* m(i, j) of a row and a position. */
 float fkm_block_margin(const fkm_row_block *b, int32_t row, const fkm_tiles *t, int32_t position);

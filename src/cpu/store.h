@@ -1,6 +1,6 @@
-/* Rows of a chunk laid out for screening, kept from pass to pass: rounded copies in an order of
- * their own, by label, so that a panel's rows have few centroids between them, and so that what is
- * known of a row lies beside what is known of the next. Low kernels only.
+/* Rows of a chunk laid out for screening, kept from pass to pass: in an order of their own, by
+ * label, so that a panel's rows have few centroids between them, and so that what is known of a row
+ * lies beside what is known of the next.
  *
  * A position is a place in that order; row order[p] of the chunk is at position p. */
 #ifndef FKM_STORE_H
@@ -21,6 +21,7 @@ typedef struct fkm_row_store {
     float *residual; /* negative: the row cannot be screened */
 } fkm_row_store;
 
+/* dims: coordinates of a row in the panels; 0: the order is kept, not the panels. */
 int64_t fkm_row_store_bytes(const fkm_kernels *k, int64_t rows, int32_t dims);
 fkm_status fkm_row_store_open(
     fkm_row_store *s, const fkm_kernels *k, int64_t rows, int32_t dims, fkm_err *e) FKM_MUST_USE;

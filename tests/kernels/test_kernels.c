@@ -387,8 +387,7 @@ static void check_block(const fkm_kernels *k, const shape *s)
     int32_t block = fkm_assign_block_rows(k, s->dims);
     for (int32_t first = 0; first < s->rows; first += block)
         fkm_assign_block(&job, &scratch, first, s->rows - first < block ? s->rows - first : block);
-    if (k->low)
-        check_store(&job, &scratch, block);
+    check_store(&job, &scratch, block);
     if (fkm_head_suits(k, s->dims))
         check_head(&job, &scratch, block);
     job.labels = near;

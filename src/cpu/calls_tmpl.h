@@ -1,0 +1,39 @@
+/* What a table of kernels takes from another, BASE, as it is. A table is constant, so it cannot
+ * hold another table's functions: calls of them, for inclusion by its file. */
+#include "kernels.h"
+
+static void widen(float *out, const void *x, fkm_dtype t, int64_t n)
+{
+    BASE.widen(out, x, t, n);
+}
+
+static void rotate(
+    float *out, const float *x, int32_t rows, int32_t dims, const float *axes, int32_t heads)
+{
+    BASE.rotate(out, x, rows, dims, axes, heads);
+}
+
+static float dot(const float *x, const float *shift, float scale, const float *c, int32_t dims)
+{
+    return BASE.dot(x, shift, scale, c, dims);
+}
+
+static double canonical(const float *x, const float *c, int32_t dims)
+{
+    return BASE.canonical(x, c, dims);
+}
+
+static void add_row(int64_t *sum, const float *x, int32_t dims, double scale)
+{
+    BASE.add_row(sum, x, dims, scale);
+}
+
+static void mean_row(float *mean, const int64_t *sum, int32_t dims, double count, double scale)
+{
+    BASE.mean_row(mean, sum, dims, count, scale);
+}
+
+static void add_squares(int64_t sum[2], const float *x, int32_t dims, double scale, double split)
+{
+    BASE.add_squares(sum, x, dims, scale, split);
+}

@@ -1,0 +1,204 @@
+/* AVX2 kernels for rows of 8-bit integers: see bytes.h. 16 rows x 6 centroids of 32-bit sums in
+ * registers; rows lie along the lanes, four dims are multiplied at a time.
+ *
+ * vpmaddubsw adds two products of an unsigned byte and a signed one in 16 bits, and saturates:
+ * coordinates of centroids are 63 quanta at most, 2 * 255 * 63 < 2^15.
+ *
+ *   panel   [groups of 4 dims][16 rows][4]       bytes, dims padded with zeros to 64
+ *   tile    [groups of 4 dims][6 centroids][4]   bytes */
+#if defined(__x86_64__)
+
+#include "bytes.h"
+#include "kernels.h"
+
+#include <math.h>
+
+#define TILE 6
+#include "avx2_tmpl.h"
+
+#include "finish_tmpl.h"
+
+#define QUANTA 63
+#define GROUP 4 /* dims */
+
+static inline __m256 to_float(__m256i v, __m256 unit)
+{
+    return _mm256_mul_ps(_mm256_cvtepi32_ps(v), unit);
+}
+
+static void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int32_t tile)
+{
+    const char *x = b->panels + (size_t)panel * fkm_panel_bytes(&fkm_kernels_avx2_u8, t->dims);
+    const char *c = t->packed + (size_t)tile * t->tile_bytes;
+    const int32_t *start = (const int32_t *)t->start + (int64_t)tile * TILE;
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i low[TILE], high[TILE];
+    UNROLL
+    for (int j = 0; j < TILE; j++)
+        low[j] = high[j] = _mm256_set1_epi32(start[j]);
+    for (int32_t d = 0; d < t->dims; d += GROUP, x += GROUP * PANEL, c += GROUP * TILE) {
+        const __m256i x0 = _mm256_load_si256((const __m256i *)(const void *)x);
+        const __m256i x1 = _mm256_load_si256((const __m256i *)(const void *)(x + 32));
+        UNROLL
+        for (int j = 0; j < TILE; j++) {
+            int32_t four;
+            memcpy(&four, c + GROUP * j, sizeof four);
+            const __m256i cj = _mm256_set1_epi32(four);
+            const __m256i p0 = _mm256_madd_epi16(_mm256_maddubs_epi16(x0, cj), ones);
+            const __m256i p1 = _mm256_madd_epi16(_mm256_maddubs_epi16(x1, cj), ones);
+            low[j] = _mm256_add_epi32(low[j], p0);
+            high[j] = _mm256_add_epi32(high[j], p1);
+        }
+    }
+    const __m256 unit = _mm256_set1_ps(t->unit);
+    V acc0[TILE], acc1[TILE];
+    UNROLL
+    for (int j = 0; j < TILE; j++) {
+        acc0[j] = to_float(low[j], unit);
+        acc1[j] = to_float(high[j], unit);
+    }
+    finish(b, panel * PANEL, t, tile, acc0, acc1);
+}
+
+/* Up to 8 floats; the rest are zero. */
+static inline __m256 load_some(const float *p, int64_t live)
+{
+    float part[8] = {0};
+    if (live >= 8)
+        return _mm256_loadu_ps(p);
+    for (int64_t i = 0; i < live; i++)
+        part[i] = p[i];
+    return _mm256_loadu_ps(part);
+}
+
+/* 32 integers, given as floats, as bytes; adds up (x scale - shift)^2. */
+static inline __m256i bytes_step(
+    const float *x, int64_t live, const float *shift, __m256 scale, __m256i bias, __m256 *square)
+{
+    __m256i part[4];
+    for (int h = 0; h < 4; h++) {
+        const __m256 v = load_some(x + 8 * h, live - 8 * h);
+        const __m256 mu = load_some(shift + 8 * h, live - 8 * h);
+        const __m256 framed = _mm256_sub_ps(_mm256_mul_ps(v, scale), mu);
+        *square = _mm256_fmadd_ps(framed, framed, *square);
+        part[h] = _mm256_add_epi32(_mm256_cvtps_epi32(v), bias); /* zeros of centroids meet these */
+    }
+    const __m256i pairs = _mm256_packus_epi16(
+        _mm256_packs_epi32(part[0], part[1]), _mm256_packs_epi32(part[2], part[3]));
+    return _mm256_permutevar8x32_epi32(pairs, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+
+static void pack_bytes(void *panel, float *square, float *residual, const float *const *x,
+    int32_t rows, int32_t dims, const float *shift, float scale, int32_t bias)
+{
+    const __m256 s = _mm256_set1_ps(scale);
+    const __m256i b = _mm256_set1_epi32(bias);
+    for (int half = 0; half < 2; half++) {
+        __m256 squares[8];
+        for (int r = 0; r < 8; r++)
+            squares[r] = _mm256_setzero_ps();
+        for (int32_t t = 0; t < dims; t += 32) {
+            __m256 m[8];
+            for (int r = 0; r < 8; r++) {
+                int32_t row = 8 * half + r;
+                m[r] = _mm256_setzero_ps();
+                if (row < rows)
+                    m[r] = _mm256_castsi256_ps(
+                        bytes_step(x[row] + t, dims - t, shift + t, s, b, &squares[r]));
+            }
+            transpose(m);
+            char *out = (char *)panel + (size_t)t * PANEL + (size_t)(32 * half);
+            for (int g = 0; g < 8; g++)
+                _mm256_store_ps((float *)(void *)(out + (size_t)(g * GROUP * PANEL)), m[g]);
+        }
+        for (int r = 0; r < 8; r++) {
+            float part[8], sum = 0;
+            _mm256_storeu_ps(part, squares[r]);
+            for (int i = 0; i < 8; i++)
+                sum += part[i];
+            square[8 * half + r] = sum;
+            residual[8 * half + r] = 0;
+        }
+    }
+}
+
+/* What rounding a centroid leaves. */
+typedef struct rounding {
+    float residual; /* sum of squares of what is lost */
+    double along;   /* sum of integers times shift */
+    int32_t sum;    /* of integers */
+} rounding;
+
+/* Rounds c: [dims] to integers g: [dims padded to a step]. */
+static rounding round_to_quanta(int8_t *g, const fkm_tiles *t, const float *c)
+{
+    const __m256 share = _mm256_set1_ps(1 / t->quantum), quantum = _mm256_set1_ps(t->quantum);
+    const int32_t padded = (t->dims + BYTES_STEP - 1) / BYTES_STEP * BYTES_STEP;
+    rounding out = {0};
+    for (int32_t d = 0; d < padded; d += 8) {
+        int32_t integer[8];
+        float lost[8], mu[8];
+        const __m256 v = load_some(c + d, t->dims - d);
+        const __m256i q = _mm256_cvtps_epi32(_mm256_mul_ps(v, share));
+        _mm256_storeu_si256((__m256i *)(void *)integer, q);
+        _mm256_storeu_ps(lost, _mm256_fnmadd_ps(_mm256_cvtepi32_ps(q), quantum, v));
+        _mm256_storeu_ps(mu, load_some(t->shift + d, t->dims - d));
+        for (int i = 0; i < 8; i++) {
+            g[d + i] = (int8_t)integer[i];
+            out.sum += integer[i];
+            out.residual += lost[i] * lost[i];
+            out.along += (double)integer[i] * (double)mu[i];
+        }
+    }
+    return out;
+}
+
+/* Fills g and t->residual; returns -H of the position, or what stands for it (screen.h). */
+static int32_t round_centroid(
+    int8_t *g, fkm_tiles *t, int64_t position, const float *c, int32_t bias)
+{
+    rounding r = round_to_quanta(g, t, c);
+    t->residual[position] = r.residual;
+    if (position >= t->clusters)
+        return PAD_SCORE;
+    double h = rint((r.along * (double)t->quantum + (double)t->half[position]) / (double)t->unit);
+    if (fabs(h) <= MOST_H)
+        return (int32_t)(-h) - bias * r.sum;
+    t->residual[position] = FKM_UNSCORED;
+    memset(g, 0, (size_t)((t->dims + BYTES_STEP - 1) / BYTES_STEP * BYTES_STEP));
+    return 0;
+}
+
+static void pack_tile(fkm_tiles *t, int64_t first, const float *c, int32_t bias)
+{
+    char *out = t->packed + (size_t)(first / TILE) * t->tile_bytes;
+    int32_t padded = (t->dims + BYTES_STEP - 1) / BYTES_STEP * BYTES_STEP;
+    int8_t g[FKM_BYTES_MOST_DIMS];
+    for (int j = 0; j < TILE; j++) {
+        int32_t *start = (int32_t *)t->start + first + j;
+        *start = round_centroid(g, t, first + j, c + (int64_t)j * t->dims, bias);
+        for (int32_t d = 0; d < padded; d += GROUP)
+            memcpy(out + (size_t)d * TILE + GROUP * j, g + d, GROUP);
+    }
+}
+
+#define BASE fkm_kernels_avx2
+#include "calls_tmpl.h"
+
+#define BIAS 0
+#define NAME(f) f##_u8
+#define TABLE fkm_kernels_avx2_u8
+#define ISA "avx2"
+#define TAKES FKM_U8
+#include "int8_tmpl.h"
+
+#define BIAS SIGNED_BIAS
+#define NAME(f) f##_i8
+#define TABLE fkm_kernels_avx2_i8
+#define ISA "avx2"
+#define TAKES FKM_I8
+#include "int8_tmpl.h"
+
+#else
+typedef int fkm_kernels_avx2_int8_needs_x86_64;
+#endif
