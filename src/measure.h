@@ -28,6 +28,7 @@ typedef struct fkm_measure {
     int32_t threads;
     int64_t memory_bytes;
     double assign_ceiling, update_ceiling; /* flop/s, bytes/s; 0: not measured (yet) */
+    double assign_bytes_ceiling;           /* flop/s, of rows of 8-bit integers; 0: as others */
 } fkm_measure;
 
 /* FKM_EUSAGE, FKM_EDEVICE. Holds nothing. */
