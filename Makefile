@@ -19,7 +19,7 @@ B := build/$(CONFIG)$(if $(filter emulated,$(CUDA)),-emulated)
 
 # ---- sources, by folder (calls go down only: see CONTRIBUTING.md) ----
 
-BASE_SRC := $(addprefix src/base/,clock.c crc32c.c distance.c dtype.c exact.c file.c inertia.c \
+BASE_SRC := $(addprefix src/base/,clock.c crc32c.c direct.c distance.c dtype.c exact.c file.c inertia.c \
 	log.c mem.c parse_json.c pool.c status.c sysinfo.c thread.c)
 CPU_SRC := $(addprefix src/cpu/,assign.c backend_cpu.c bounds.c ceilings.c ceilings_amx.c \
 	ceilings_avx2.c ceilings_avx512.c ceilings_vnni.c cpuid.c head.c kernels.c kernels_amx.c kernels_amx_int8.c \
