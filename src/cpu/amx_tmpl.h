@@ -37,24 +37,64 @@ typedef struct scores {
 static inline void prepare(scores *s, const fkm_row_block *b, const fkm_tiles *t);
 static inline SCORES scores_of(const scores *s, int h, int j);
 
-/* Hands on what passes the threshold of its row, after the tile's own best has raised the floor. */
+/* fkm_block_candidate for some of 16 rows at once, each with a position of its own. Returns which
+ * it has taken: not those whose lists are full. */
+static inline __mmask16 add_candidates(fkm_row_block *b, int32_t row0, const fkm_tiles *t,
+    __mmask16 rows, __m512i position, __m512 score)
+{
+    const __m512i count = _mm512_load_si512(b->count + row0);
+    const __mmask16 taken =
+        _mm512_mask_cmplt_epi32_mask(rows, count, _mm512_set1_epi32(FKM_CANDIDATES));
+    const __mmask16 real =
+        _mm512_mask_cmplt_epi32_mask(taken, position, _mm512_set1_epi32(t->clusters));
+    const __m512 zero = _mm512_setzero_ps();
+    __m512 m = _mm512_load_ps(b->slack + row0);
+    m = _mm512_add_ps(m, _mm512_mask_i32gather_ps(zero, real, position, t->offset, 4));
+    m = _mm512_fmadd_ps(_mm512_load_ps(b->norm + row0),
+        _mm512_mask_i32gather_ps(zero, real, position, t->slope, 4), m);
+    m = _mm512_fmadd_ps(_mm512_load_ps(b->residual + row0),
+        _mm512_mask_i32gather_ps(zero, real, position, t->residual, 4), m);
+    m = _mm512_fmadd_ps(_mm512_load_ps(b->tail + row0),
+        _mm512_mask_i32gather_ps(zero, real, position, t->tail, 4), m);
+    const __m512 upper = _mm512_add_ps(score, m), floor = _mm512_load_ps(b->floor + row0);
+    const __mmask16 stand = _mm512_mask_cmp_ps_mask(real, upper, floor, _CMP_GE_OQ);
+    const __m512i each = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i slot =
+        _mm512_add_epi32(_mm512_mullo_epi32(each, _mm512_set1_epi32(FKM_CANDIDATES)), count);
+    const int64_t first = (int64_t)row0 * FKM_CANDIDATES;
+    _mm512_mask_store_ps(b->floor + row0, stand, _mm512_max_ps(floor, _mm512_sub_ps(score, m)));
+    _mm512_mask_i32scatter_epi32(b->position + first, stand, slot, position, 4);
+    _mm512_mask_i32scatter_ps(b->upper + first, stand, slot, upper, 4);
+    _mm512_mask_store_epi32(b->count + row0, stand, _mm512_add_epi32(count, _mm512_set1_epi32(1)));
+    return taken;
+}
+
+/* Hands on what passes the threshold of its row, after the tile's own best has raised the floor.
+ * Mostly that best is all there is. */
 static void __attribute__((noinline))
 report(fkm_row_block *b, const fkm_tiles *t, const scores *s, int h, __m512 top, __m512 margin)
 {
-    const int32_t row0 = s->panel * PANEL + 16 * h;
+    const int32_t row0 = s->panel * PANEL + 16 * h, first = s->tile * TILE;
     const __m512 floor = _mm512_max_ps(_mm512_load_ps(b->floor + row0), _mm512_sub_ps(top, margin));
     const __m512 limit = _mm512_sub_ps(floor, margin);
+    __m512i which = _mm512_setzero_si512();
+    __mmask16 hits[TILE], any = 0, several = 0;
     _mm512_store_ps(b->floor + row0, floor);
     for (int j = 0; j < TILE; j++) {
-        const __m512 score = to_float(scores_of(s, h, j), t->unit);
-        unsigned hits = _mm512_cmp_ps_mask(score, limit, _CMP_GE_OQ);
-        if (!hits)
+        hits[j] = _mm512_cmp_ps_mask(to_float(scores_of(s, h, j), t->unit), limit, _CMP_GE_OQ);
+        several |= any & hits[j];
+        any |= hits[j];
+        which = _mm512_mask_set1_epi32(which, hits[j], first + j);
+    }
+    __mmask16 left = any & ~add_candidates(b, row0, t, any & ~several, which, top);
+    for (int j = 0; left && j < TILE; j++) {
+        if (!(hits[j] & left))
             continue;
         float row[16];
-        _mm512_storeu_ps(row, score);
-        for (; hits; hits &= hits - 1) {
-            int r = __builtin_ctz(hits);
-            fkm_block_candidate(b, row0 + r, t, s->tile * TILE + j, row[r]);
+        _mm512_storeu_ps(row, to_float(scores_of(s, h, j), t->unit));
+        for (unsigned some = hits[j] & left; some; some &= some - 1) {
+            int r = __builtin_ctz(some);
+            fkm_block_candidate(b, row0 + r, t, first + j, row[r]);
         }
     }
 }
