@@ -498,7 +498,12 @@ static fkm_status explain_end(const struct job *job, fkm_status st, fkm_err *e)
             s->path);
         return fkm_hint(e, "the same command goes on from there; --fresh starts anew");
     }
-    if (st == FKM_EFILE && !s->refused) {
+    if (st == FKM_EDEVICE)
+        return fkm_hint(e,
+            "the same command goes on from %.120s, also with --device cpu: the results are the "
+            "same bits",
+            s->path);
+    if ((st == FKM_EFILE || st == FKM_ENOMEM) && !s->refused) {
         char advice[sizeof e->hint];
         snprintf(advice, sizeof advice, "%s", e->hint);
         return fkm_hint(e, "%.150s%sthe same command goes on from %.120s", advice,

@@ -69,9 +69,9 @@ static void print_formats(void)
 static void print_isa(void)
 {
     bool usable;
-    printf("CPU paths for --isa, best first (amxint8 last: it rounds all rows to 8-bit integers, "
-           "which amx\n"
-           "does where it pays):\n\n");
+    printf(
+        "CPU paths for --isa, best first; the last ones round all rows to 8-bit integers, which\n"
+        "amx and avx512vnni do where it pays:\n\n");
     for (int i = 0; fkm_isa_name(i, &usable); i++) {
         const char *name = fkm_isa_name(i, &usable);
         printf("  %-12s %s\n", name, usable ? "yes" : "not on this CPU");

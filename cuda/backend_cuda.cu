@@ -745,6 +745,14 @@ static bool streams(const fkm_backend *b)
     return false;
 }
 
+static int64_t device_bytes(const fkm_backend *b)
+{
+    int64_t most = 0;
+    for (int32_t i = 0; i < b->gpu_count; i++)
+        most = fkm_max_i64(most, b->gpu[i].used);
+    return most;
+}
+
 /* In the order of src/backend.h: C++17 has no designated initialisers. */
 extern "C" const fkm_backend_ops fkm_backend_cuda = {
     "cuda",
@@ -767,6 +775,8 @@ extern "C" const fkm_backend_ops fkm_backend_cuda = {
     pin,
     unpin,
     streams,
+    true,
+    device_bytes,
     1 << 20,
     fkm_cuda_ceiling,
     close_backend,

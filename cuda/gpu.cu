@@ -15,6 +15,8 @@ extern "C" {
 
 /* Left to the driver and to other processes when nothing was said about memory. */
 #define RESERVE_SHARE 16
+/* Left to the backend that chooses first centroids. */
+#define SEEDING_SHARE 8
 #define NEAREST_BLOCKS 64
 #define GRAIN 512 /* cudaMalloc rounds up to this */
 
@@ -142,8 +144,8 @@ static fkm_status open_scratch(fkm_gpu *g, fkm_err *e)
     const fkm_plan *p = &g->plan;
     const int64_t rows = g->piece_rows;
     for (int i = 0; i < FKM_GPU_BUFFERS; i++)
-        FKM_TRY(device_alloc(g, &g->raw[i], rows,
-            fkm_mul_sat(p->dims, (int64_t)fkm_dtype_size(p->dtype)), what, e));
+        FKM_TRY(device_alloc(
+            g, &g->raw[i], rows, fkm_mul_sat(p->dims, (int64_t)fkm_dtype_size(p->dtype)), what, e));
     FKM_TRY(device_alloc(g, &g->packed, rows, g->packing.stride, what, e));
     FKM_TRY(device_alloc(g, &g->norm, rows, sizeof(float), what, e));
     FKM_TRY(device_alloc(g, &g->residual, rows, sizeof(float), what, e));
@@ -222,6 +224,8 @@ static fkm_status set_budget(fkm_gpu *g, fkm_err *e)
     CU(cudaMemGetInfo(&free_bytes, &total_bytes));
     int64_t most = (int64_t)(free_bytes - free_bytes / RESERVE_SHARE);
     g->budget = g->plan.device_bytes > 0 ? fkm_min_i64(g->plan.device_bytes, most) : most;
+    if (g->plan.leave_room)
+        g->budget -= g->budget / SEEDING_SHARE;
     return FKM_OK;
 }
 
@@ -311,8 +315,8 @@ fkm_status fkm_gpu_keep_packed(fkm_gpu *g, fkm_piece *p, fkm_err *e)
 
 /* ---- centroids ---- */
 
-fkm_status fkm_gpu_set_frame(fkm_gpu *g, float scale, const float *shift, float row_quant,
-    float centroid_quant, fkm_err *e)
+fkm_status fkm_gpu_set_frame(
+    fkm_gpu *g, float scale, const float *shift, float row_quant, float centroid_quant, fkm_err *e)
 {
     FKM_TRY(fkm_gpu_use(g, e));
     CU(cudaMemcpyAsync(g->frame_shift, shift, (size_t)g->plan.dims * sizeof *shift,
@@ -351,9 +355,8 @@ fkm_status fkm_gpu_set_axes(fkm_gpu *g, const float *axes, int32_t screened, flo
 fkm_status fkm_gpu_set_centroids(fkm_gpu *g, const float *c, fkm_err *e)
 {
     FKM_TRY(fkm_gpu_use(g, e));
-    CU(cudaMemcpyAsync(g->c.master, c,
-        (size_t)g->plan.clusters * (size_t)g->plan.dims * sizeof *c, cudaMemcpyHostToDevice,
-        g->compute));
+    CU(cudaMemcpyAsync(g->c.master, c, (size_t)g->plan.clusters * (size_t)g->plan.dims * sizeof *c,
+        cudaMemcpyHostToDevice, g->compute));
     CU(cudaStreamSynchronize(g->compute)); /* c is the caller's */
     return FKM_OK;
 }
@@ -446,9 +449,7 @@ static fkm_status start_labels(
 {
     size_t bytes = (size_t)p->count * sizeof(int32_t);
     *labels = p->labels ? p->labels : g->labels;
-    if (p->labels && !p->labelled)
-        CU(cudaMemsetAsync(g->old, 0xff, bytes, g->compute));
-    else if (p->labels)
+    if (p->labels && p->labelled)
         CU(cudaMemcpyAsync(g->old, p->labels, bytes, cudaMemcpyDeviceToDevice, g->compute));
     else
         CU(cudaMemcpyAsync(g->old, f->labels, bytes, cudaMemcpyHostToDevice, g->compute));
@@ -510,8 +511,8 @@ static fkm_status resolve(fkm_gpu *g, const fkm_device_rows *rows, const fkm_pac
     return FKM_OK;
 }
 
-static fkm_status update(fkm_gpu *g, const fkm_device_rows *rows, const int32_t *labels,
-    const fkm_feed *f, fkm_err *e)
+static fkm_status update(
+    fkm_gpu *g, const fkm_device_rows *rows, const int32_t *labels, const fkm_feed *f, fkm_err *e)
 {
     if (f->change)
         CU(fkm_sums_change(&g->sums, rows, g->old, labels, g->compute));
@@ -559,8 +560,8 @@ fkm_status fkm_gpu_drain(fkm_gpu *g, fkm_err *e)
     FKM_TRY(fkm_gpu_use(g, e));
     size_t count = (size_t)p->count;
     if (p->labels)
-        CU(cudaMemcpyAsync(p->labels, g->labels, count * sizeof *p->labels, cudaMemcpyDeviceToHost,
-            g->compute));
+        CU(cudaMemcpyAsync(
+            p->labels, g->labels, count * sizeof *p->labels, cudaMemcpyDeviceToHost, g->compute));
     if (p->distances)
         CU(cudaMemcpyAsync(p->distances, g->distances, count * sizeof *p->distances,
             cudaMemcpyDeviceToHost, g->compute));
@@ -572,8 +573,8 @@ fkm_status fkm_gpu_drain(fkm_gpu *g, fkm_err *e)
 fkm_status fkm_gpu_write_labels(fkm_gpu *g, fkm_piece *p, int32_t *labels, fkm_err *e)
 {
     FKM_TRY(fkm_gpu_use(g, e));
-    CU(cudaMemcpyAsync(labels, p->labels, (size_t)p->count * sizeof *labels, cudaMemcpyDeviceToHost,
-        g->compute));
+    CU(cudaMemcpyAsync(
+        labels, p->labels, (size_t)p->count * sizeof *labels, cudaMemcpyDeviceToHost, g->compute));
     CU(cudaStreamSynchronize(g->compute));
     p->wanted = NULL;
     return FKM_OK;
@@ -618,19 +619,19 @@ fkm_status fkm_gpu_try(fkm_gpu *g, const void *x, int32_t count, fkm_screen_coun
 
 /* ---- outside passes ---- */
 
-fkm_status fkm_gpu_distances(fkm_gpu *g, fkm_piece *p, const void *x, const int32_t *labels,
-    double *out, fkm_err *e)
+fkm_status fkm_gpu_distances(
+    fkm_gpu *g, fkm_piece *p, const void *x, const int32_t *labels, double *out, fkm_err *e)
 {
     fkm_device_rows rows;
     int buffer;
     FKM_TRY(fkm_gpu_use(g, e));
     FKM_TRY(bring_rows(g, p, x, &rows, &buffer, e));
-    CU(cudaMemcpyAsync(g->old, labels, (size_t)p->count * sizeof *labels, cudaMemcpyHostToDevice,
-        g->compute));
+    CU(cudaMemcpyAsync(
+        g->old, labels, (size_t)p->count * sizeof *labels, cudaMemcpyHostToDevice, g->compute));
     CU(fkm_distances_to(g->distances, &rows, g->old, g->c.master, g->compute));
     FKM_TRY(free_buffer(g, buffer, e));
-    CU(cudaMemcpyAsync(out, g->distances, (size_t)p->count * sizeof *out, cudaMemcpyDeviceToHost,
-        g->compute));
+    CU(cudaMemcpyAsync(
+        out, g->distances, (size_t)p->count * sizeof *out, cudaMemcpyDeviceToHost, g->compute));
     CU(cudaStreamSynchronize(g->compute));
     return FKM_OK;
 }
@@ -658,8 +659,8 @@ fkm_status fkm_gpu_nearest(fkm_gpu *g, fkm_piece *p, uint32_t frame, const void 
     size_t cells = (size_t)p->count * (size_t)top;
     CU(cudaMemcpyAsync(
         labels, g->labels, cells * sizeof *labels, cudaMemcpyDeviceToHost, g->compute));
-    CU(cudaMemcpyAsync(distances, g->distances, cells * sizeof *distances, cudaMemcpyDeviceToHost,
-        g->compute));
+    CU(cudaMemcpyAsync(
+        distances, g->distances, cells * sizeof *distances, cudaMemcpyDeviceToHost, g->compute));
     CU(cudaStreamSynchronize(g->compute));
     return FKM_OK;
 }

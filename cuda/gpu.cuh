@@ -1,11 +1,12 @@
 /* One GPU: its memory, its streams, and the work of a pass on the pieces of rows that it is given.
  *
- * Rows come in chunks (backend.h) that are cut into pieces of at most piece_rows. Each piece belongs
- * to one GPU for good, so that what the GPU keeps of it stays useful: the rows as they are and packed
- * for screening, as far as memory goes, and their labels. Rows that do not stay go through two
- * buffers, filled on the copy stream while the compute stream works on the other.
+ * Rows come in chunks (backend.h) that are cut into pieces of at most piece_rows. Each piece
+ * belongs to one GPU for good, so that what the GPU keeps of it stays useful: the rows as they are
+ * and packed for screening, as far as memory goes, and their labels. Rows that do not stay go
+ * through two buffers, filled on the copy stream while the compute stream works on the other.
  *
- * Nothing but `gpu_collect` and what is asked of it waits for the GPU; gpu_feed waits for its copy. */
+ * Nothing but `gpu_collect` and what is asked of it waits for the GPU; gpu_feed waits for its copy.
+ */
 #ifndef FKM_GPU_CUH
 #define FKM_GPU_CUH
 
@@ -27,11 +28,11 @@ struct fkm_piece {
     void *raw;    /* NULL: rows do not stay */
     void *packed; /* NULL: packed anew each pass */
     float *norm, *residual, *tail;
-    int32_t *labels;  /* on the device; NULL: they come and go with the rows */
-    bool raw_valid;   /* raw holds the rows */
-    bool labelled;    /* labels hold those of the last pass, else all are -1 */
-    int32_t *wanted;  /* the caller's labels, to be written from `labels`; NULL: not now */
-    uint32_t frame;   /* that packed is in; 0: none */
+    int32_t *labels; /* on the device; NULL: they come and go with the rows */
+    bool raw_valid;  /* raw holds the rows */
+    bool labelled;   /* labels hold those of the last pass, else the caller's are taken */
+    int32_t *wanted; /* the caller's labels, to be written from `labels`; NULL: not now */
+    uint32_t frame;  /* that packed is in; 0: none */
 };
 
 /* What a pass brings back, of one GPU. */
@@ -60,9 +61,9 @@ struct fkm_gpu {
     cudaStream_t copy, compute;
 
     fkm_centroid_tables c;
-    float *mean;   /* [clusters][dims]: the next centroids, after a pass with update */
-    double *shift; /* [clusters]: how far they are */
-    fkm_sums sums; /* of the rows of this GPU */
+    float *mean;              /* [clusters][dims]: the next centroids, after a pass with update */
+    double *shift;            /* [clusters]: how far they are */
+    fkm_sums sums;            /* of the rows of this GPU */
     fkm_sums total, incoming; /* of all GPUs, on the first when there are several */
     fkm_frame frame;
     float *frame_shift; /* [dims] */
@@ -92,31 +93,34 @@ struct fkm_gpu {
     int32_t block_count, block_room;
 };
 
-/* Opens the device for such a plan, with pieces of piece_rows; all scratch is allocated. FKM_ENOMEM:
- * try smaller pieces. On failure *g can be closed. first: this GPU adds up what all have. portable:
- * no kernel that is one architecture's own. */
+/* Opens the device for such a plan, with pieces of piece_rows; all scratch is allocated.
+ * FKM_ENOMEM: try smaller pieces. On failure *g can be closed. first: this GPU adds up what all
+ * have. portable: no kernel that is one architecture's own. */
 fkm_status fkm_gpu_open(fkm_gpu *g, int device, const fkm_plan *p, fkm_unit unit, bool portable,
     int32_t piece_rows, bool first, bool several, fkm_err *e);
 void fkm_gpu_close(fkm_gpu *g); /* safe on zeroed structs */
 
-/* Gives a piece room of its own: labels, rows, packed rows, in this order, while the budget lasts. */
+/* Gives a piece room of its own: labels, rows, packed rows, in this order, while the budget lasts.
+ */
 fkm_status fkm_gpu_keep_labels(fkm_gpu *g, fkm_piece *p, fkm_err *e);
 fkm_status fkm_gpu_keep_rows(fkm_gpu *g, fkm_piece *p, fkm_err *e);
 fkm_status fkm_gpu_keep_packed(fkm_gpu *g, fkm_piece *p, fkm_err *e);
 
 /* The frame of screening: scale, shift [dims] in host memory; quanta as in fkm_packing. */
-fkm_status fkm_gpu_set_frame(fkm_gpu *g, float scale, const float *shift, float row_quant,
-    float centroid_quant, fkm_err *e);
+fkm_status fkm_gpu_set_frame(
+    fkm_gpu *g, float scale, const float *shift, float row_quant, float centroid_quant, fkm_err *e);
 
 /* Screens by the first coordinates along axes [screened][dims], in host memory, from the next
- * fkm_gpu_prepare on; NULL: by all of them again. Needs fkm_head_suits(dims) and a plan with update.
+ * fkm_gpu_prepare on; NULL: by all of them again. Needs fkm_head_suits(dims) and a plan with
+ * update.
  */
 fkm_status fkm_gpu_set_axes(
     fkm_gpu *g, const float *axes, int32_t screened, float gram, fkm_err *e);
 
-/* What screening leaves of `count` rows x, in host memory, that have no labels. Before anything is fed
- * in a pass; waits. */
-fkm_status fkm_gpu_try(fkm_gpu *g, const void *x, int32_t count, fkm_screen_counts *out, fkm_err *e);
+/* What screening leaves of `count` rows x, in host memory, that have no labels. Before anything is
+ * fed in a pass; waits. */
+fkm_status fkm_gpu_try(
+    fkm_gpu *g, const void *x, int32_t count, fkm_screen_counts *out, fkm_err *e);
 
 /* c: [clusters][dims] in host memory. The tables follow by fkm_gpu_prepare. */
 fkm_status fkm_gpu_set_centroids(fkm_gpu *g, const float *c, fkm_err *e);
@@ -135,8 +139,9 @@ struct fkm_feed {
     uint32_t frame; /* number of the frame in use */
 };
 
-/* Queues all work of a pass on a piece. x is free when this returns; distances, and labels of pieces
- * that do not keep them, are written by the next fkm_gpu_drain, others by fkm_gpu_write_labels. */
+/* Queues all work of a pass on a piece. x is free when this returns; distances, and labels of
+ * pieces that do not keep them, are written by the next fkm_gpu_drain, others by
+ * fkm_gpu_write_labels. */
 fkm_status fkm_gpu_feed(fkm_gpu *g, fkm_piece *p, const fkm_feed *f, fkm_err *e);
 fkm_status fkm_gpu_drain(fkm_gpu *g, fkm_err *e);
 fkm_status fkm_gpu_write_labels(fkm_gpu *g, fkm_piece *p, int32_t *labels, fkm_err *e); /* waits */
@@ -146,8 +151,8 @@ fkm_status fkm_gpu_tally(fkm_gpu *g, fkm_err *e);
 fkm_status fkm_gpu_collect(fkm_gpu *g, fkm_err *e);
 
 /* Outside passes, each waits: see backend.h. labels: [count] in host memory. */
-fkm_status fkm_gpu_distances(fkm_gpu *g, fkm_piece *p, const void *x, const int32_t *labels,
-    double *out, fkm_err *e);
+fkm_status fkm_gpu_distances(
+    fkm_gpu *g, fkm_piece *p, const void *x, const int32_t *labels, double *out, fkm_err *e);
 fkm_status fkm_gpu_nearest(fkm_gpu *g, fkm_piece *p, uint32_t frame, const void *x, int32_t top,
     int32_t *labels, double *distances, fkm_err *e);
 

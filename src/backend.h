@@ -37,6 +37,8 @@ typedef struct fkm_plan {
     const char *isa;      /* CPU path, or the GPU's type of screening; NULL: best */
     const char *devices;  /* cuda: "0,2", NULL: all; cpu ignores it */
     int64_t device_bytes; /* cuda: most memory of each GPU; 0: nearly all that is free */
+    bool leave_room;      /* another one, for seeding, is opened beside it: leaves a share of the
+                             device's memory to it */
 } fkm_plan;
 
 /* Rows in host memory, [count][dims] of plan.dtype, tightly packed. Borrowed until the feed
@@ -175,6 +177,13 @@ typedef struct fkm_backend_ops {
 
     /* Are rows copied from host memory in every pass, for want of room on the device? */
     bool (*streams)(const fkm_backend *b);
+
+    /* It has memory of its own that may be lost in the middle of a run (FKM_EDEVICE). */
+    bool may_be_lost;
+
+    /* Bytes of such memory that it holds; of several devices, on the one where it holds most. 0: it
+     * has none. */
+    int64_t (*device_bytes)(const fkm_backend *b);
 
     /* Most rows a chunk of data that stays in host memory: enough to keep the device busy, few
      * enough for the stop flag to be looked at in between. */

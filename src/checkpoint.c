@@ -19,7 +19,7 @@
 
 #define MAGIC "fkm run\n"
 #define ORDER UINT32_C(0x01020304)
-#define VERSION 1
+#define VERSION 2
 #define LEAST_BYTES 64 /* of any checkpoint */
 #define KEY_MAX_BYTES ((int64_t)1 << 26)
 #define PIECE_BYTES 16384
@@ -329,11 +329,14 @@ static void xfer_position(
     xfer_i32(a, &s->best_start, 0, o->restarts, "there is no such best start");
     xfer_i32(a, &s->best_iterations, 0, o->max_iter, "the best start has too many iterations");
     xfer_i64(a, &s->moved, 0, shape->rows, "more rows moved than there are");
+    xfer_bool(a, &s->relabel);
     xfer_bool(a, &s->scanned);
     xfer_i32(a, &s->scale.exponent, -512, 512, "the scale");
     xfer_bool(a, &s->scale.wide);
     xfer_i32(a, &s->resumes, 0, INT32_MAX - 1, "the count of resumed runs");
     xfer_real(a, &s->elapsed_s);
+    if (s->relabel && (s->iteration == 0 || s->iteration > o->max_iter))
+        damaged(a, "labels are lost of a pass that was not made");
     if (s->restart > 0 && s->best_start >= s->restart)
         damaged(a, "the best start has not been made");
     if (s->restart == o->restarts && (s->iteration > 0 || s->best_start == o->restarts - 1))

@@ -5,6 +5,7 @@
  * past (its last entry decides the stopping rule); the scale, once it is known. Sums follow from
  * the pass and are not kept. A pass that was broken off is made again from its beginning: labels of
  * it are final for the rows that it had reached, and how many of those moved is kept beside them.
+ * Labels that were lost with a device follow from the centroids of their pass (relabel).
  *
  * A file is: magic, byte order, version; the key, which is text; numbers of 8 bytes; arrays; CRC32C
  * of all before it. It appears whole or not at all (fkm_outfile). Reading it checks everything: the
@@ -22,6 +23,8 @@ typedef struct fkm_state {
     int32_t iteration; /* 0: its first centroids are not chosen; max_iter + 1: final labels */
     int32_t best_start, best_iterations;
     int64_t moved; /* rows that this iteration's pass has moved, as far as it got */
+    bool relabel;  /* that pass was complete, and its labels are lost: it is made again, from any
+                      labels, and has moved so many rows all the same */
     bool scanned;  /* the scale is that of all rows */
     fkm_scale scale;
     int32_t resumes;  /* how often the run has been resumed so far */

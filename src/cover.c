@@ -125,7 +125,11 @@ fkm_status fkm_cover_add(fkm_cover *v, const float *c, int32_t count, fkm_err *e
     plan.update = plan.wide = false;
     plan.keep = false; /* for one pass */
     plan.top = 1;
+    if (plan.device_bytes > 0) /* 1: so little that it says so */
+        plan.device_bytes = fkm_max_i64(1, plan.device_bytes - env->device_bytes);
     FKM_GO(env->ops->open(&b, &plan, e));
+    env->run->device_bytes =
+        fkm_max_i64(env->run->device_bytes, env->device_bytes + env->ops->device_bytes(b));
     FKM_GO(env->ops->set_centroids(b, c, e));
     FKM_GO(pass_over_rows(v, b, e));
     v->count += count;

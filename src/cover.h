@@ -26,6 +26,7 @@ typedef struct fkm_cover_env {
     void *arg;
     fkm_run_stats *run; /* distances and screening are added up here */
     bool skip_nan;
+    int64_t device_bytes; /* that the run holds meanwhile; see fkm_backend_ops */
 } fkm_cover_env;
 
 typedef struct fkm_cover {

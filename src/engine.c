@@ -20,7 +20,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FAR_ROOM 4096 /* farthest rows that a streaming pass collects by the way */
+#define FAR_ROOM 4096  /* farthest rows that a streaming pass collects by the way */
+#define SAFE_SHARE 100 /* one in so much time may go into copies of centroids off the device */
 
 /* One run of fkm_fit. */
 typedef struct run {
@@ -43,6 +44,9 @@ typedef struct run {
     fkm_state state;         /* as it was loaded, in use while */
     bool resuming;
     double next_save_s; /* on the clock */
+    float *safe; /* [clusters][dims]: centroids that cannot be lost with the device, nor by an
+                    error while they move; NULL: no state is kept */
+    double next_safe_s; /* on the clock */
 } run;
 
 /* One problem of the batch within it. */
@@ -62,7 +66,13 @@ typedef struct problem {
     int32_t reseeded;   /* clusters that ran empty in the pass before */
     fkm_farthest far;   /* farthest rows of the pass at hand, should a cluster run empty */
     int32_t iteration;
-    int64_t moved; /* rows that this iteration has moved, should it be broken off */
+    int64_t moved;       /* rows that this iteration has moved, should it be broken off */
+    int64_t known_moved; /* what moved of a pass that is made again for its labels; else -1 */
+    int32_t
+        safe_iteration; /* the one that run.safe is of; 0: of none, or what is on disk is newer */
+    int64_t safe_moved; /* by its pass; -1: it was not complete */
+    bool adrift; /* what the backend holds is of no iteration: lost, or half on the way to the next
+                  */
     int32_t best_start, best_iterations; /* so far */
     bool restoring;                      /* all starts have ended, the best one is set up again */
     fkm_problem_result *result;
@@ -81,6 +91,12 @@ static bool is_eight_bit(const run *r)
 static uint64_t seed_of(const problem *p)
 {
     return p->r->o->seed + (uint64_t)p->restart;
+}
+
+/* Of one problem. */
+static size_t centroids_bytes(const run *r)
+{
+    return (size_t)r->o->clusters * (size_t)r->shape.dims * sizeof(float);
 }
 
 static int64_t base_row(const problem *p)
@@ -110,23 +126,29 @@ static void report_progress(const problem *p, int64_t rows_done)
     r->w->progress(r->w->arg, &progress);
 }
 
-static fkm_status record_iteration(run *r, const fkm_iteration *it, fkm_err *e)
+/* Room for one more, before the centroids move: what is not recorded could not be gone on from. */
+static fkm_status make_room_for_record(run *r, fkm_err *e)
 {
     fkm_result *out = r->out;
-    if (out->iteration_count == r->iteration_room) {
-        fkm_iteration *more = NULL;
-        int64_t room = r->iteration_room ? 2 * r->iteration_room : 64;
-        FKM_TRY(fkm_alloc(&more, room, sizeof *more, "iteration statistics", e));
-        if (out->iteration_count)
-            memcpy(more, out->iterations, (size_t)out->iteration_count * sizeof *more);
-        fkm_free(out->iterations);
-        out->iterations = more;
-        r->iteration_room = room;
-    }
+    if (out->iteration_count < r->iteration_room)
+        return FKM_OK;
+    fkm_iteration *more = NULL;
+    int64_t room = r->iteration_room ? 2 * r->iteration_room : 64;
+    FKM_TRY(fkm_alloc(&more, room, sizeof *more, "iteration statistics", e));
+    if (out->iteration_count)
+        memcpy(more, out->iterations, (size_t)out->iteration_count * sizeof *more);
+    fkm_free(out->iterations);
+    out->iterations = more;
+    r->iteration_room = room;
+    return FKM_OK;
+}
+
+static void record_iteration(run *r, const fkm_iteration *it)
+{
+    fkm_result *out = r->out;
     out->iterations[out->iteration_count++] = *it;
     if (r->o->saving)
         r->o->saving->advanced++;
-    return FKM_OK;
 }
 
 static void count_screening(run *r, const fkm_pass *pass)
@@ -142,20 +164,27 @@ static void count_screening(run *r, const fkm_pass *pass)
 
 /* ---- the state on disk ---- */
 
+/* A start has centroids, which are not those of the best one. */
+static bool has_started(const problem *p)
+{
+    return p->iteration > 0 && !p->restoring;
+}
+
 static fkm_status write_state(problem *p, fkm_err *e)
 {
     run *r = p->r;
     const fkm_fit_options *o = r->o;
-    bool started = p->iteration > 0 && !p->restoring;
-    if (started)
-        FKM_TRY(r->ops->get_centroids(r->backend, p->centroids, NULL, e));
+    bool started = has_started(p), relabel = started && p->known_moved >= 0;
     fkm_state state = {
         .problem = p->index,
         .restart = p->restoring ? o->restarts : p->restart,
         .iteration = started ? p->iteration : 0,
         .best_start = p->best_start,
         .best_iterations = p->best_iterations,
-        .moved = started ? p->moved : 0,
+        .moved = relabel   ? p->known_moved
+                 : started ? p->moved
+                           : 0,
+        .relabel = relabel,
         .scanned = p->scanned,
         .scale = p->scale,
         .resumes = o->saving->resumes,
@@ -167,23 +196,31 @@ static fkm_status write_state(problem *p, fkm_err *e)
     return fkm_state_save(&state, o, &r->shape, o->saving->path, r->key, e);
 }
 
-/* Saves the state between two passes, or of a pass that was broken off. What is on disk from before
- * stays when that fails, and as long as there is nothing new. */
+/* What the state needs of the backend. */
+static fkm_status fetch_state(problem *p, fkm_err *e)
+{
+    run *r = p->r;
+    if (!has_started(p))
+        return FKM_OK;
+    FKM_TRY(r->ops->labels(r->backend, p->labels, e));
+    return r->ops->get_centroids(r->backend, p->centroids, NULL, e);
+}
+
+/* Saves the state, which was fetched. What is on disk from before stays when that fails, and as
+ * long as there is nothing new. */
 static void save_state(problem *p)
 {
     run *r = p->r;
     fkm_saving *s = r->o->saving;
     bool nothing = p->index == 0 && p->restart == 0 && p->iteration == 0;
     fkm_err e = {0};
-    if (!s || r->resuming || nothing)
+    if (nothing)
         return;
     double begin = fkm_now();
-    fkm_status st = p->iteration > 0 ? r->ops->labels(r->backend, p->labels, &e) : FKM_OK;
-    if (st == FKM_OK)
-        st = write_state(p, &e);
-    if (st == FKM_OK) {
+    if (write_state(p, &e) == FKM_OK) {
         s->kept = true;
         s->saves++;
+        p->safe_iteration = 0;
         fkm_verbose("saved %s in %.0f ms", s->path, (fkm_now() - begin) * 1e3);
     } else if (!s->failed) {
         s->failed = true;
@@ -193,16 +230,65 @@ static void save_state(problem *p)
     r->next_save_s = fkm_now() + s->every_s;
 }
 
-static void save_if_due(problem *p)
+static fkm_status save_if_due(problem *p, fkm_err *e)
 {
-    if (p->r->o->saving && fkm_now() >= p->r->next_save_s)
-        save_state(p);
+    double begin = fkm_now();
+    if (!p->r->o->saving || begin < p->r->next_save_s)
+        return FKM_OK;
+    FKM_TRY(fetch_state(p, e));
+    p->r->o->saving->save_s += fkm_now() - begin;
+    save_state(p);
+    return FKM_OK;
+}
+
+/* Copies the centroids of a pass that is complete to where they outlast the device: what else the
+ * state needs follows from them. As often as costs next to nothing, or when `needed`. */
+static fkm_status keep_safe(problem *p, const fkm_pass *pass, bool needed, fkm_err *e)
+{
+    run *r = p->r;
+    double begin = fkm_now();
+    if (!r->safe || !(needed || (r->ops->may_be_lost && begin >= r->next_safe_s)))
+        return FKM_OK;
+    FKM_TRY(r->ops->get_centroids(r->backend, p->centroids, NULL, e));
+    memcpy(r->safe, p->centroids, centroids_bytes(r));
+    p->safe_iteration = p->iteration;
+    p->safe_moved = pass->moved;
+    r->next_safe_s = fkm_now() + SAFE_SHARE * (fkm_now() - begin);
+    return FKM_OK;
+}
+
+/* The problem as it was when its centroids were last kept safe, without labels. */
+static void go_back_to_safe(problem *p)
+{
+    run *r = p->r;
+    memcpy(p->centroids, r->safe, centroids_bytes(r));
+    memset(p->labels, -1, (size_t)r->shape.rows * sizeof *p->labels);
+    p->iteration = p->safe_iteration;
+    p->known_moved = p->safe_moved;
+    p->moved = 0;
+    r->out->iteration_count = p->first_iteration + p->iteration - 1;
 }
 
 /* Whether a run that ends so can go on from the state that it leaves. */
 static bool is_resumable(fkm_status st)
 {
-    return st == FKM_ESTOPPED || st == FKM_EFILE;
+    return st == FKM_ESTOPPED || st == FKM_EFILE || st == FKM_EDEVICE || st == FKM_ENOMEM;
+}
+
+/* Saves the state of a run that ends with st: of a pass that was broken off, or, if the backend
+ * has it no longer, the last that is safe. */
+static void save_at_end(problem *p, fkm_status st)
+{
+    run *r = p->r;
+    fkm_err e = {0};
+    if (!r->o->saving || r->resuming || !is_resumable(st))
+        return;
+    if (has_started(p) && (p->adrift || st == FKM_EDEVICE || fetch_state(p, &e) != FKM_OK)) {
+        if (p->safe_iteration == 0)
+            return; /* what is on disk is newer, if there is any */
+        go_back_to_safe(p);
+    }
+    save_state(p);
 }
 
 static void count_rows(run *r)
@@ -312,8 +398,11 @@ static fkm_status label_rows(problem *p, fkm_pass *pass, bool *scale_failed, fkm
     fkm_status st = feed_rows(p, collecting ? r->distances : NULL, scale_failed, e);
     if (st != FKM_OK) {
         fkm_err ignored = {0};
-        if (is_resumable(st) && r->ops->end(r->backend, pass, &ignored) == FKM_OK)
+        if (st != FKM_EDEVICE && is_resumable(st) &&
+            r->ops->end(r->backend, pass, &ignored) == FKM_OK)
             p->moved += pass->moved;
+        else
+            p->adrift = true;
         return st;
     }
     FKM_TRY(r->ops->end(r->backend, pass, e));
@@ -321,8 +410,16 @@ static fkm_status label_rows(problem *p, fkm_pass *pass, bool *scale_failed, fkm
     p->far.complete = collecting && !*scale_failed;
     p->squares_known = p->squares_known || options.squares;
     count_screening(r, pass);
-    pass->moved += p->moved;
+    pass->moved = p->known_moved >= 0 ? p->known_moved : pass->moved + p->moved;
     p->moved = pass->moved;
+    return FKM_OK;
+}
+
+static fkm_status open_backend(run *r, fkm_err *e)
+{
+    fkm_run_stats *s = &r->out->run;
+    FKM_TRY(r->ops->open(&r->backend, &r->plan, e));
+    s->device_bytes = fkm_max_i64(s->device_bytes, r->ops->device_bytes(r->backend));
     return FKM_OK;
 }
 
@@ -335,11 +432,13 @@ static fkm_status use_scale(problem *p, fkm_scale scale, fkm_err *e)
     p->squares_known = false;
     if (scale.wide && !r->plan.wide) {
         fkm_verbose("sums take 128-bit integers: the largest value is far above the typical one");
+        p->adrift = true;
         r->ops->close(r->backend);
         r->backend = NULL;
         r->plan.wide = true;
-        FKM_TRY(r->ops->open(&r->backend, &r->plan, e));
+        FKM_TRY(open_backend(r, e));
         FKM_TRY(r->ops->set_centroids(r->backend, p->centroids, e));
+        p->adrift = false;
     }
     return r->ops->set_scale(r->backend, scale, e);
 }
@@ -382,6 +481,16 @@ static fkm_status hand_out(problem *p, fkm_farthest *far, fkm_iteration *it, fkm
     return r->ops->set_centroids(r->backend, p->centroids, e);
 }
 
+/* Between the two there are centroids of no iteration. */
+static fkm_status move_and_hand_out(problem *p, fkm_farthest *far, fkm_iteration *it, fkm_err *e)
+{
+    p->adrift = true;
+    FKM_TRY(p->r->ops->move(p->r->backend, &it->max_shift, e));
+    FKM_TRY(hand_out(p, far, it, e));
+    p->adrift = false;
+    return FKM_OK;
+}
+
 /* Moves the centroids to the means; empty clusters take the rows farthest from their own (old)
  * centroid. */
 static fkm_status move_centroids(problem *p, const fkm_pass *pass, fkm_iteration *it, fkm_err *e)
@@ -389,16 +498,15 @@ static fkm_status move_centroids(problem *p, const fkm_pass *pass, fkm_iteration
     run *r = p->r;
     fkm_status st = FKM_OK;
     fkm_farthest found = {NULL, 0, pass->empty, true};
-    if (pass->empty == 0 || r->o->empty != FKM_EMPTY_FARTHEST)
+    bool reseeds = pass->empty > 0 && r->o->empty == FKM_EMPTY_FARTHEST;
+    FKM_TRY(keep_safe(p, pass, reseeds, e));
+    if (!reseeds)
         return r->ops->move(r->backend, &it->max_shift, e);
-    if (p->far.complete && pass->empty <= p->far.room) {
-        FKM_TRY(r->ops->move(r->backend, &it->max_shift, e));
-        return hand_out(p, &p->far, it, e);
-    }
+    if (p->far.complete && pass->empty <= p->far.room)
+        return move_and_hand_out(p, &p->far, it, e);
     FKM_TRY(fkm_alloc(&found.rows, found.room, sizeof *found.rows, "farthest rows", e));
     FKM_GO(find_farthest(p, &found, e)); /* by the centroids before they move */
-    FKM_GO(r->ops->move(r->backend, &it->max_shift, e));
-    FKM_GO(hand_out(p, &found, it, e));
+    FKM_GO(move_and_hand_out(p, &found, it, e));
 out:
     fkm_free(found.rows);
     return st;
@@ -442,7 +550,8 @@ static fkm_status iterate(problem *p, double before, fkm_pass *pass, bool *moved
     run *r = p->r;
     *moved = true;
     for (; p->iteration <= r->o->max_iter; p->iteration++) {
-        save_if_due(p);
+        FKM_TRY(save_if_due(p, e));
+        FKM_TRY(make_room_for_record(r, e));
         double begin = fkm_now(), wait = fkm_source_wait(r->source);
         FKM_TRY(assign_rows(p, pass, e));
         FKM_TRY(check_empty(p, pass, e));
@@ -465,7 +574,7 @@ static fkm_status iterate(problem *p, double before, fkm_pass *pass, bool *moved
         p->result->reseeded += it.reseeded;
         it.seconds = fkm_now() - begin;
         it.read_wait_s = fkm_source_wait(r->source) - wait;
-        FKM_TRY(record_iteration(r, &it, e));
+        record_iteration(r, &it);
         if (r->w && r->w->iterated)
             r->w->iterated(r->w->arg, &it);
         if (!*moved)
@@ -473,6 +582,7 @@ static fkm_status iterate(problem *p, double before, fkm_pass *pass, bool *moved
         before = pass->inertia;
         p->reseeded = it.reseeded;
         p->moved = 0;
+        p->known_moved = -1;
     }
     return FKM_OK;
 }
@@ -538,6 +648,7 @@ static fkm_status choose_centroids(problem *p, fkm_err *e)
         .arg = p,
         .run = &r->out->run,
         .skip_nan = o->skip_nan,
+        .device_bytes = r->ops->device_bytes(r->backend),
     };
     fkm_seed_job job = {
         .method = o->method,
@@ -588,7 +699,7 @@ static fkm_status load_problem(problem *p, fkm_err *e)
     report_progress(p, 0);
     fkm_scan_init(&p->scan);
     bool eight_bit = is_eight_bit(r);
-    FKM_TRY(fkm_source_start(r->source, p->index, eight_bit ? NULL : &p->scan, r->w, e));
+    FKM_TRY(fkm_source_start(r->source, p->index, false, eight_bit ? NULL : &p->scan, r->w, e));
     p->scanned = r->out->run.plan.resident || eight_bit;
     if (p->scan.rows_not_finite && !r->o->skip_nan)
         return fkm_scan_not_finite(&p->scan, r->in, base_row(p), e);
@@ -608,14 +719,20 @@ static fkm_status hand_over(problem *p, fkm_err *e)
 
 static fkm_status begin_start(problem *p, fkm_err *e)
 {
-    p->iteration = p->reseeded = 0;
+    p->iteration = p->reseeded = p->safe_iteration = 0;
     p->moved = 0;
+    p->known_moved = -1;
     p->first_iteration = p->r->out->iteration_count;
     p->r->resuming = false;
     report_progress(p, 0);
     FKM_TRY(choose_centroids(p, e));
+    if (p->r->safe)
+        memcpy(p->r->safe, p->centroids, centroids_bytes(p->r));
+    p->safe_moved = -1;
+    p->safe_iteration = p->iteration = 1;
+    p->adrift = true;
     FKM_TRY(hand_over(p, e));
-    p->iteration = 1;
+    p->adrift = false;
     return FKM_OK;
 }
 
@@ -636,7 +753,8 @@ static fkm_status resume_start(problem *p, double *before, fkm_err *e)
         p->reseeded = its[s->iteration - 2].reseeded;
         *before = its[s->iteration - 2].inertia;
     }
-    p->moved = s->moved;
+    p->moved = s->relabel ? 0 : s->moved;
+    p->known_moved = s->relabel ? s->moved : -1;
     p->iteration = s->iteration;
     r->resuming = false;
     return FKM_OK;
@@ -656,7 +774,7 @@ static fkm_status run_start(problem *p, fkm_err *e)
     r->out->run.init_s += fkm_now() - begin;
     FKM_TRY(iterate(p, before, &pass, &moved, e));
     if (moved) { /* labels must belong to the centroids that are returned */
-        save_if_due(p);
+        FKM_TRY(save_if_due(p, e));
         if (r->o->restarts == 1)
             fkm_source_last_pass(r->source);
         FKM_TRY(label_rows(p, &pass, &failed, e));
@@ -684,8 +802,7 @@ static void keep_start(problem *p, fkm_problem_result *best)
     p->best_start = p->restart;
     *best = *p->result;
     if (r->best)
-        memcpy(r->best, p->centroids,
-            (size_t)r->o->clusters * (size_t)r->shape.dims * sizeof *r->best);
+        memcpy(r->best, p->centroids, centroids_bytes(r));
 }
 
 /* The best start was not the last: its labels and counts follow from its centroids, by one pass. */
@@ -696,8 +813,9 @@ static fkm_status restore_best(problem *p, fkm_err *e)
     bool failed;
     p->restoring = true;
     p->moved = 0;
+    p->known_moved = -1;
     r->resuming = false;
-    memcpy(p->centroids, r->best, (size_t)r->o->clusters * (size_t)r->shape.dims * sizeof *r->best);
+    memcpy(p->centroids, r->best, centroids_bytes(r));
     FKM_TRY(hand_over(p, e));
     p->iteration = r->o->max_iter + 1;
     fkm_source_last_pass(r->source);
@@ -765,11 +883,11 @@ static fkm_status fit_problem(run *r, int32_t index, fkm_err *e)
         .first_iteration = out->iteration_count,
         .centroids = out->centroids + (int64_t)index * o->clusters * r->shape.dims,
         .labels = out->labels + index * r->shape.rows,
+        .known_moved = -1,
     };
     r->at = index;
     fkm_status st = run_problem(&p, e);
-    if (is_resumable(st))
-        save_state(&p);
+    save_at_end(&p, st);
     fkm_free(p.far.rows);
     return st;
 }
@@ -796,6 +914,8 @@ static fkm_status allocate_result(run *r, fkm_err *e)
             (long long)out->batch, r->o->restarts);
     out->restart_count = r->o->restarts;
     FKM_TRY(fkm_calloc(&out->restarts, rows, sizeof *out->restarts, "results", e));
+    if (r->o->saving)
+        FKM_TRY(fkm_alloc(&r->safe, cells / out->batch, sizeof *r->safe, "safe centroids", e));
     if (r->o->restarts > 1)
         FKM_TRY(fkm_alloc(&r->best, cells / out->batch, sizeof *r->best, "the best centroids", e));
     return fkm_calloc(&out->problems, out->batch, sizeof *out->problems, "results", e);
@@ -824,8 +944,8 @@ static int64_t result_bytes(const fkm_fit_options *o, const fkm_shape *shape)
     int64_t result = fkm_mul_sat(batch, fkm_mul_sat(k, 4 * (int64_t)shape->dims + 8));
     result = fkm_add_sat(result, fkm_mul_sat(batch, sizeof(fkm_problem_result)));
     result = fkm_add_sat(result, fkm_mul_sat(batch, fkm_mul_sat(o->restarts, sizeof(fkm_restart))));
-    if (o->restarts > 1)
-        result = fkm_add_sat(result, fkm_mul_sat(k, 4 * (int64_t)shape->dims));
+    int copies = (o->restarts > 1) + (o->saving != NULL); /* best, safe */
+    result = fkm_add_sat(result, fkm_mul_sat(k * copies, 4 * (int64_t)shape->dims));
     if (o->init) /* the caller's */
         result = fkm_add_sat(result, fkm_mul_sat(o->init_batch ? batch : 1, 4 * k * shape->dims));
     result = fkm_add_sat(result, k * 24); /* draws, farthest rows, sorted sizes: one at a time */
@@ -869,7 +989,7 @@ static fkm_status open_run(run *r, fkm_err *e)
     const fkm_fit_options *o = r->o;
     fkm_run_plan *plan = &r->out->run.plan;
     FKM_TRY(fkm_fit_plan(plan, &r->plan, &r->ops, o, r->in, e));
-    FKM_TRY(r->ops->open(&r->backend, &r->plan, e));
+    FKM_TRY(open_backend(r, e));
     plan->isa = r->ops->isa(r->backend);
     if (r->w && r->w->planned)
         r->w->planned(r->w->arg, plan);
@@ -947,6 +1067,7 @@ out:
     }
     fkm_free(r.distances);
     fkm_free(r.best);
+    fkm_free(r.safe);
     fkm_free(r.key);
     fkm_source_close(r.source);
     fkm_checksums_close(&r.checksums);

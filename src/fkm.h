@@ -158,9 +158,10 @@ typedef struct fkm_run_stats {
     fkm_run_plan plan;
     fkm_screening screening;
     double total_s, init_s, read_wait_s, compute_s;
-    int64_t bytes_read; /* from storage */
-    int64_t distances;  /* row x centroid pairs that were decided */
-    int64_t flop;       /* 2 * dims per pair */
+    int64_t bytes_read;   /* from storage */
+    int64_t distances;    /* row x centroid pairs that were decided */
+    int64_t flop;         /* 2 * dims per pair */
+    int64_t device_bytes; /* most that was held of one GPU's memory at once; 0: no GPU */
 } fkm_run_stats;
 
 typedef struct fkm_result {
@@ -184,9 +185,10 @@ void fkm_result_free(fkm_result *r);
  * inertia for every machine setting. FKM_EDATA (k > rows, NaN, an outlier beyond 128-bit sums),
  * FKM_ENOMEM (the plan does not fit: sizes are named, nothing was computed), FKM_EFILE,
  * FKM_EDEVICE, FKM_ESTOPPED. With o->saving the state is kept on disk: from time to time, and when
- * the run ends by FKM_ESTOPPED or FKM_EFILE. Removing it after success is the caller's affair.
- * After FKM_ESTOPPED with a state that is kept, *out tells how far the run got, for reports:
- * iterations, and of problems what is known, with -1 and NaN for the rest; the caller frees it. */
+ * the run ends by FKM_ESTOPPED, FKM_EFILE, FKM_EDEVICE or FKM_ENOMEM. Removing it after success is
+ * the caller's affair. After FKM_ESTOPPED with a state that is kept, *out tells how far the run
+ * got, for reports: iterations, and of problems what is known, with -1 and NaN for the rest; the
+ * caller frees it. */
 fkm_status fkm_fit(fkm_result *out, fkm_reader *in, const fkm_fit_options *o, const fkm_observer *w,
     fkm_err *e) FKM_MUST_USE;
 

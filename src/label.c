@@ -47,6 +47,7 @@ static fkm_status open_run(run *r, fkm_err *e)
     };
     FKM_TRY(fkm_plan_make(&r->stats.plan, &plan, &request, e));
     FKM_TRY(r->ops->open(&r->backend, &plan, e));
+    r->stats.device_bytes = r->ops->device_bytes(r->backend);
     r->stats.plan.isa = r->ops->isa(r->backend);
     if (r->w && r->w->planned)
         r->w->planned(r->w->arg, &r->stats.plan);
@@ -112,8 +113,7 @@ static fkm_status label_problem(
     r->ops->reset(r->backend);
     FKM_TRY(r->ops->set_centroids(
         r->backend, o->centroids + (o->centroids_batch ? problem * o->clusters * o->dims : 0), e));
-    FKM_TRY(fkm_source_start(r->source, problem, &unused, r->w, e));
-    fkm_source_last_pass(r->source);
+    FKM_TRY(fkm_source_start(r->source, problem, true, &unused, r->w, e));
     FKM_TRY(r->ops->begin(r->backend, &options, e));
     for (;;) {
         if (r->w && r->w->stop && *r->w->stop)

@@ -91,6 +91,7 @@ fkm_status fkm_plan_make(
         .isa = r->machine->isa,
         .devices = r->devices,
         .device_bytes = r->machine->gpu_memory_bytes,
+        .leave_room = r->seed_clusters > 0,
     };
     int64_t room = fkm_max_i64(0, available - UNPLANNED_BYTES);
     int64_t limit = fkm_min_i64(run->memory_limit_bytes, room);

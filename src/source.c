@@ -165,12 +165,13 @@ static void stop_thread(fkm_source *s)
     s->running = s->checking = false;
 }
 
-static fkm_status start_thread(fkm_source *s, fkm_err *e)
+static fkm_status start_thread(fkm_source *s, bool once, fkm_err *e)
 {
     stop_thread(s);
     for (int64_t i = 0; i < s->slots; i++)
         s->ring[i].full = s->ring[i].used = s->ring[i].checked = false;
-    s->closing = s->last_pass = s->holding = false;
+    s->closing = s->holding = false;
+    s->last_pass = once; /* before the thread starts: it may be quick */
     s->at = s->turn = s->chunks_checked = 0;
     s->check_status = FKM_OK;
     s->pass_begun = 1;
@@ -324,12 +325,12 @@ static fkm_status load_rows(fkm_source *s, fkm_scan *scan, const fkm_observer *w
 }
 
 fkm_status fkm_source_start(
-    fkm_source *s, int64_t problem, fkm_scan *scan, const fkm_observer *w, fkm_err *e)
+    fkm_source *s, int64_t problem, bool once, fkm_scan *scan, const fkm_observer *w, fkm_err *e)
 {
     stop_thread(s);
     s->base = problem * s->rows;
     s->at = 0;
-    return s->resident ? load_rows(s, scan, w, e) : start_thread(s, e);
+    return s->resident ? load_rows(s, scan, w, e) : start_thread(s, once, e);
 }
 
 static fkm_status next_in_ring(fkm_source *s, fkm_rows *rows, fkm_err *e)

@@ -23,9 +23,10 @@ void fkm_source_close(fkm_source *s); /* NULL is fine; stops the thread */
 void fkm_source_pin(fkm_source *s, const fkm_backend_ops *ops, const fkm_backend *b);
 
 /* Goes to one problem of the batch. Resident: loads it and, unless scan is NULL, fills *scan
- * (polling w->stop). Ring: starts the thread; *scan untouched. */
-fkm_status fkm_source_start(
-    fkm_source *s, int64_t problem, fkm_scan *scan, const fkm_observer *w, fkm_err *e) FKM_MUST_USE;
+ * (polling w->stop). Ring: starts the thread; *scan untouched. once: there is one pass only, beyond
+ * whose end nothing is read. */
+fkm_status fkm_source_start(fkm_source *s, int64_t problem, bool once, fkm_scan *scan,
+    const fkm_observer *w, fkm_err *e) FKM_MUST_USE;
 
 /* The next chunk of this pass; rows->count is 0 at its end, and the call after that begins the next
  * pass. The rows are valid until the next call. FKM_EDATA when a file was changed during the pass.

@@ -110,7 +110,10 @@ static void put_peak(fkm_json *j, const fkm_report *r)
 {
     cJSON *o = cJSON_CreateObject();
     add_i64(j, o, "host_bytes", r->peak_bytes);
-    fkm_json_add(j, o, "gpu_bytes", cJSON_CreateNull());
+    if (r->run->device_bytes > 0)
+        add_i64(j, o, "gpu_bytes", r->run->device_bytes);
+    else
+        fkm_json_add(j, o, "gpu_bytes", cJSON_CreateNull());
     fkm_json_field(j, "peak", o);
 }
 

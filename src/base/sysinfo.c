@@ -37,14 +37,17 @@ static int64_t read_kilobytes(const char *path, const char *key)
     return found;
 }
 
+/* ---- control groups ---- */
+
 /* The path of this process in the tree of a version 1 controller, or of version 2 (controller "").
  * "" when unknown. Lines are NUMBER:CONTROLLER,CONTROLLER:PATH. */
-static void cgroup_path(char *out, size_t cap, const char *controller)
+static void cgroup_path(char *out, size_t cap, const char *root, const char *controller)
 {
-    char line[512], wanted[32];
+    char line[512], wanted[32], name[300];
     out[0] = '\0';
     snprintf(wanted, sizeof wanted, ",%s,", controller);
-    FILE *f = fopen("/proc/self/cgroup", "re");
+    snprintf(name, sizeof name, "%s/proc/self/cgroup", root);
+    FILE *f = fopen(name, "re");
     if (!f)
         return;
     while (fgets(line, sizeof line, f)) {
@@ -61,60 +64,112 @@ static void cgroup_path(char *out, size_t cap, const char *controller)
     fclose(f);
 }
 
-/* Room below one cgroup directory's limit; INT64_MAX without a limit. Page cache that belongs to
- * the group can be dropped, so it does not count as used. */
-static int64_t cgroup_room(const char *dir, const char *limit_name, const char *used_name)
+/* First line of a file in a directory. */
+static void read_setting(const char *dir, const char *name, char *out, size_t cap)
 {
-    char path[900], text[64];
-    snprintf(path, sizeof path, "%s/%s", dir, limit_name);
-    read_line(path, text, sizeof text);
+    char path[900];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    read_line(path, out, cap);
+}
+
+/* Page cache that belongs to the group can be dropped, so it does not count as used. */
+static int64_t cgroup_cache(const char *dir)
+{
+    char path[900], line[256];
+    int64_t cache = 0;
+    snprintf(path, sizeof path, "%s/memory.stat", dir);
+    FILE *f = fopen(path, "re");
+    while (f && fgets(line, sizeof line, f)) {
+        size_t name = strcspn(line, " ");
+        if (!strncmp(line, "inactive_file ", name + 1) || !strncmp(line, "active_file ", name + 1))
+            cache += strtoll(line + name, NULL, 10);
+    }
+    if (f)
+        fclose(f);
+    return cache;
+}
+
+/* Room below one directory's limit; INT64_MAX without a limit. */
+static int64_t memory_room(const char *dir, const char *limit_name, const char *used_name)
+{
+    char text[64];
+    read_setting(dir, limit_name, text, sizeof text);
     if (text[0] < '0' || text[0] > '9')
         return INT64_MAX;
     int64_t limit = strtoll(text, NULL, 10);
     if (limit >= INT64_MAX / 2)
         return INT64_MAX;
-    snprintf(path, sizeof path, "%s/%s", dir, used_name);
-    read_line(path, text, sizeof text);
-    int64_t used = strtoll(text, NULL, 10), cache = 0;
-    snprintf(path, sizeof path, "%s/memory.stat", dir);
-    FILE *f = fopen(path, "re");
-    if (f) {
-        char line[256];
-        while (fgets(line, sizeof line, f)) {
-            size_t name = strcspn(line, " ");
-            if (!strncmp(line, "inactive_file ", name + 1) ||
-                !strncmp(line, "active_file ", name + 1))
-                cache += strtoll(line + name, NULL, 10);
-        }
-        fclose(f);
-    }
-    return fkm_max_i64(0, limit - fkm_max_i64(0, used - cache));
+    read_setting(dir, used_name, text, sizeof text);
+    int64_t used = strtoll(text, NULL, 10) - cgroup_cache(dir);
+    return fkm_max_i64(0, limit - fkm_max_i64(0, used));
 }
 
-/* The least room on the way from this process's cgroup up to the root. In a container the path may
- * be one that only the host sees; its own limit is then at the root. */
-static int64_t least_room(
-    const char *root, const char *controller, const char *limit_name, const char *used_name)
+static int64_t memory_v1(const char *dir)
 {
-    char rel[512], dir[640];
-    int64_t room = INT64_MAX;
-    cgroup_path(rel, sizeof rel, controller);
+    return memory_room(dir, "memory.limit_in_bytes", "memory.usage_in_bytes");
+}
+
+static int64_t memory_v2(const char *dir)
+{
+    return memory_room(dir, "memory.max", "memory.current");
+}
+
+/* CPUs that so much time a period pays for, rounded up; INT64_MAX: no quota. */
+static int64_t quota_cpus(double quota, double period)
+{
+    if (!(quota > 0 && period > 0 && quota < 1e6 * period))
+        return INT64_MAX;
+    return (int64_t)((quota + period - 1) / period); /* both are whole numbers */
+}
+
+static int64_t cpus_v1(const char *dir)
+{
+    char quota[64], period[64];
+    read_setting(dir, "cpu.cfs_quota_us", quota, sizeof quota);
+    read_setting(dir, "cpu.cfs_period_us", period, sizeof period);
+    return quota_cpus(strtod(quota, NULL), strtod(period, NULL));
+}
+
+/* "QUOTA PERIOD", or "max PERIOD". */
+static int64_t cpus_v2(const char *dir)
+{
+    char text[64], *end;
+    read_setting(dir, "cpu.max", text, sizeof text);
+    double quota = text[0] >= '0' && text[0] <= '9' ? strtod(text, &end) : 0;
+    return quota_cpus(quota, quota > 0 ? strtod(end, NULL) : 0);
+}
+
+/* The least that a group on the way from this process's up to the root allows. In a container the
+ * path may be one that only the host sees; its own limit is then at the root. */
+static int64_t least_of_groups(const char *root, const char *mount, const char *controller,
+    int64_t (*allowed)(const char *dir))
+{
+    char rel[512], dir[900];
+    int64_t least = INT64_MAX;
+    cgroup_path(rel, sizeof rel, root, controller);
     for (;;) {
-        snprintf(dir, sizeof dir, "%s%s", root, rel);
-        room = fkm_min_i64(room, cgroup_room(dir, limit_name, used_name));
+        snprintf(dir, sizeof dir, "%s/sys/fs/cgroup%s%s", root, mount, rel);
+        least = fkm_min_i64(least, allowed(dir));
         char *slash = strrchr(rel, '/');
         if (!slash)
-            return room;
+            return least;
         *slash = '\0';
     }
 }
 
-static int64_t cgroup_memory(void)
+int64_t fkm_cgroup_memory(const char *root)
 {
-    int64_t v1 = least_room(
-        "/sys/fs/cgroup/memory", "memory", "memory.limit_in_bytes", "memory.usage_in_bytes");
-    return fkm_min_i64(v1, least_room("/sys/fs/cgroup", "", "memory.max", "memory.current"));
+    return fkm_min_i64(least_of_groups(root, "/memory", "memory", memory_v1),
+        least_of_groups(root, "", "", memory_v2));
 }
+
+int64_t fkm_cgroup_cpus(const char *root)
+{
+    return fkm_min_i64(
+        least_of_groups(root, "/cpu", "cpu", cpus_v1), least_of_groups(root, "", "", cpus_v2));
+}
+
+/* ---- memory and CPUs ---- */
 
 static int64_t address_space_room(void)
 {
@@ -130,7 +185,7 @@ int64_t fkm_memory_available(void)
     int64_t room = read_kilobytes("/proc/meminfo", "MemAvailable:");
     if (room < 0)
         room = (int64_t)sysconf(_SC_AVPHYS_PAGES) * sysconf(_SC_PAGESIZE);
-    room = fkm_min_i64(room, cgroup_memory());
+    room = fkm_min_i64(room, fkm_cgroup_memory(""));
     return fkm_min_i64(room, address_space_room());
 }
 
@@ -142,21 +197,6 @@ int64_t fkm_peak_memory(void)
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
     return (int64_t)usage.ru_maxrss * 1024;
-}
-
-/* CPUs that a cgroup v2 quota pays for, rounded up; a large number without a quota. */
-static int cgroup_cpus(void)
-{
-    char rel[512], path[640], text[64];
-    cgroup_path(rel, sizeof rel, "");
-    snprintf(path, sizeof path, "/sys/fs/cgroup%s/cpu.max", rel);
-    read_line(path, text, sizeof text);
-    char *end;
-    double quota = strtod(text, &end), period = strtod(end, NULL);
-    if (end == text || quota <= 0 || period <= 0)
-        return 1 << 20;
-    double cpus = quota / period;
-    return cpus < 1 ? 1 : (int)(cpus + 0.999);
 }
 
 int fkm_cpu_count(void)
@@ -174,8 +214,8 @@ int fkm_cpu_count(void)
     }
     if (n == 0)
         n = (int)sysconf(_SC_NPROCESSORS_ONLN);
-    int quota = cgroup_cpus();
-    n = n < quota ? n : quota;
+    int64_t quota = fkm_cgroup_cpus("");
+    n = n < quota ? n : (int)quota;
     return n > 0 ? n : 1;
 }
 

@@ -8,6 +8,13 @@
 int fkm_cpu_count(void);            /* by affinity and cgroup quota; >= 1 */
 int64_t fkm_memory_available(void); /* bytes: the least of MemAvailable, cgroup, RLIMIT_AS room */
 int64_t fkm_peak_memory(void);      /* bytes: peak resident set of this process so far */
-const char *fkm_cpu_model(void);    /* "Intel(R) Xeon(R) ..."; static storage */
+
+/* What the control groups of this process allow, of both versions: bytes that are left, and CPUs by
+ * quota, rounded up; INT64_MAX: no limit. root: what /proc and /sys are looked for in, "" but in
+ * tests. */
+int64_t fkm_cgroup_memory(const char *root);
+int64_t fkm_cgroup_cpus(const char *root);
+
+const char *fkm_cpu_model(void); /* "Intel(R) Xeon(R) ..."; static storage */
 
 #endif

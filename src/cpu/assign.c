@@ -38,7 +38,7 @@ int64_t fkm_assign_scratch_bytes(
                       (int64_t)fkm_panel_bytes(k, dims) / k->panel;
     if (dtype != FKM_F32)
         per_row += 4 * (int64_t)dims;
-    int64_t turning = fkm_head_suits(k, dims) ? 4 * (2 * (int64_t)k->panel + 1) * dims : 0;
+    int64_t turning = fkm_head_most(k, dims) > 0 ? 4 * (2 * (int64_t)k->panel + 1) * dims : 0;
     int64_t nearest = top > 1 ? 2 * (int64_t)sizeof(float) * clusters + 4 * (int64_t)top : 0;
     return rows * per_row + turning + nearest + 4096;
 }
@@ -74,7 +74,7 @@ fkm_status fkm_assign_scratch_open(fkm_assign_scratch *s, const fkm_kernels *k, 
     FKM_GO(fkm_alloc(&s->residual, rows, sizeof(float), what, e));
     FKM_GO(fkm_alloc(&s->square, rows, sizeof(float), what, e));
     FKM_GO(fkm_calloc(&s->tail, rows, sizeof(float), what, e));
-    if (fkm_head_suits(k, dims)) {
+    if (fkm_head_most(k, dims) > 0) {
         FKM_GO(fkm_alloc(&s->framed, (int64_t)k->panel * dims, sizeof(float), what, e));
         FKM_GO(fkm_alloc(&s->turned, (int64_t)k->panel * dims, sizeof(float), what, e));
         FKM_GO(fkm_calloc(&s->zero, dims, sizeof(float), what, e));

@@ -123,10 +123,17 @@ static fkm_status probe(const char *devices, fkm_err *e)
     return FKM_OK;
 }
 
-/* Coordinates of a row that the store may have to hold: see keeps_panels in assign.c. */
-static int32_t stored_dims(const fkm_plan *p, const fkm_kernels *k)
+/* The largest panel that the store may have to hold: see keeps_panels in assign.c. */
+static size_t stored_panel_bytes(const fkm_plan *p, const fkm_kernels *k)
 {
-    return k->low ? p->dims : fkm_head_suits(k, p->dims) ? fkm_head_most(p->dims) : 0;
+    size_t head = 0, coarse = 0;
+    if (k->low)
+        return fkm_panel_bytes(k, p->dims);
+    if (fkm_head_most(k, p->dims) > 0)
+        head = fkm_panel_bytes(k, fkm_head_most(k, p->dims));
+    if (fkm_kernels_coarse(k, p->dims))
+        coarse = fkm_panel_bytes(k->coarse, p->dims);
+    return head > coarse ? head : coarse;
 }
 
 static int64_t chunk_count(const fkm_plan *p)
@@ -147,11 +154,11 @@ static int64_t bytes(const fkm_plan *p)
     int64_t each = fkm_assign_scratch_bytes(k, p->clusters, p->dims, p->dtype, p->top);
     total = fkm_add_sat(total, fkm_mul_sat(p->threads, each + (int64_t)sizeof(worker)));
     if (p->keep) {
-        int64_t store = fkm_row_store_bytes(k, p->chunk_rows, stored_dims(p, k)) +
+        int64_t store = fkm_row_store_bytes(k->panel, stored_panel_bytes(p, k), p->chunk_rows) +
                         (int64_t)sizeof(fkm_row_store);
         total = fkm_add_sat(total, fkm_mul_sat(chunk_count(p), store));
         total = fkm_add_sat(total, fkm_bounds_bytes(p->rows, p->clusters));
-        total = fkm_add_sat(total, fkm_head_suits(k, p->dims) ? fkm_head_bytes(p->dims) : 0);
+        total = fkm_add_sat(total, fkm_head_suits(k, p->dims) ? fkm_head_bytes(k, p->dims) : 0);
         total = fkm_add_sat(total, fkm_mul_sat(p->chunk_rows, sizeof(int32_t)));
         total = fkm_add_sat(total, 8 * ((int64_t)p->clusters + 2));
     }
@@ -187,7 +194,7 @@ static fkm_status open_stores(fkm_backend *b, fkm_err *e)
 {
     const fkm_plan *p = &b->plan;
     int64_t n = chunk_count(p);
-    int32_t dims = stored_dims(p, b->kernels);
+    size_t panel_bytes = stored_panel_bytes(p, b->kernels);
     FKM_TRY(fkm_bounds_open(&b->bounds, p->rows, p->clusters, e));
     if (fkm_head_suits(b->kernels, p->dims))
         FKM_TRY(fkm_head_open(&b->head, b->kernels, p->dims, e));
@@ -196,7 +203,7 @@ static fkm_status open_stores(fkm_backend *b, fkm_err *e)
     FKM_TRY(fkm_calloc(&b->stores, n, sizeof *b->stores, "rows laid out for screening", e));
     for (int64_t i = 0; i < n; i++) {
         int64_t rows = fkm_min_i64(p->chunk_rows, p->rows - i * p->chunk_rows);
-        FKM_TRY(fkm_row_store_open(&b->stores[i], b->kernels, rows, dims, e));
+        FKM_TRY(fkm_row_store_open(&b->stores[i], b->kernels->panel, panel_bytes, rows, e));
         b->store_count = i + 1;
     }
     return FKM_OK;
@@ -393,7 +400,7 @@ static int64_t choose_rows(fkm_backend *b, fkm_assign_job *job, const fkm_rows *
         job->lower = b->bounds.lower + r->row0;
         n = fkm_bounds_list(&b->bounds, b->list, r->row0, store->label, r->count);
     }
-    if (b->head.axes && !b->head.decided && any_label(labels, r->count))
+    if (b->head.list && !b->head.decided && any_label(labels, r->count))
         decide_head(b, r, labels);
     bool all = distances || (b->pass.update && !b->change);
     if (!all && n < r->count / (b->tiles.axes ? LIST_SHARE_TURNED : LIST_SHARE)) {
@@ -537,6 +544,12 @@ static bool streams(const fkm_backend *b)
     return false;
 }
 
+static int64_t device_bytes(const fkm_backend *b)
+{
+    (void)b;
+    return 0;
+}
+
 const fkm_backend_ops fkm_backend_cpu = {
     .name = "cpu",
     .probe = probe,
@@ -558,6 +571,8 @@ const fkm_backend_ops fkm_backend_cpu = {
     .pin = NULL,
     .unpin = NULL,
     .streams = streams,
+    .may_be_lost = false,
+    .device_bytes = device_bytes,
     .chunk_rows = 256 << 10,
     .ceiling = fkm_cpu_ceiling,
     .close = close_backend,

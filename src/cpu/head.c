@@ -34,38 +34,49 @@ enum {
 static const int32_t lengths[] = {192, 128, 96, 64};
 #define LENGTHS (int)(sizeof lengths / sizeof lengths[0])
 
-bool fkm_head_suits(const fkm_kernels *k, int32_t dims)
+int32_t fkm_head_most(const fkm_kernels *k, int32_t dims)
 {
-    return !k->bytes && dims >= LEAST_DIMS && dims <= MOST_DIMS;
-}
-
-int32_t fkm_head_most(int32_t dims)
-{
+    if (k->bytes || dims < LEAST_DIMS || dims > MOST_DIMS)
+        return 0;
     return dims / 2 < MOST_HEAD ? dims / 2 : MOST_HEAD;
 }
 
-int64_t fkm_head_bytes(int32_t dims)
+bool fkm_head_suits(const fkm_kernels *k, int32_t dims)
 {
-    int64_t most = fkm_head_most(dims);
-    return 4 * (most * dims + dims + most + 2 * (int64_t)SAMPLE * dims + 2 * SAMPLE * most) + 4096 +
-           8 * (int64_t)SAMPLE;
+    return fkm_kernels_coarse(k, dims) || fkm_head_most(k, dims) > 0;
+}
+
+int64_t fkm_head_bytes(const fkm_kernels *k, int32_t dims)
+{
+    int64_t most = fkm_head_most(k, dims), lists = 8 * (int64_t)SAMPLE + 4096;
+    if (most == 0)
+        return lists;
+    return 4 * (most * dims + dims + most + 2 * (int64_t)SAMPLE * dims + 2 * SAMPLE * most) + lists;
+}
+
+static fkm_status open_axes(fkm_head *h, fkm_err *e)
+{
+    static const char what[] = "principal axes";
+    const int64_t dims = h->dims;
+    FKM_TRY(fkm_alloc(&h->axes, h->most * dims, sizeof(float), what, e));
+    FKM_TRY(fkm_alloc(&h->sample, SAMPLE * dims, sizeof(float), what, e));
+    FKM_TRY(fkm_alloc(&h->across, SAMPLE * dims, sizeof(float), what, e));
+    FKM_TRY(fkm_alloc(&h->products, (int64_t)SAMPLE * h->most, sizeof(float), what, e));
+    FKM_TRY(fkm_alloc(&h->turned, (int64_t)SAMPLE * h->most, sizeof(float), what, e));
+    FKM_TRY(fkm_calloc(&h->zero, dims, sizeof(float), what, e));
+    return fkm_alloc(&h->gram, h->most, sizeof(float), what, e);
 }
 
 fkm_status fkm_head_open(fkm_head *h, const fkm_kernels *k, int32_t dims, fkm_err *e)
 {
-    static const char what[] = "principal axes";
+    static const char what[] = "a sample of rows";
     fkm_status st = FKM_OK;
     memset(h, 0, sizeof *h);
     h->dims = dims;
     h->block_rows = fkm_assign_block_rows(k, dims);
-    h->most = fkm_head_most(dims);
-    FKM_GO(fkm_alloc(&h->axes, (int64_t)h->most * dims, sizeof(float), what, e));
-    FKM_GO(fkm_alloc(&h->sample, (int64_t)SAMPLE * dims, sizeof(float), what, e));
-    FKM_GO(fkm_alloc(&h->across, (int64_t)SAMPLE * dims, sizeof(float), what, e));
-    FKM_GO(fkm_alloc(&h->products, (int64_t)SAMPLE * h->most, sizeof(float), what, e));
-    FKM_GO(fkm_alloc(&h->turned, (int64_t)SAMPLE * h->most, sizeof(float), what, e));
-    FKM_GO(fkm_calloc(&h->zero, dims, sizeof(float), what, e));
-    FKM_GO(fkm_alloc(&h->gram, h->most, sizeof(float), what, e));
+    h->most = fkm_head_most(k, dims);
+    if (h->most > 0)
+        FKM_GO(open_axes(h, e));
     FKM_GO(fkm_alloc(&h->list, SAMPLE, sizeof *h->list, what, e));
     FKM_GO(fkm_alloc(&h->saved, SAMPLE, sizeof *h->saved, what, e));
     return FKM_OK;
@@ -235,11 +246,11 @@ static double cost(fkm_head *h, const fkm_tiles *t, const fkm_assign_job *job,
 static double choose_kernels(
     fkm_head *h, fkm_tiles *t, const fkm_assign_job *job, fkm_assign_scratch *s)
 {
-    const fkm_kernels *fine = t->kernels;
+    const fkm_kernels *fine = t->kernels, *coarse = fkm_kernels_coarse(fine, t->dims);
     double least = cost(h, t, job, s, SAMPLE);
-    if (!fine->coarse)
+    if (!coarse)
         return least;
-    fkm_tiles_use(t, fine->coarse);
+    fkm_tiles_use(t, coarse);
     fkm_tiles_set(t, job->centroids, 1, NULL);
     double now = cost(h, t, job, s, SAMPLE);
     if (now < LEAST_COARSE * least)
@@ -279,10 +290,11 @@ void fkm_head_decide(
     if (job->count < 4 * SAMPLE ||
         (double)rows * t->clusters * t->dims < LEAST_CYCLES * t->kernels->rate)
         return;
-    take_sample(h, t, job);
     double all = choose_kernels(h, t, job, s);
     const fkm_kernels *chosen = t->kernels;
-    if (spread(h) < MOST_SPREAD) {
+    if (h->most > 0)
+        take_sample(h, t, job);
+    if (h->most > 0 && spread(h) < MOST_SPREAD) {
         find_axes(h, t->kernels);
         fkm_tiles_use(t, fine);
         best = choose_length(h, t, job, s, LEAST_GAIN * all);

@@ -32,13 +32,13 @@ typedef struct fkm_head {
     int32_t *list, *saved;    /* [SAMPLE]: rows of the sample, and their labels */
 } fkm_head;
 
-/* Is it worth trying for such rows? Heads need enough dims to save on. */
+/* Is there anything to try for such rows? */
 bool fkm_head_suits(const fkm_kernels *k, int32_t dims);
 
-/* The longest head that may be chosen. */
-int32_t fkm_head_most(int32_t dims);
+/* The longest head that may be chosen; 0: too few dims to save on, or too many to look for axes. */
+int32_t fkm_head_most(const fkm_kernels *k, int32_t dims);
 
-int64_t fkm_head_bytes(int32_t dims);
+int64_t fkm_head_bytes(const fkm_kernels *k, int32_t dims);
 fkm_status fkm_head_open(fkm_head *h, const fkm_kernels *k, int32_t dims, fkm_err *e) FKM_MUST_USE;
 void fkm_head_close(fkm_head *h); /* safe on zeroed structs */
 

@@ -24,8 +24,7 @@ typedef struct fkm_kernels {
     fkm_dtype takes;    /* which, when bytes */
     float most_quanta;  /* largest coordinate of a rounded centroid, when bytes */
     bool named;         /* in use only when asked for by name, or as what is `coarse` to others */
-    const struct fkm_kernels *coarse; /* quicker and less precise, with the same panels and tiles in
-                                         no more room: for rows whose margins are wide. Or NULL */
+    const struct fkm_kernels *coarse; /* see fkm_kernels_coarse */
 
     /* out[i] = (float)x[i], exactly; t is an in-memory type other than float32. */
     void (*widen)(float *out, const void *x, fkm_dtype t, int64_t n);
@@ -101,8 +100,20 @@ static inline size_t fkm_tile_bytes(const fkm_kernels *k, int32_t dims)
            (size_t)(k->tile * k->item);
 }
 
+/* Low kernels with the panels and tiles of k, quicker and less precise, for rows whose margins are
+ * wide; NULL: there are none, or none that would fit into the room of k. */
+static inline const fkm_kernels *fkm_kernels_coarse(const fkm_kernels *k, int32_t dims)
+{
+    const fkm_kernels *c = k->coarse;
+    bool fits = c && dims <= FKM_COARSE_MOST_DIMS &&
+                fkm_panel_bytes(c, dims) <= fkm_panel_bytes(k, dims) &&
+                fkm_tile_bytes(c, dims) <= fkm_tile_bytes(k, dims);
+    return fits ? c : NULL;
+}
+
 extern const fkm_kernels fkm_kernels_scalar, fkm_kernels_avx2, fkm_kernels_avx512,
     fkm_kernels_amx_bf16, fkm_kernels_amx_s8, fkm_kernels_amx_u8, fkm_kernels_amx_i8,
-    fkm_kernels_vnni_u8, fkm_kernels_vnni_i8, fkm_kernels_avx2_u8, fkm_kernels_avx2_i8;
+    fkm_kernels_vnni_u8, fkm_kernels_vnni_i8, fkm_kernels_vnni_s8, fkm_kernels_vnni_f32,
+    fkm_kernels_avx2_u8, fkm_kernels_avx2_i8;
 
 #endif

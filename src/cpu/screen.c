@@ -26,7 +26,7 @@ int64_t fkm_tiles_bytes(const fkm_kernels *k, int32_t clusters, int32_t dims)
     int64_t rows = fkm_mul_sat(padded, (int64_t)sizeof(float) * dims);
     int64_t packed = fkm_mul_sat(count, (int64_t)fkm_tile_bytes(k, dims));
     int64_t flat = 7 * sizeof(float) + 2 * sizeof(int32_t) + 2 * sizeof(double);
-    if (k->low)
+    if (k->low || k->coarse)
         flat += START_WIDTH * (int64_t)sizeof(float);
     int64_t total = fkm_add_sat(fkm_add_sat(rows, packed), fkm_mul_sat(padded, flat));
     return fkm_add_sat(total,
@@ -69,7 +69,7 @@ fkm_status fkm_tiles_open(
     FKM_GO(fkm_alloc(&t->index, n, sizeof(int32_t), order, e));
     FKM_GO(fkm_alloc(&t->position, n, sizeof(int32_t), order, e));
     FKM_GO(fkm_alloc(&t->order_key, n, sizeof(double), order, e));
-    if (k->low)
+    if (k->low || k->coarse)
         FKM_GO(fkm_alloc(&t->start, n, START_WIDTH * 4, "centroid norms", e));
     return FKM_OK;
 out:

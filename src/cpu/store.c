@@ -6,21 +6,21 @@
 
 #include <string.h>
 
-int64_t fkm_row_store_bytes(const fkm_kernels *k, int64_t rows, int32_t dims)
+int64_t fkm_row_store_bytes(int32_t panel, size_t panel_bytes, int64_t rows)
 {
-    int64_t padded = fkm_round_up(rows, k->panel);
-    int64_t panels = fkm_mul_sat(padded / k->panel, (int64_t)fkm_panel_bytes(k, dims));
+    int64_t padded = fkm_round_up(rows, panel);
+    int64_t panels = fkm_mul_sat(padded / panel, (int64_t)panel_bytes);
     return fkm_add_sat(panels, fkm_mul_sat(padded, 2 * sizeof(int32_t) + 3 * sizeof(float)));
 }
 
 fkm_status fkm_row_store_open(
-    fkm_row_store *s, const fkm_kernels *k, int64_t rows, int32_t dims, fkm_err *e)
+    fkm_row_store *s, int32_t panel, size_t panel_bytes, int64_t rows, fkm_err *e)
 {
     static const char what[] = "rows laid out for screening";
     fkm_status st = FKM_OK;
-    int64_t padded = fkm_round_up(rows, k->panel);
+    int64_t padded = fkm_round_up(rows, panel);
     memset(s, 0, sizeof *s);
-    FKM_GO(fkm_alloc(&s->panels, padded / k->panel, fkm_panel_bytes(k, dims), what, e));
+    FKM_GO(fkm_alloc(&s->panels, padded / panel, panel_bytes, what, e));
     FKM_GO(fkm_alloc(&s->order, padded, sizeof *s->order, what, e));
     FKM_GO(fkm_alloc(&s->label, padded, sizeof *s->label, what, e));
     FKM_GO(fkm_alloc(&s->norm, padded, sizeof *s->norm, what, e));

@@ -22,9 +22,10 @@ typedef struct fkm_row_store {
 } fkm_row_store;
 
 /* dims: coordinates of a row in the panels; 0: the order is kept, not the panels. */
-int64_t fkm_row_store_bytes(const fkm_kernels *k, int64_t rows, int32_t dims);
+/* panel: rows of one, in panel_bytes. */
+int64_t fkm_row_store_bytes(int32_t panel, size_t panel_bytes, int64_t rows);
 fkm_status fkm_row_store_open(
-    fkm_row_store *s, const fkm_kernels *k, int64_t rows, int32_t dims, fkm_err *e) FKM_MUST_USE;
+    fkm_row_store *s, int32_t panel, size_t panel_bytes, int64_t rows, fkm_err *e) FKM_MUST_USE;
 void fkm_row_store_close(fkm_row_store *s); /* safe on zeroed structs */
 
 /* Forgets the labels: rows in the order they come. labels: [count], by row. */

@@ -46,7 +46,8 @@ def machine(rng):
     return ["-j", str(rng.choice([1, 2, 3]))] + rng.choice([[], ["-m", STREAM], ["--isa", "scalar"]])
 
 
-def check_killed(rng, args, signals, kills):
+def check_killed(rng, args, signals, kills, share):
+    """share: of the time that a whole run takes, within which each part is killed."""
     d, whole = cli.new_directory(), cli.new_directory()
     for place in (d, whole):
         os.symlink(os.path.join(DATA, "x.npy"), os.path.join(place, "x.npy"))
@@ -61,7 +62,7 @@ def check_killed(rng, args, signals, kills):
         p = start(d, [*args, *machine(rng), "--checkpoint", "1ms"])
         number = rng.choice(signals) if parts <= kills else None
         try:
-            _, err = p.communicate(timeout=rng.uniform(0, length) if number else None)
+            _, err = p.communicate(timeout=rng.uniform(0, share * length) if number else None)
         except subprocess.TimeoutExpired:
             p.send_signal(number)
             _, err = p.communicate()
@@ -170,13 +171,16 @@ def main():
     DATA = cli.new_directory()
     cli.save(DATA, "x.npy", cli.npy(cli.noise(ROWS, DIMS)))
     caught = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-    resumed = 0
     cases = [(["-t", "0", "-n", "30"], [signal.SIGKILL]),
              (["-t", "0", "-n", "30", "-m", STREAM], [signal.SIGKILL, *caught]),
              (["-t", "1e-3", "--restarts", "3", "-i", "k-means||", "-n", "8"], [signal.SIGKILL, *caught])]
     for args, signals in cases:
-        resumed += check_killed(rng, args, signals, 3 if cli.SLOW else 8)
-    cli.check(resumed >= 4, "too few parts left a state", resumed)
+        # A machine that is quicker now than it was for the whole run is done before it is killed.
+        for share in (1, 0.5, 0.3, 0.2, 0.1):
+            resumed = check_killed(rng, args, signals, 3 if cli.SLOW else 8, share)
+            if resumed >= 2:
+                break
+        cli.check(resumed >= 2, "too few parts left a state", args, resumed)
     check_changed_data()
     check_no_room()
     cli.finish()

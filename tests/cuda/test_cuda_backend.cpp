@@ -1,5 +1,5 @@
-/* The CUDA backend against the CPU's, bit for bit: labels, distances, counters that do not depend on
- * the path, inertia, centroids, over random shapes, types, chunks and numbers of devices. */
+/* The CUDA backend against the CPU's, bit for bit: labels, distances, counters that do not depend
+ * on the path, inertia, centroids, over random shapes, types, chunks and numbers of devices. */
 #include "cuda_test.h"
 
 namespace
@@ -49,6 +49,14 @@ struct pair {
             OK(ops[i]->set_scale(b[i], p->scale, &e));
             labels[i].assign((size_t)p->plan.rows, -1);
         }
+    }
+
+    /* Labels as of a run that is resumed: of clusters, or -1. */
+    void hand_in(random_numbers *r)
+    {
+        for (int32_t &label : labels[0])
+            label = (int32_t)r->below((uint32_t)p->plan.clusters + 1) - 1;
+        labels[1] = labels[0];
     }
 
     template <class F> void chunks(F f)
@@ -122,8 +130,7 @@ struct pair {
                 near[i].resize((size_t)r.count * top);
                 OK(ops[i]->distances(b[i], &r, labels[i].data() + r.row0, d[i].data(), &e));
                 if (top > 1)
-                    OK(ops[i]->nearest(
-                        b[i], &r, p->plan.top, near[i].data(), all[i].data(), &e));
+                    OK(ops[i]->nearest(b[i], &r, p->plan.top, near[i].data(), all[i].data(), &e));
             }
             assert_memory_equal(d[0].data(), d[1].data(), d[0].size() * 8);
             if (top > 1) {
@@ -133,7 +140,6 @@ struct pair {
         });
     }
 };
-
 
 const char *const list_of[] = {"0", "0", "0,1", "2,0,1"};
 
@@ -165,6 +171,8 @@ void one_round(uint64_t seed)
     for (int start = 0; start < 2; start++) {
         bool squares = true;
         both.start();
+        if (r.below(2))
+            both.hand_in(&r);
         for (int i = 0; i < 5; i++) {
             fkm_pass_options o;
             o.update = r.below(5) != 0;

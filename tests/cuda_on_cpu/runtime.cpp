@@ -144,12 +144,31 @@ static void read_settings()
         d = draw(256);
 }
 
+static std::string report_path;
+
+static void write_report()
+{
+    FILE *f = fopen(report_path.c_str(), "w");
+    if (!f)
+        die("CUO_REPORT=%s: cannot write", report_path.c_str());
+    fprintf(f,
+        "{\"calls\": %lld, \"kernels\": %lld, \"peak_bytes\": %lld, \"device_blocks\": %lld, "
+        "\"host_blocks\": %lld}\n",
+        (long long)counts.calls, (long long)counts.kernels, (long long)counts.peak_bytes,
+        (long long)counts.device_blocks, (long long)counts.host_blocks);
+    fclose(f);
+}
+
 static void start()
 {
     if (started)
         return;
     started = true;
     read_settings();
+    if (knob("REPORT") && report_path.empty()) {
+        report_path = knob("REPORT");
+        atexit(write_report);
+    }
     for (int i = 0; i < settings.devices; i++) {
         devices[i] = Device();
         devices[i].legacy = new_stream(i, true);

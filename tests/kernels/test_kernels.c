@@ -269,6 +269,12 @@ static void fill_case(float *x, float *c, const shape *s)
     }
 }
 
+static fkm_status open_store(fkm_row_store *store, const fkm_tiles *t, int32_t rows, fkm_err *e)
+{
+    return fkm_row_store_open(
+        store, t->kernels->panel, fkm_panel_bytes(t->kernels, t->dims), rows, e);
+}
+
 /* The same labels from rows that are kept, rounded and in another order, whatever it is. */
 static void check_store(const fkm_assign_job *plain, fkm_assign_scratch *scratch, int32_t block)
 {
@@ -277,8 +283,7 @@ static void check_store(const fkm_assign_job *plain, fkm_assign_scratch *scratch
     fkm_assign_job job = *plain;
     int32_t rows = (int32_t)job.count;
     int32_t *labels = guarded((size_t)rows * sizeof *labels);
-    assert_int_equal(
-        fkm_row_store_open(&store, job.tiles->kernels, rows, job.tiles->dims, &e), FKM_OK);
+    assert_int_equal(open_store(&store, job.tiles, rows, &e), FKM_OK);
     for (int32_t i = 0; i < rows; i++)
         labels[i] = i % 3 ? i % job.tiles->clusters : -1;
     fkm_row_store_start(&store, labels, rows);
@@ -388,7 +393,7 @@ static void check_block(const fkm_kernels *k, const shape *s)
     for (int32_t first = 0; first < s->rows; first += block)
         fkm_assign_block(&job, &scratch, first, s->rows - first < block ? s->rows - first : block);
     check_store(&job, &scratch, block);
-    if (fkm_head_suits(k, s->dims))
+    if (fkm_head_most(k, s->dims) > 0)
         check_head(&job, &scratch, block);
     job.labels = near;
     job.distances = near_distances;

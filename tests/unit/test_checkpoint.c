@@ -155,12 +155,12 @@ static void same_iteration(const fkm_iteration *a, const fkm_iteration *b)
     assert_int_equal(a->reseeded, b->reseeded);
 }
 
-static void comes_back(void **state)
+static void check_return(bool relabel)
 {
-    (void)state;
     fkm_err e = {0};
     whole a, b;
     fill(&a);
+    a.s.relabel = relabel;
     assert_int_equal(fkm_state_save(&a.s, &o, fkm_reader_shape(in), "s", key, &e), FKM_OK);
     assert_int_equal(load(&b, "s", &e), FKM_OK);
     fkm_state x = a.s, y = b.s;
@@ -170,6 +170,7 @@ static void comes_back(void **state)
     assert_int_equal(x.best_start, y.best_start);
     assert_int_equal(x.best_iterations, y.best_iterations);
     assert_int_equal(x.moved, y.moved);
+    assert_int_equal(x.relabel, y.relabel);
     assert_true(y.scanned && y.scale.exponent == 41 && y.scale.wide);
     assert_int_equal(y.resumes, 3);
     assert_true(y.elapsed_s == 12.5);
@@ -186,6 +187,13 @@ static void comes_back(void **state)
     assert_int_equal(b.sums.crc[0], 0x12345678);
     free_whole(&a);
     free_whole(&b);
+}
+
+static void comes_back(void **state)
+{
+    (void)state;
+    check_return(false);
+    check_return(true);
 }
 
 static void write_file(const char *path, const char *data, size_t size)
@@ -243,7 +251,7 @@ static void damage(void **state)
 static void lies(void **state)
 {
     (void)state;
-    for (int lie = 0; lie < 13; lie++) {
+    for (int lie = 0; lie < 15; lie++) {
         fkm_err e = {0};
         whole w, b;
         fill(&w);
@@ -286,6 +294,14 @@ static void lies(void **state)
             break;
         case 12:
             w.sums.known = 0;
+            break;
+        case 13: /* the pass that labels rows for good has no other after it */
+            w.s.relabel = true;
+            w.s.iteration = MAX_ITER + 1;
+            break;
+        case 14:
+            w.s.relabel = true;
+            w.s.iteration = 0;
             break;
         }
         /* What can be told at once is not even written. */
@@ -337,7 +353,7 @@ static int write_seeds(const char *directory)
         int problem, restart, iteration;
     } seeds[] = {{"working", 1, 1, 3}, {"first", 0, 0, 1}, {"between", 1, 0, 0},
         {"seeding", 1, 1, 0}, {"restoring", 1, 2, 0}, {"last", 0, 0, MAX_ITER + 1},
-        {"complete", BATCH, 0, 0}};
+        {"complete", BATCH, 0, 0}, {"relabel", 1, 1, 3}};
     char path[4096], data[8192];
     fkm_err e = {0};
     set_up(NULL);
@@ -349,6 +365,7 @@ static int write_seeds(const char *directory)
         w.s.iteration = seeds[i].iteration;
         w.sums.known = seeds[i].problem < BATCH ? seeds[i].problem : 0;
         w.s.scale.wide = false;
+        w.s.relabel = !strcmp(seeds[i].name, "relabel");
         if (fkm_state_save(&w.s, &o, fkm_reader_shape(in), "s", key, &e) != FKM_OK)
             return 1;
         size_t size = read_file("s", data, sizeof data), head = 24 + strlen(key);

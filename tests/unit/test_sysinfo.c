@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static void cpus_follow_affinity(void **state)
@@ -87,6 +88,110 @@ static void the_cpu_has_a_name(void **state)
     assert_ptr_equal(fkm_cpu_model(), name);
 }
 
+/* ---- control groups: trees as the kernel shows them ---- */
+
+static void put(const char *path, const char *text)
+{
+    char dir[256];
+    snprintf(dir, sizeof dir, "tree/%s", path);
+    for (char *p = dir + 1; *p; p++)
+        if (*p == '/') {
+            *p = '\0';
+            mkdir(dir, 0777);
+            *p = '/';
+        }
+    FILE *f = fopen(dir, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+}
+
+static void clear(void)
+{
+    assert_int_equal(system("rm -rf tree"), 0);
+}
+
+static void check_groups(int64_t memory, int64_t cpus)
+{
+    assert_int_equal(fkm_cgroup_memory("tree"), memory);
+    assert_int_equal(fkm_cgroup_cpus("tree"), cpus);
+}
+
+static void groups_of_version_2(void **state)
+{
+    (void)state;
+    clear();
+    check_groups(INT64_MAX, INT64_MAX); /* no files at all */
+    put("proc/self/cgroup", "0::/user.slice/job.scope\n");
+    check_groups(INT64_MAX, INT64_MAX);
+    put("sys/fs/cgroup/user.slice/job.scope/memory.max", "max\n");
+    put("sys/fs/cgroup/user.slice/job.scope/cpu.max", "max 100000\n");
+    check_groups(INT64_MAX, INT64_MAX);
+    put("sys/fs/cgroup/user.slice/job.scope/memory.max", "1000000\n");
+    put("sys/fs/cgroup/user.slice/job.scope/memory.current", "400000\n");
+    put("sys/fs/cgroup/user.slice/job.scope/cpu.max", "350000 100000\n");
+    check_groups(600000, 4);
+    /* the page cache can be dropped, what is not of files cannot */
+    put("sys/fs/cgroup/user.slice/job.scope/memory.stat",
+        "anon 5000\ninactive_anon 7\ninactive_file 100000\nactive_file 50000\nslab 9\n");
+    check_groups(750000, 4);
+    put("sys/fs/cgroup/user.slice/memory.max", "500000\n"); /* a parent is tighter */
+    put("sys/fs/cgroup/user.slice/memory.current", "450000\n");
+    put("sys/fs/cgroup/user.slice/cpu.max", "50000 100000\n");
+    check_groups(50000, 1);
+    put("sys/fs/cgroup/user.slice/memory.current", "700000\n"); /* above a limit that was lowered */
+    check_groups(0, 1);
+}
+
+/* In a container: the path is the host's, the limits are at the root of what is mounted. */
+static void groups_of_a_container(void **state)
+{
+    (void)state;
+    clear();
+    put("proc/self/cgroup", "0::/../../docker/0123456789abcdef\n");
+    put("sys/fs/cgroup/memory.max", "2000000\n");
+    put("sys/fs/cgroup/memory.current", "500000\n");
+    put("sys/fs/cgroup/cpu.max", "200000 100000\n");
+    check_groups(1500000, 2);
+    put("proc/self/cgroup", "0::/\n");
+    check_groups(1500000, 2);
+}
+
+/* Both versions side by side; controllers that are mounted together share a path. */
+static void groups_of_version_1(void **state)
+{
+    (void)state;
+    clear();
+    put("proc/self/cgroup",
+        "12:cpu,cpuacct:/job\n5:memory:/job/step\n1:name=systemd:/x\n0::/init.scope\n");
+    put("sys/fs/cgroup/memory/job/step/memory.limit_in_bytes", "9223372036854771712\n"); /* none */
+    put("sys/fs/cgroup/memory/job/step/memory.usage_in_bytes", "300\n");
+    put("sys/fs/cgroup/cpu/job/cpu.cfs_quota_us", "-1\n");
+    put("sys/fs/cgroup/cpu/job/cpu.cfs_period_us", "100000\n");
+    check_groups(INT64_MAX, INT64_MAX);
+    put("sys/fs/cgroup/memory/job/memory.limit_in_bytes", "1000\n");
+    put("sys/fs/cgroup/memory/job/memory.usage_in_bytes", "300\n");
+    put("sys/fs/cgroup/cpu/job/cpu.cfs_quota_us", "250000\n");
+    check_groups(700, 3);
+}
+
+/* Whatever is there instead of numbers is no limit. */
+static void groups_of_nonsense(void **state)
+{
+    (void)state;
+    clear();
+    put("proc/self/cgroup", "no colons\n0:\n::\n0::/a\n");
+    put("sys/fs/cgroup/a/memory.max", "much\n");
+    put("sys/fs/cgroup/a/cpu.max", "1 0\n");
+    check_groups(INT64_MAX, INT64_MAX);
+    put("sys/fs/cgroup/a/cpu.max", "100000\n");
+    check_groups(INT64_MAX, INT64_MAX);
+    put("sys/fs/cgroup/a/cpu.max", "");
+    put("sys/fs/cgroup/a/memory.max", "");
+    check_groups(INT64_MAX, INT64_MAX);
+    clear();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -95,6 +200,10 @@ int main(void)
         cmocka_unit_test(memory_follows_the_address_space_limit),
         cmocka_unit_test(peak_grows_and_stays),
         cmocka_unit_test(the_cpu_has_a_name),
+        cmocka_unit_test(groups_of_version_2),
+        cmocka_unit_test(groups_of_a_container),
+        cmocka_unit_test(groups_of_version_1),
+        cmocka_unit_test(groups_of_nonsense),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

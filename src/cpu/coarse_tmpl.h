@@ -1,0 +1,132 @@
+/* Rows and centroids of any kind rounded to 8-bit integers times a quantum: one of the row, q_i =
+ * its largest coordinate / 127, and one of the tile, whose centroids are alike in norm: q_j. The
+ * sum of products fits 32 bits (FKM_COARSE_MOST_DIMS), and the score (q_i q_j) sum - h~ is a float
+ * once, in the epilogue: three roundings. For inclusion by files that are compiled for AVX-512.
+ *
+ *   panel   [steps][2][16 groups of 4 dims][16 rows][4] bytes, then the quanta: [32] float32 */
+#ifndef FKM_COARSE_TMPL_H
+#define FKM_COARSE_TMPL_H
+
+#include "kernels.h"
+
+#include "transpose_tmpl.h"
+
+enum { COARSE_STEP = 64, COARSE_PART = 16 * 64, COARSE_QUANTA = 32 * 4 };
+
+#define TOP 127
+#define LEAST_TOP 0x1p-100f /* of a row or a tile: below it all is zero */
+
+static inline __mmask16 first_lanes(int64_t n)
+{
+    unsigned mask = n >= 16 ? 0xffff : n <= 0 ? 0 : (1u << n) - 1;
+    return (__mmask16)mask;
+}
+
+/* 16 coordinates in the frame; shift NULL: as they are. */
+static inline __m512 framed(const float *x, __mmask16 m, const float *shift, __m512 scale)
+{
+    const __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(m, x), scale);
+    return shift ? _mm512_sub_ps(v, _mm512_maskz_loadu_ps(m, shift)) : v;
+}
+
+/* The largest magnitude of a row's coordinates; adds up their squares. */
+static inline float measure(
+    const float *x, int32_t dims, const float *shift, __m512 scale, __m512 *square)
+{
+    __m512 top = _mm512_setzero_ps();
+    for (int32_t t = 0; t < dims; t += 16) {
+        const __m512 v = framed(x + t, first_lanes(dims - t), shift ? shift + t : NULL, scale);
+        *square = _mm512_fmadd_ps(v, v, *square);
+        top = _mm512_max_ps(top, _mm512_abs_ps(v));
+    }
+    return _mm512_reduce_max_ps(top);
+}
+
+/* A quantum and its inverse. Rounded products with the inverse are at most 127 (1 + 2^-22): 127 as
+ * integers. */
+typedef struct quantum {
+    float size, share;
+} quantum;
+
+static inline quantum quantum_of(float top)
+{
+    quantum q = {1, 0};
+    if (top > LEAST_TOP) {
+        q.size = top / TOP;
+        q.share = TOP / top;
+    }
+    return q;
+}
+
+/* Rounds COARSE_STEP coordinates to integers, raised by `bias`; adds up squared residuals. */
+static inline __m512i round_step(const float *x, int64_t live, const float *shift, __m512 scale,
+    quantum q, int32_t bias, __m512 *residual)
+{
+    const __m512i raise = _mm512_set1_epi32(bias);
+    const __m512 share = _mm512_set1_ps(q.share), size = _mm512_set1_ps(q.size);
+    __m128i part[4];
+    for (int h = 0; h < 4; h++) {
+        const float *mu = shift ? shift + 16 * h : NULL;
+        const __m512 v = framed(x + 16 * h, first_lanes(live - 16 * h), mu, scale);
+        const __m512i g = _mm512_cvtps_epi32(_mm512_mul_ps(v, share));
+        const __m512 rest = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(g), size, v);
+        *residual = _mm512_fmadd_ps(rest, rest, *residual);
+        part[h] = _mm512_cvtepi32_epi8(_mm512_add_epi32(g, raise));
+    }
+    __m512i out = _mm512_castsi128_si512(part[0]);
+    out = _mm512_inserti32x4(out, part[1], 1);
+    out = _mm512_inserti32x4(out, part[2], 2);
+    return _mm512_inserti32x4(out, part[3], 3);
+}
+
+static inline void pack_coarse(void *panel, float *square, float *residual, const float *const *x,
+    int32_t rows, int32_t dims, const float *shift, float scale, int32_t bias)
+{
+    const __m512 s = _mm512_set1_ps(scale);
+    const int32_t steps = (dims + COARSE_STEP - 1) / COARSE_STEP;
+    float *quanta = (float *)(void *)((char *)panel + (size_t)steps * 2 * COARSE_PART);
+    for (int half = 0; half < 2; half++) {
+        __m512 residuals[16];
+        quantum q[16];
+        for (int r = 0; r < 16; r++) {
+            const int32_t row = 16 * half + r;
+            __m512 squares = residuals[r] = _mm512_setzero_ps();
+            q[r] = quantum_of(row < rows ? measure(x[row], dims, shift, s, &squares) : 0);
+            square[row] = _mm512_reduce_add_ps(squares);
+            quanta[row] = q[r].size;
+        }
+        for (int32_t t = 0; t < dims; t += COARSE_STEP) {
+            __m512i m[16];
+            for (int r = 0; r < 16; r++) {
+                const int32_t row = 16 * half + r;
+                m[r] = _mm512_setzero_si512();
+                if (row < rows)
+                    m[r] =
+                        round_step(x[row] + t, dims - t, shift + t, s, q[r], bias, &residuals[r]);
+            }
+            transpose(m);
+            char *out = (char *)panel + (size_t)(t / COARSE_STEP * 2 + half) * COARSE_PART;
+            for (int r = 0; r < 16; r++)
+                _mm512_store_si512(out + 64 * r, m[r]);
+        }
+        for (int r = 0; r < 16; r++)
+            residual[16 * half + r] = _mm512_reduce_add_ps(residuals[r]);
+    }
+}
+
+/* One quantum for the `tile` centroids c: [tile][t->screened]. */
+static inline quantum tile_quantum(fkm_tiles *t, int64_t first, const float *c, int32_t tile)
+{
+    const __m512 one = _mm512_set1_ps(1);
+    float top = 0;
+    for (int32_t j = 0; j < tile; j++) {
+        __m512 square = _mm512_setzero_ps();
+        const float most = measure(c + (int64_t)j * t->screened, t->screened, NULL, one, &square);
+        top = most > top ? most : top;
+    }
+    const quantum q = quantum_of(top);
+    t->tile_quantum[first / tile] = q.size;
+    return q;
+}
+
+#endif
