@@ -19,10 +19,10 @@ B := build/$(CONFIG)$(if $(filter emulated,$(CUDA)),-emulated)
 
 # ---- sources, by folder (calls go down only: see CONTRIBUTING.md) ----
 
-BASE_SRC := $(addprefix src/base/,clock.c crc32c.c distance.c dtype.c exact.c file.c inertia.c \
+BASE_SRC := $(addprefix src/base/,clock.c crc32c.c direct.c distance.c dtype.c exact.c file.c inertia.c \
 	log.c mem.c parse_json.c pool.c status.c sysinfo.c thread.c)
 CPU_SRC := $(addprefix src/cpu/,assign.c backend_cpu.c bounds.c ceilings.c ceilings_amx.c \
-	ceilings_avx2.c ceilings_avx512.c cpuid.c head.c kernels.c kernels_amx.c kernels_amx_int8.c \
+	ceilings_avx2.c ceilings_avx512.c ceilings_vnni.c cpuid.c head.c kernels.c kernels_amx.c kernels_amx_int8.c \
 	kernels_amx_s8.c kernels_avx2.c kernels_avx2_int8.c kernels_avx512.c kernels_scalar.c kernels_vnni.c kernels_vnni_s8.c \
 	screen.c store.c update.c)
 FORMAT_SRC := $(addprefix formats/,bin.c formats.c npy.c reader.c safetensors.c vecs.c writer.c)
@@ -116,7 +116,8 @@ $(B)/src/cpu/kernels_amx_int8.o $(B)/src/cpu/kernels_amx_s8.o: ISA_FLAGS := -mam
 $(B)/src/cpu/kernels_vnni.o $(B)/src/cpu/kernels_vnni_s8.o: ISA_FLAGS := -mavx512vnni -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -O3
 $(B)/src/cpu/ceilings_avx2.o: ISA_FLAGS := -mavx2 -mfma -O3
 $(B)/src/cpu/ceilings_avx512.o: ISA_FLAGS := -mavx512f -O3
-$(B)/src/cpu/ceilings_amx.o: ISA_FLAGS := -mamx-tile -mamx-bf16 -O3
+$(B)/src/cpu/ceilings_vnni.o: ISA_FLAGS := -mavx512vnni -mavx512f -O3
+$(B)/src/cpu/ceilings_amx.o: ISA_FLAGS := -mamx-tile -mamx-bf16 -mamx-int8 -O3
 endif
 $(B)/src/cpu/kernels_scalar.o $(B)/src/cpu/ceilings.o $(B)/src/cpu/screen.o: ISA_FLAGS := $(if $(filter release,$(CONFIG)),-O3)
 

@@ -225,6 +225,13 @@ static growth growth_along(const results *r, int axis)
     return g;
 }
 
+/* Of labelling such rows, flop/s. */
+static double assign_ceiling(const fkm_speed *s, const fkm_measure *m)
+{
+    bool bytes = s->shape.dtype == FKM_U8 && m->assign_bytes_ceiling > 0;
+    return bytes ? m->assign_bytes_ceiling : m->assign_ceiling;
+}
+
 /* NaN when the part was not measured apart, or has no ceiling. */
 static double part_of(double amount, double seconds, double ceiling)
 {
@@ -279,7 +286,7 @@ static double spread_percent(const fkm_spread *s)
 
 static void print_rate(const fkm_rate *r)
 {
-    printf("%-30s%-9s%3" PRId32 " thread%s ", r->name, r->isa ? r->isa : "", r->threads,
+    printf("%-30s%-10s%3" PRId32 " thread%s ", r->name, r->isa ? r->isa : "", r->threads,
         r->threads == 1 ? " " : "s");
     print_rate_value(r->per_second.median, r->in_bytes);
     printf("%4.0f%%\n", spread_percent(&r->per_second));
@@ -303,6 +310,7 @@ static void print_part(
 static void print_speed(const fkm_speed *s, const fkm_measure *m)
 {
     char shape[80], size[2][32];
+    double ceiling = assign_ceiling(s, m);
     shape_text(shape, sizeof shape, &s->shape);
     printf("%-32s", shape);
     if (s->skipped) {
@@ -311,15 +319,15 @@ static void print_speed(const fkm_speed *s, const fkm_measure *m)
             fkm_bytes_text(size[1], 32, m->memory_bytes));
         return;
     }
-    print_part("iteration", &s->iteration, s->flop, false, m->assign_ceiling);
+    print_part("iteration", &s->iteration, s->flop, false, ceiling);
     if (s->assign.median > 0) {
         printf("%32s", "");
-        print_part("assignment", &s->assign, s->flop, false, m->assign_ceiling);
+        print_part("assignment", &s->assign, s->flop, false, ceiling);
         printf("%32s", "");
         print_part("update", &s->update, (double)s->bytes, true, m->update_ceiling);
     }
     printf("%32s", "");
-    print_part("from cold", &s->cold_iteration, s->flop, false, m->assign_ceiling);
+    print_part("from cold", &s->cold_iteration, s->flop, false, ceiling);
     fflush(stdout);
 }
 
@@ -385,10 +393,9 @@ static void put_parts(
     fkm_json *j, cJSON *o, const fkm_speed *s, const fkm_measure *m, const fkm_spread parts[3])
 {
     bool apart = parts[1].median > 0;
-    fkm_json_add(
-        j, o, "iteration", part_object(j, &parts[0], "flop_per_s", s->flop, m->assign_ceiling));
-    fkm_json_add(
-        j, o, "assign", part_object(j, &parts[1], "flop_per_s", s->flop, m->assign_ceiling));
+    double ceiling = assign_ceiling(s, m);
+    fkm_json_add(j, o, "iteration", part_object(j, &parts[0], "flop_per_s", s->flop, ceiling));
+    fkm_json_add(j, o, "assign", part_object(j, &parts[1], "flop_per_s", s->flop, ceiling));
     fkm_json_add(j, o, "update",
         apart ? part_object(j, &parts[2], "bytes_per_s", (double)s->bytes, m->update_ceiling)
               : cJSON_CreateNull());

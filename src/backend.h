@@ -85,6 +85,7 @@ typedef struct fkm_pass {
 typedef enum fkm_ceiling_over {
     FKM_OVER_NOTHING,
     FKM_OVER_ASSIGN,
+    FKM_OVER_ASSIGN_BYTES, /* of rows of 8-bit integers; without it they are under the former */
     FKM_OVER_UPDATE
 } fkm_ceiling_over;
 

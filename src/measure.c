@@ -85,6 +85,8 @@ fkm_status fkm_measure_ceiling(fkm_rate *out, fkm_measure *m, int i, fkm_err *e)
     *out = (fkm_rate){c.name, c.isa, c.threads, c.in_bytes, rates_of(c.work, c.seconds, c.samples)};
     if (c.over == FKM_OVER_ASSIGN)
         m->assign_ceiling = out->per_second.median;
+    if (c.over == FKM_OVER_ASSIGN_BYTES)
+        m->assign_bytes_ceiling = out->per_second.median;
     if (c.over == FKM_OVER_UPDATE)
         m->update_ceiling = out->per_second.median;
     return FKM_OK;

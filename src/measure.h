@@ -30,6 +30,7 @@ typedef struct fkm_measure {
     fkm_gpu_info gpus[FKM_MOST_GPUS]; /* in use */
     int32_t gpu_count;
     double assign_ceiling, update_ceiling; /* flop/s, bytes/s; 0: not measured (yet) */
+    double assign_bytes_ceiling;           /* flop/s, of rows of 8-bit integers; 0: as others */
 } fkm_measure;
 
 /* FKM_EUSAGE, FKM_EDEVICE. Holds nothing. */

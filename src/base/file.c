@@ -3,7 +3,9 @@
 
 #include "checked.h"
 #include "crc32c.h"
+#include "direct.h"
 #include "mem.h"
+#include "sysinfo.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -20,6 +22,7 @@
 #define SPOOL_BYTES ((size_t)1 << 18)        /* one read of a pipe */
 #define WRITE_BUFFER_BYTES ((size_t)1 << 18) /* small writes are collected up to this */
 #define IO_BYTES ((size_t)1 << 30)           /* most that one system call is asked for */
+#define DIRECT_BYTES ((size_t)1 << 20)       /* least read that may pass the cache by */
 #define MAX_SYMLINKS 40                      /* as the kernel's own limit */
 
 static int64_t mtime_ns(const struct stat *s)
@@ -56,6 +59,7 @@ struct fkm_file {
     int fd;
     bool by_name; /* the bytes are those behind `path`, not a spooled copy or descriptor 0 */
     fkm_file_id id;
+    fkm_direct *direct; /* NULL: all reads go through the kernel's cache */
 };
 
 static fkm_status spool_failed(fkm_err *e, const char *path, const char *dir)
@@ -207,6 +211,8 @@ fkm_status fkm_file_open(fkm_file **out, const char *path, fkm_err *e)
     FKM_GO(fkm_strdup(&f->path, f->by_name ? path : "standard input", e));
     FKM_GO(open_descriptor(f, path, e));
     FKM_GO(examine(f, e));
+    if (f->id.bytes > fkm_memory_available())
+        fkm_file_uncached(f);
     *out = f;
     return FKM_OK;
 out:
@@ -218,10 +224,17 @@ void fkm_file_close(fkm_file *f)
 {
     if (!f)
         return;
+    fkm_direct_close(f->direct);
     if (f->fd >= 0)
         close(f->fd);
     fkm_free(f->path);
     fkm_free(f);
+}
+
+void fkm_file_uncached(fkm_file *f)
+{
+    if (!f->direct)
+        f->direct = fkm_direct_open(f->fd);
 }
 
 const char *fkm_file_path(const fkm_file *f)
@@ -247,6 +260,12 @@ int fkm_file_descriptor(const fkm_file *f)
 fkm_status fkm_file_read(fkm_file *f, int64_t offset, void *dst, size_t len, fkm_err *e)
 {
     char *p = dst;
+    if (f->direct && len >= DIRECT_BYTES) {
+        size_t done = fkm_direct_read(f->direct, offset, p, len);
+        p += done;
+        offset += (int64_t)done;
+        len -= done;
+    }
     while (len > 0) {
         ssize_t got = pread(f->fd, p, len < IO_BYTES ? len : IO_BYTES, offset);
         if (got < 0 && errno == EINTR)

@@ -25,6 +25,11 @@ typedef struct fkm_file_id {
 fkm_status fkm_file_open(fkm_file **out, const char *path, fkm_err *e) FKM_MUST_USE;
 void fkm_file_close(fkm_file *f); /* NULL is fine */
 
+/* Large reads pass the kernel's cache by from now on, if they can. So they do from the start in
+ * files larger than the memory available, which the cache could not keep for the next pass. Before
+ * any other thread reads; holds 4 MiB. */
+void fkm_file_uncached(fkm_file *f);
+
 const char *fkm_file_path(const fkm_file *f); /* as given; "standard input" for "-" */
 int64_t fkm_file_bytes(const fkm_file *f);    /* size when opened */
 const fkm_file_id *fkm_file_identity(const fkm_file *f);

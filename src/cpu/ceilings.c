@@ -78,23 +78,31 @@ typedef struct row {
     unsigned needs;
     const fkm_rate_kernel *arithmetic;
     float (*run)(const share *s, int64_t rounds);
+    bool bytes; /* arithmetic of 8-bit integers */
 } row;
 
 #define FLOAT32 "float32 multiply-add"
+#define INT8 "8-bit multiply-add"
 
-/* In order of appearance. Of the float32 rows the first usable one counts. The first row is over
- * the update, the last one shown over the assignment. */
+/* In order of appearance. Of rows of one name the first usable one counts. The first row is over
+ * the update; the last one shown that is not of bytes is over the assignment, the last one that is,
+ * over that of 8-bit rows. */
 static const row table[] = {
-    {"memory read", NULL, 0, NULL, read_memory},
-    {"memory copy", NULL, 0, NULL, copy_memory},
+    {"memory read", NULL, 0, NULL, read_memory, false},
+    {"memory copy", NULL, 0, NULL, copy_memory, false},
 #if defined(__x86_64__)
-    {FLOAT32, "avx512", FKM_CPU_AVX512, &fkm_rate_avx512, compute},
-    {FLOAT32, "avx2", FKM_CPU_AVX2, &fkm_rate_avx2, compute},
+    {FLOAT32, "avx512", FKM_CPU_AVX512, &fkm_rate_avx512, compute, false},
+    {FLOAT32, "avx2", FKM_CPU_AVX2, &fkm_rate_avx2, compute, false},
 #endif
-    {FLOAT32, "scalar", 0, &rate_scalar, compute},
+    {FLOAT32, "scalar", 0, &rate_scalar, compute, false},
 #if defined(__x86_64__)
-    {"bf16 tile product, bare", "amx", FKM_CPU_AMX_BF16, &fkm_rate_amx_bare, compute},
-    {"bf16 tile product with loads", "amx", FKM_CPU_AMX_BF16, &fkm_rate_amx_loads, compute},
+    {INT8, "avx512vnni", FKM_CPU_VNNI, &fkm_rate_vnni, compute, true},
+    {INT8, "avx2", FKM_CPU_AVX2, &fkm_rate_avx2_int8, compute, true},
+    {"8-bit tile product, bare", "amx", FKM_CPU_AMX_INT8, &fkm_rate_amx_int8_bare, compute, true},
+    {"8-bit tile product with loads", "amx", FKM_CPU_AMX_INT8, &fkm_rate_amx_int8_loads, compute,
+        true},
+    {"bf16 tile product, bare", "amx", FKM_CPU_AMX_BF16, &fkm_rate_amx_bare, compute, false},
+    {"bf16 tile product with loads", "amx", FKM_CPU_AMX_BF16, &fkm_rate_amx_loads, compute, false},
 #endif
 };
 enum { ROWS = sizeof table / sizeof table[0] };
@@ -110,22 +118,50 @@ static int place(const char *isa)
     }
 }
 
+/* Do 8-bit rows meet arithmetic of their own on the path at this place? */
+static bool has_bytes(int at, bool by_name)
+{
+    bool usable;
+    const fkm_kernels *k;
+    while ((k = fkm_kernels_at(at, &usable)) != NULL && (!usable || (k->named && !by_name)))
+        at++;
+    while (k && !fkm_kernels_take(k, FKM_U8, 1))
+        k = fkm_kernels_at(++at, &usable);
+    return k && k->bytes;
+}
+
+static bool is_named_before(const row *const *list, int count, const char *name)
+{
+    for (int i = 0; i < count; i++)
+        if (!strcmp(list[i]->name, name))
+            return true;
+    return false;
+}
+
 /* The rows that a machine bound to `isa` can reach. */
 static int reachable(const row *list[ROWS], const char *isa)
 {
     int count = 0, best = place(isa);
-    bool has_float32 = false;
+    bool bytes = has_bytes(best, isa != NULL);
     for (int i = 0; i < ROWS; i++) {
         const row *r = &table[i];
-        bool is_float32 = !strcmp(r->name, FLOAT32);
-        if (r->isa && place(r->isa) < best)
+        if ((r->isa && place(r->isa) < best) || (r->bytes && !bytes))
             continue;
-        if ((fkm_cpu_features() & r->needs) != r->needs || (is_float32 && has_float32))
-            continue;
-        has_float32 = has_float32 || is_float32;
-        list[count++] = r;
+        if ((fkm_cpu_features() & r->needs) == r->needs && !is_named_before(list, count, r->name))
+            list[count++] = r;
     }
     return count;
+}
+
+/* What the i-th of some rows is over. */
+static fkm_ceiling_over over_of(const row *const *list, int count, int i)
+{
+    if (i == 0)
+        return FKM_OVER_UPDATE;
+    for (int later = i + 1; later < count; later++)
+        if (list[later]->bytes == list[i]->bytes)
+            return FKM_OVER_NOTHING;
+    return list[i]->bytes ? FKM_OVER_ASSIGN_BYTES : FKM_OVER_ASSIGN;
 }
 
 /* ---- measuring ---- */
@@ -215,8 +251,6 @@ fkm_status fkm_cpu_ceiling(fkm_ceiling *out, int i, const fkm_ceiling_options *o
     out->threads = i % variants == 0 ? 1 : o->threads;
     out->in_bytes = !r->isa;
     if (i % variants == variants - 1) /* with all threads */
-        out->over = i == variants - 1           ? FKM_OVER_UPDATE
-                    : i == count * variants - 1 ? FKM_OVER_ASSIGN
-                                                : FKM_OVER_NOTHING;
+        out->over = over_of(list, count, i / variants);
     return measure(out, r, o, e);
 }

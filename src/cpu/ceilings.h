@@ -11,7 +11,7 @@ fkm_status fkm_cpu_ceiling(
 
 /* Arithmetic of one instruction set, for one thread. */
 typedef struct fkm_rate_kernel {
-    double flop; /* of a round; a multiply-add counts two */
+    double flop; /* of a round, floats or integers; a multiply-add counts two */
     /* Runs `rounds` rounds. scratch: FKM_RATE_SCRATCH bytes, 64-byte aligned, of this thread's own,
      * filled with small numbers. The result depends on all of the work. */
     float (*run)(int64_t rounds, const char *scratch);
@@ -23,5 +23,9 @@ typedef struct fkm_rate_kernel {
 
 extern const fkm_rate_kernel fkm_rate_avx2, fkm_rate_avx512;
 extern const fkm_rate_kernel fkm_rate_amx_bare, fkm_rate_amx_loads;
+
+/* Products of 8-bit integers. */
+extern const fkm_rate_kernel fkm_rate_avx2_int8, fkm_rate_vnni;
+extern const fkm_rate_kernel fkm_rate_amx_int8_bare, fkm_rate_amx_int8_loads;
 
 #endif

@@ -1,4 +1,5 @@
-/* Products of AMX tiles in bf16: bare, and with the loads that a matrix product cannot do without.
+/* Products of AMX tiles, in bf16 and in 8-bit integers: bare, and with the loads that a matrix
+ * product cannot do without.
  *
  * Four tiles of sums take turns, as in amx_tmpl.h: a product occupies the unit for 16 cycles and
  * is ready after 52. Bare, the operands stay in their tile registers. With loads, each step of four
@@ -12,7 +13,7 @@
 
 enum { PART = 16 * 64, STEP_BYTES = 2 * PART };
 
-#define FLOP_A_STEP (4.0 * 2 * 16 * 16 * 32)
+#define FLOP_A_STEP (4.0 * 2 * 16 * 16 * 32) /* bf16; of bytes there are twice as many */
 
 static void begin(void)
 {
@@ -34,44 +35,18 @@ static float finish(void)
     return sums[0][0][0] + sums[1][1][1] + sums[2][2][2] + sums[3][3][3];
 }
 
-static float run_bare(int64_t rounds, const char *scratch)
-{
-    begin();
-    _tile_loadd(4, scratch, 64);
-    _tile_loadd(5, scratch + PART, 64);
-    _tile_loadd(6, scratch + 2 * PART, 64);
-    _tile_loadd(7, scratch + 3 * PART, 64);
-    for (int64_t r = 0; r < rounds; r++) {
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-    }
-    return finish();
-}
+#define NAME(f) bf16_##f
+#define PRODUCTS(d, a, b) _tile_dpbf16ps(d, a, b)
+#include "ceilings_amx_tmpl.h"
 
-static float run_loads(int64_t rounds, const char *scratch)
-{
-    const char *far = scratch + FKM_RATE_NEAR;
-    size_t near_at = 0, far_at = 0;
-    begin();
-    for (int64_t r = 0; r < rounds; r++) {
-        _tile_loadd(4, far + far_at, 64);
-        _tile_loadd(6, scratch + near_at, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, scratch + near_at + PART, 64);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_loadd(5, far + far_at + PART, 64);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-        near_at = (near_at + STEP_BYTES) % FKM_RATE_NEAR;
-        far_at = (far_at + STEP_BYTES) % FKM_RATE_FAR;
-    }
-    return finish();
-}
+#define NAME(f) int8_##f
+#define PRODUCTS(d, a, b) _tile_dpbsud(d, a, b)
+#include "ceilings_amx_tmpl.h"
 
-const fkm_rate_kernel fkm_rate_amx_bare = {.flop = FLOP_A_STEP, .run = run_bare};
-const fkm_rate_kernel fkm_rate_amx_loads = {.flop = FLOP_A_STEP, .run = run_loads};
+const fkm_rate_kernel fkm_rate_amx_bare = {.flop = FLOP_A_STEP, .run = bf16_bare};
+const fkm_rate_kernel fkm_rate_amx_loads = {.flop = FLOP_A_STEP, .run = bf16_loads};
+const fkm_rate_kernel fkm_rate_amx_int8_bare = {.flop = 2 * FLOP_A_STEP, .run = int8_bare};
+const fkm_rate_kernel fkm_rate_amx_int8_loads = {.flop = 2 * FLOP_A_STEP, .run = int8_loads};
 
 #else
 typedef int fkm_ceilings_amx_needs_x86_64;

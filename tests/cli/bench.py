@@ -52,10 +52,15 @@ def check_result(result, threads, isa):
     for c in result["ceilings"]:
         cli.check(0 < c["low"] <= c["median"] <= c["high"], c)
         cli.check_equal(c["unit"], "flop/s" if c["isa"] else "bytes/s", c["name"])
-    arithmetic = [c for c in result["ceilings"] if c["isa"] and c["threads"] == threads][-1]
-    cli.check(arithmetic["isa"] in (isa, "avx512", "avx2", "scalar"), arithmetic)
+    arithmetic = [c for c in result["ceilings"] if c["isa"] and c["threads"] == threads]
+    of_bytes = [c for c in arithmetic if c["name"].startswith("8-bit ")]
+    of_floats = [c for c in arithmetic if c not in of_bytes][-1]
+    cli.check_equal(bool(of_bytes), isa not in ("avx512", "scalar"), "8-bit arithmetic", isa)
+    for c in arithmetic:
+        cli.check(c["isa"] in (isa.removesuffix("int8"), "avx512vnni", "avx512", "avx2", "scalar"), c)
     for shape in result["shapes"]:
-        check_shape(shape, found, arithmetic["median"])
+        ceiling = of_bytes[-1] if of_bytes and shape["dtype"] == "uint8" else of_floats
+        check_shape(shape, found, ceiling["median"])
         cli.check_equal(shape["isa"], isa)
 
 

@@ -76,6 +76,43 @@ static void test_read(void **state)
     fkm_file_close(NULL);
 }
 
+/* The same bytes by either way, wherever a read begins and ends; past the end, the same error. */
+static void test_uncached(void **state)
+{
+    (void)state;
+    enum { BYTES = (9 << 20) + 777 };
+    fkm_err e = {0};
+    fkm_file *f;
+    unsigned char *want = malloc(BYTES), *got = malloc(BYTES + 1);
+    uint32_t random = 1;
+    for (int i = 0; i < BYTES; i++) {
+        random = random * 1664525 + 1013904223;
+        want[i] = (unsigned char)(random >> 24);
+    }
+    FILE *out = fopen("uncached", "wb");
+    assert_non_null(out);
+    assert_int_equal(fwrite(want, 1, BYTES, out), BYTES);
+    assert_int_equal(fclose(out), 0);
+    assert_int_equal(fkm_file_open(&f, "uncached", &e), FKM_OK);
+    fkm_file_uncached(f);
+    const int begins[] = {0, 1, 128, 4095, 4096, 4097, (4 << 20) - 1, 4 << 20, (4 << 20) + 5};
+    const int lengths[] = {1, 4096, 1 << 20, (1 << 20) + 1, 4 << 20, (4 << 20) + 4097};
+    for (int b = 0; b < 9; b++)
+        for (int l = 0; l < 7; l++) {
+            int len = l < 6 ? lengths[l] : BYTES - begins[b];
+            memset(got, 0, BYTES + 1);
+            assert_int_equal(fkm_file_read(f, begins[b], got, (size_t)len, &e), FKM_OK);
+            assert_memory_equal(got, want + begins[b], (size_t)len);
+            assert_int_equal(got[len], 0);
+        }
+    assert_status(
+        fkm_file_read(f, 5, got, BYTES, &e), FKM_EDATA, "shorter than when it was opened", &e);
+    fkm_file_close(f);
+    assert_int_equal(unlink("uncached"), 0);
+    free(want);
+    free(got);
+}
+
 static void test_refused_inputs(void **state)
 {
     (void)state;
@@ -521,6 +558,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_read),
+        cmocka_unit_test(test_uncached),
         cmocka_unit_test(test_refused_inputs),
         cmocka_unit_test(test_read_error),
         cmocka_unit_test(test_slurp_limit),
