@@ -133,7 +133,7 @@ static int64_t cpus_v1(const char *dir)
 /* "QUOTA PERIOD", or "max PERIOD". */
 static int64_t cpus_v2(const char *dir)
 {
-    char text[64], *end;
+    char text[64], *end = text;
     read_setting(dir, "cpu.max", text, sizeof text);
     double quota = text[0] >= '0' && text[0] <= '9' ? strtod(text, &end) : 0;
     return quota_cpus(quota, quota > 0 ? strtod(end, NULL) : 0);

@@ -24,8 +24,6 @@
 
 enum { PANEL = 32, TILE = 32, PART = 16 * 64, GROUP_BYTES = 32 << 10 };
 
-_Static_assert(FKM_OWN_TILES == 4, "see is_own");
-
 /* Sums of a tile and a panel, as the tile registers leave them. */
 typedef struct scores {
     SUM of[2][TILE][16] __attribute__((aligned(64))); /* [half of the rows][centroid][row] */
@@ -203,11 +201,6 @@ static inline void step(
     q->turn ^= 1;
 }
 
-static inline bool is_own(const int32_t *own, int32_t tile)
-{
-    return own[0] == tile || own[1] == tile || own[2] == tile || own[3] == tile;
-}
-
 /* Panels in groups that stay in the first-level cache while the tiles go by. */
 static void screen(
     fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t, int32_t begin, int32_t end)
@@ -225,7 +218,7 @@ static void screen(
         int32_t g_end = panel + panels - g < group ? panel + panels : g + group;
         for (int32_t i = begin; i < end; i++)
             for (int32_t p = g; p < g_end; p++)
-                if (!is_own(b->own + p * FKM_OWN_TILES, i))
+                if (!fkm_is_own(b->own + p * FKM_OWN_TILES, i))
                     step(&q, b, t, p, i);
     }
     if (q.waiting)
