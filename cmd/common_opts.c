@@ -22,7 +22,7 @@ const opt common_machine_rows[] = {
         .help = "most memory to use: 8G, 512M (powers of 1024), 8GB (powers of 1000) or 50% of what is "
             "available (default: half of what is available)"},
     {.kind = OPT_ISA, .name = "isa", .offset = AT(machine.isa), .metavar = "NAME", .env = "FKM_ISA",
-        .help = "force a CPU path, for tests and bug reports; 'fkm help isa' lists them (default: the "
+        .help = "force a CPU path or a GPU's element type, for tests and bug reports; 'fkm help isa' lists them (default: the "
             "best)"},
     {.kind = OPT_BYTES, .name = "gpu-memory", .offset = AT(machine.gpu_memory_bytes),
         .metavar = "SIZE",
