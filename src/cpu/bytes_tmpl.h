@@ -5,6 +5,7 @@
 #ifndef FKM_BYTES_TMPL_H
 #define FKM_BYTES_TMPL_H
 
+#include "avx512_tmpl.h"
 #include "bytes.h"
 #include "kernels.h"
 
@@ -14,19 +15,13 @@
 
 enum { BYTES_PART = 16 * 64, BYTES_PANEL = 32 };
 
-static inline __mmask16 live_lanes(int64_t n)
-{
-    unsigned mask = n >= 16 ? 0xffff : n <= 0 ? 0 : (1u << n) - 1;
-    return (__mmask16)mask;
-}
-
 /* 64 integers, given as floats, as bytes; adds up (x scale - shift)^2. */
 static inline __m512i bytes_step(
     const float *x, int64_t live, const float *shift, __m512 scale, __m512i bias, __m512 *square)
 {
     __m128i part[4];
     for (int h = 0; h < 4; h++) {
-        const __mmask16 m = live_lanes(live - 16 * h);
+        const __mmask16 m = first_lanes(live - 16 * h);
         const __m512 v = _mm512_maskz_loadu_ps(m, x + 16 * h);
         const __m512 framed =
             _mm512_sub_ps(_mm512_mul_ps(v, scale), _mm512_maskz_loadu_ps(m, shift + 16 * h));
@@ -81,7 +76,7 @@ static inline int32_t round_centroid(
     __m512i sum = _mm512_setzero_si512();
     const int32_t padded = (t->dims + BYTES_STEP - 1) / BYTES_STEP * BYTES_STEP;
     for (int32_t d = 0; d < padded; d += 16) {
-        const __mmask16 m = live_lanes(t->dims - d);
+        const __mmask16 m = first_lanes(t->dims - d);
         const __m512 v = _mm512_maskz_loadu_ps(m, c + d),
                      mu = _mm512_maskz_loadu_ps(m, t->shift + d);
         const __m512i q = _mm512_cvtps_epi32(_mm512_mul_ps(v, share));

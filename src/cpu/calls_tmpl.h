@@ -37,3 +37,8 @@ static void add_squares(int64_t sum[2], const float *x, int32_t dims, double sca
 {
     BASE.add_squares(sum, x, dims, scale, split);
 }
+
+/* Their place in the table. */
+#define CALLS                                                                                      \
+    .widen = widen, .rotate = rotate, .dot = dot, .canonical = canonical, .add_row = add_row,      \
+    .mean_row = mean_row, .add_squares = add_squares

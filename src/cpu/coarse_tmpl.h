@@ -9,18 +9,13 @@
 
 #include "kernels.h"
 
+#include "avx512_tmpl.h"
 #include "transpose_tmpl.h"
 
 enum { COARSE_STEP = 64, COARSE_PART = 16 * 64, COARSE_QUANTA = 32 * 4 };
 
 #define TOP 127
 #define LEAST_TOP 0x1p-100f /* of a row or a tile: below it all is zero */
-
-static inline __mmask16 first_lanes(int64_t n)
-{
-    unsigned mask = n >= 16 ? 0xffff : n <= 0 ? 0 : (1u << n) - 1;
-    return (__mmask16)mask;
-}
 
 /* 16 coordinates in the frame; shift NULL: as they are. */
 static inline __m512 framed(const float *x, __mmask16 m, const float *shift, __m512 scale)

@@ -22,16 +22,10 @@ const fkm_kernels TABLE = {
     .bytes = true,
     .takes = TAKES,
     .most_quanta = QUANTA,
-    .widen = widen,
     .pack = NAME(pack),
     .pack_tile = NAME(pack_tile),
     .screen = screen,
-    .rotate = rotate,
-    .dot = dot,
-    .canonical = canonical,
-    .add_row = add_row,
-    .mean_row = mean_row,
-    .add_squares = add_squares,
+    CALLS,
 };
 
 #undef BIAS

@@ -26,17 +26,13 @@ static inline __m512 to_float(SCORES v, float unit)
 
 #include "amx_tmpl.h"
 
+#include "avx512_tmpl.h"
+
 #include "amx_started_tmpl.h"
 
 static inline SCORES scores_of(const scores *s, int h, int j)
 {
     return _mm512_load_ps(s->of[h][j]);
-}
-
-static __mmask16 first_lanes(int64_t n)
-{
-    unsigned mask = n >= 16 ? 0xffff : n <= 0 ? 0 : (1u << n) - 1;
-    return (__mmask16)mask;
 }
 
 static inline __m512 from_bf16_bits(__m512i low_halves)
@@ -124,16 +120,10 @@ const fkm_kernels fkm_kernels_amx_bf16 = {
     .low = true,
     .rate = 350,
     .coarse = &fkm_kernels_amx_s8,
-    .widen = widen,
     .pack = pack,
     .pack_tile = pack_tile,
     .screen = screen,
-    .rotate = rotate,
-    .dot = dot,
-    .canonical = canonical,
-    .add_row = add_row,
-    .mean_row = mean_row,
-    .add_squares = add_squares,
+    CALLS,
 };
 
 #else

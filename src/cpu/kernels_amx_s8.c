@@ -81,16 +81,10 @@ const fkm_kernels fkm_kernels_amx_s8 = {
     .rate = 700,
     .low = true,
     .named = true,
-    .widen = widen,
     .pack = pack,
     .pack_tile = pack_tile,
     .screen = screen,
-    .rotate = rotate,
-    .dot = dot,
-    .canonical = canonical,
-    .add_row = add_row,
-    .mean_row = mean_row,
-    .add_squares = add_squares,
+    CALLS,
 };
 
 #else

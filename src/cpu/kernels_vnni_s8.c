@@ -13,18 +13,7 @@
 
 #include "coarse_tmpl.h"
 
-#define V __m512
-#define LANES 16
 #define TILE 12
-#define V_LOAD(p) _mm512_load_ps(p)
-#define V_STORE(p, v) _mm512_store_ps(p, v)
-#define V_SET1(f) _mm512_set1_ps(f)
-#define V_ADD(a, b) _mm512_add_ps(a, b)
-#define V_SUB(a, b) _mm512_sub_ps(a, b)
-#define V_MAX(a, b) _mm512_max_ps(a, b)
-#define V_FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
-#define V_GE(a, b) _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ)
-#define V_HAS(p, i) (_mm512_cmpeq_epi32_mask(_mm512_load_si512(p), _mm512_set1_epi32(i)) != 0)
 #include "finish_tmpl.h"
 
 #define BIAS 128
@@ -114,16 +103,10 @@ const fkm_kernels fkm_kernels_vnni_s8 = {
     .rate = 100,
     .low = true,
     .named = true,
-    .widen = widen,
     .pack = pack,
     .pack_tile = pack_tile,
     .screen = screen,
-    .rotate = rotate,
-    .dot = dot,
-    .canonical = canonical,
-    .add_row = add_row,
-    .mean_row = mean_row,
-    .add_squares = add_squares,
+    CALLS,
 };
 
 /* ---- float32, as AVX-512 has it, with the above to fall to ---- */
@@ -153,16 +136,10 @@ const fkm_kernels fkm_kernels_vnni_f32 = {
     .dim_step = 1,
     .rate = 28,
     .coarse = &fkm_kernels_vnni_s8,
-    .widen = widen,
     .pack = pack_float,
     .pack_tile = pack_float_tile,
     .screen = screen_float,
-    .rotate = rotate,
-    .dot = dot,
-    .canonical = canonical,
-    .add_row = add_row,
-    .mean_row = mean_row,
-    .add_squares = add_squares,
+    CALLS,
 };
 
 #else

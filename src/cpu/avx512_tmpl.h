@@ -1,0 +1,29 @@
+/* Vectors of AVX-512 as finish_tmpl.h and screen_tmpl.h want them. For inclusion by files that are
+ * compiled for it. */
+#ifndef FKM_AVX512_TMPL_H
+#define FKM_AVX512_TMPL_H
+
+#include <immintrin.h>
+#include <stdint.h>
+
+#define V __m512
+#define LANES 16
+#define V_LOAD(p) _mm512_load_ps(p)
+#define V_STORE(p, v) _mm512_store_ps(p, v)
+#define V_SET1(f) _mm512_set1_ps(f)
+#define V_ZERO() _mm512_setzero_ps()
+#define V_ADD(a, b) _mm512_add_ps(a, b)
+#define V_SUB(a, b) _mm512_sub_ps(a, b)
+#define V_MAX(a, b) _mm512_max_ps(a, b)
+#define V_FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define V_GE(a, b) _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ)
+#define V_HAS(p, i) (_mm512_cmpeq_epi32_mask(_mm512_load_si512(p), _mm512_set1_epi32(i)) != 0)
+
+/* The first n of 16 lanes; n may be beyond either end. */
+static inline __mmask16 first_lanes(int64_t n)
+{
+    unsigned mask = n >= 16 ? 0xffff : n <= 0 ? 0 : (1u << n) - 1;
+    return (__mmask16)mask;
+}
+
+#endif
