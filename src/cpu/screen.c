@@ -11,7 +11,6 @@
 #define U 0x1p-24                  /* float32 unit roundoff */
 #define HIGHER_ORDER (1 + 0x1p-10) /* second-order terms, and the rounding of the bound itself */
 #define SHIFT_SAMPLE 63            /* centroids whose median is the shift */
-#define START_WIDTH 16             /* columns of a matrix unit's tile */
 #define LOW_NORM (1 + 0x1p-7)      /* |X^| |C^| / (|X~| |C~|) at most, bf16: (1 + 2^-8)^2 */
 #define LOW_TINY 0x1p-100f         /* matrix units flush subnormals: dims * 2^-126, rounded up */
 
@@ -25,9 +24,7 @@ int64_t fkm_tiles_bytes(const fkm_kernels *k, int32_t clusters, int32_t dims)
     int64_t count = (clusters + (int64_t)k->tile - 1) / k->tile, padded = count * k->tile;
     int64_t rows = fkm_mul_sat(padded, (int64_t)sizeof(float) * dims);
     int64_t packed = fkm_mul_sat(count, (int64_t)fkm_tile_bytes(k, dims));
-    int64_t flat = 7 * sizeof(float) + 2 * sizeof(int32_t) + 2 * sizeof(double);
-    if (k->low || k->coarse)
-        flat += START_WIDTH * (int64_t)sizeof(float);
+    int64_t flat = 7 * sizeof(float) + 3 * sizeof(int32_t) + 2 * sizeof(double);
     int64_t total = fkm_add_sat(fkm_add_sat(rows, packed), fkm_mul_sat(padded, flat));
     return fkm_add_sat(total,
         count * 5 * (int64_t)sizeof(float) + (int64_t)sizeof(float) * dims * (1 + k->tile) + 4096);
@@ -69,8 +66,7 @@ fkm_status fkm_tiles_open(
     FKM_GO(fkm_alloc(&t->index, n, sizeof(int32_t), order, e));
     FKM_GO(fkm_alloc(&t->position, n, sizeof(int32_t), order, e));
     FKM_GO(fkm_alloc(&t->order_key, n, sizeof(double), order, e));
-    if (k->low || k->coarse)
-        FKM_GO(fkm_alloc(&t->start, n, START_WIDTH * 4, "centroid norms", e));
+    FKM_GO(fkm_alloc(&t->start, n, sizeof(int32_t), "centroid norms", e));
     return FKM_OK;
 out:
     fkm_tiles_close(t);

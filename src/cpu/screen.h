@@ -98,10 +98,9 @@ typedef struct fkm_tiles {
     float *tile_slope, *tile_residual, *tile_offset; /* [count]: maxima of m over a tile */
     float
         *tile_quantum; /* [count]: of rounded coordinates, kernels that round to integers by tile */
-    void *start;   /* [positions][16] of 4 bytes: what sums start at, as the kernel wants it; NULL
-                      unless low */
-    float unit;    /* of a kernel's sums, in scores: 1, or that of its integers */
-    float quantum; /* of a rounded coordinate, byte kernels */
+    int32_t *start;    /* [positions]: what sums of integers start at, or are raised by */
+    float unit;        /* of a kernel's sums, in scores: 1, or that of its integers */
+    float quantum;     /* of a rounded coordinate, byte kernels */
     float kappa;
     int32_t screened;  /* coordinates that the kernel sees: dims, or those of the head */
     const float *axes; /* [screened][dims]: of the head, borrowed; NULL: none */
