@@ -47,13 +47,15 @@ static inline __mmask16 add_candidates(fkm_row_block *b, int32_t row0, const fkm
         _mm512_mask_cmplt_epi32_mask(rows, count, _mm512_set1_epi32(FKM_CANDIDATES));
     const __mmask16 real =
         _mm512_mask_cmplt_epi32_mask(taken, position, _mm512_set1_epi32(t->clusters));
-    const __m512i each = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const __m512i slot =
-        _mm512_add_epi32(_mm512_mullo_epi32(each, _mm512_set1_epi32(FKM_CANDIDATES)), count);
     const __m512 upper = _mm512_add_ps(score, margin);
-    const int64_t first = (int64_t)row0 * FKM_CANDIDATES;
-    _mm512_mask_i32scatter_epi32(b->position + first, real, slot, position, 4);
-    _mm512_mask_i32scatter_ps(b->upper + first, real, slot, upper, 4);
+    __mmask16 left = real;
+    for (int32_t slot = 0; left; slot++) {
+        const __mmask16 here = _mm512_cmpeq_epi32_mask(count, _mm512_set1_epi32(slot));
+        const int64_t at = row0 + (int64_t)slot * b->stride;
+        _mm512_mask_store_epi32(b->position + at, left & here, position);
+        _mm512_mask_store_ps(b->upper + at, left & here, upper);
+        left &= ~here;
+    }
     _mm512_mask_store_epi32(b->count + row0, real, _mm512_add_epi32(count, _mm512_set1_epi32(1)));
     return taken;
 }

@@ -54,6 +54,7 @@ static fkm_status open_block(fkm_row_block *b, int64_t rows, int64_t panels, fkm
     FKM_TRY(fkm_alloc(&b->count, rows, sizeof(int32_t), what, e));
     FKM_TRY(fkm_alloc(&b->position, rows * FKM_CANDIDATES, sizeof(int32_t), what, e));
     FKM_TRY(fkm_alloc(&b->upper, rows * FKM_CANDIDATES, sizeof(float), what, e));
+    b->stride = (int32_t)rows;
     return fkm_alloc(&b->own, panels * FKM_OWN_TILES, sizeof(int32_t), what, e);
 }
 
@@ -497,12 +498,12 @@ static int32_t rescan(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t 
 
 /* Candidates of a screen of rounded copies or heads, judged again in float32: drops the hopeless in
  * place and returns how many are left. */
-static int32_t refine(
-    const fkm_assign_job *job, fkm_row_block *b, int32_t row, const float *x, int32_t n)
+static int32_t refine(const fkm_assign_job *job, fkm_row_block *b, int32_t row, const float *x,
+    int32_t *position, int32_t n)
 {
     const fkm_tiles *t = job->tiles;
-    int32_t *position = b->position + (int64_t)row * FKM_CANDIDATES, kept = 0;
-    float *upper = b->upper + (int64_t)row * FKM_CANDIDATES;
+    float upper[FKM_CANDIDATES];
+    int32_t kept = 0;
     for (int32_t i = 0; i < n; i++) {
         float score = fine_score(job, x, position[i]);
         float e = fine_margin(t, b, row, position[i]);
@@ -520,9 +521,8 @@ static int32_t resolve(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t
 {
     const fkm_tiles *t = job->tiles;
     fkm_row_block *b = &s->block;
-    const int32_t *position = b->position + (int64_t)row * FKM_CANDIDATES;
     const float *x = row_at(job, s, row);
-    int32_t n = b->count[row];
+    int32_t n = b->count[row], position[FKM_CANDIDATES];
     if (b->residual[row] < 0 && !finite_row(x, t->dims))
         return -1;
     s->counts.in_doubt++;
@@ -533,8 +533,10 @@ static int32_t resolve(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t
     if (n > FKM_CANDIDATES)
         return rescan(job, s, row, x);
     s->counts.candidates += n;
+    for (int32_t i = 0; i < n; i++)
+        position[i] = b->position[row + (int64_t)i * b->stride];
     if (job->tiles->kernels->low || t->axes)
-        n = refine(job, b, row, x, n);
+        n = refine(job, b, row, x, position, n);
     assert(n != 0);
     if (n == 1)
         return t->index[position[0]];
@@ -552,9 +554,10 @@ static void decide(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t row
     fkm_row_block *b = &s->block;
     int32_t doubts = 0;
     for (int32_t r = 0; r < rows; r++) {
-        int32_t n = b->residual[r] < 0 ? 0 : fkm_block_settle(b, r);
+        /* a single candidate stands: the nearest always does */
+        int32_t n = b->count[r] == 1 || b->residual[r] < 0 ? b->count[r] : fkm_block_settle(b, r);
         if (n == 1) {
-            s->label[r] = t->index[b->position[(int64_t)r * FKM_CANDIDATES]];
+            s->label[r] = t->index[b->position[r]];
             continue;
         }
         s->some[doubts++] = r;

@@ -437,13 +437,12 @@ int32_t fkm_block_settle(fkm_row_block *b, int32_t row)
 {
     if (b->count[row] > FKM_CANDIDATES)
         return -1;
-    int32_t *position = b->position + (int64_t)row * FKM_CANDIDATES, kept = 0;
-    float *upper = b->upper + (int64_t)row * FKM_CANDIDATES;
-    for (int32_t i = 0; i < b->count[row]; i++) {
-        if (upper[i] < b->floor[row])
+    int32_t kept = 0;
+    for (int64_t at = row, i = 0; i < b->count[row]; i++, at += b->stride) {
+        if (b->upper[at] < b->floor[row])
             continue;
-        position[kept] = position[i];
-        upper[kept] = upper[i];
+        b->position[row + (int64_t)kept * b->stride] = b->position[at];
+        b->upper[row + (int64_t)kept * b->stride] = b->upper[at];
         kept++;
     }
     return b->count[row] = kept;
@@ -472,7 +471,7 @@ void fkm_block_candidate(
         b->count[row] = FKM_CANDIDATES + 1;
         return;
     }
-    int64_t slot = (int64_t)row * FKM_CANDIDATES + b->count[row]++;
-    b->position[slot] = position;
-    b->upper[slot] = upper;
+    int64_t at = row + (int64_t)b->count[row]++ * b->stride;
+    b->position[at] = position;
+    b->upper[at] = upper;
 }

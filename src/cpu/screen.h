@@ -153,8 +153,9 @@ typedef struct fkm_row_block {
     float *slack;      /* [rows]: kappa nx^2 */
     float *floor;      /* [rows]: best S - m seen so far: below the score of the nearest */
     int32_t *count;    /* [rows]: candidates; FKM_CANDIDATES + 1: overflow */
-    int32_t *position; /* [rows][FKM_CANDIDATES] */
-    float *upper;      /* [rows][FKM_CANDIDATES]: S + m */
+    int32_t stride;    /* rows that there is room for */
+    int32_t *position; /* [FKM_CANDIDATES][stride]: the candidates of each row */
+    float *upper;      /* [FKM_CANDIDATES][stride]: their S + m */
     int32_t *own;      /* [panels][FKM_OWN_TILES]: screened first; -1: none */
     bool rivals;       /* collect `second` */
     float *second;     /* [rows]: no centroid but the row's old one has a true score above this */
