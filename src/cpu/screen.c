@@ -24,7 +24,7 @@ int64_t fkm_tiles_bytes(const fkm_kernels *k, int32_t clusters, int32_t dims)
     int64_t count = (clusters + (int64_t)k->tile - 1) / k->tile, padded = count * k->tile;
     int64_t rows = fkm_mul_sat(padded, (int64_t)sizeof(float) * dims);
     int64_t packed = fkm_mul_sat(count, (int64_t)fkm_tile_bytes(k, dims));
-    int64_t flat = 7 * sizeof(float) + 3 * sizeof(int32_t) + 2 * sizeof(double);
+    int64_t flat = 7 * sizeof(float) + 5 * sizeof(int32_t) + 2 * sizeof(double);
     int64_t total = fkm_add_sat(fkm_add_sat(rows, packed), fkm_mul_sat(padded, flat));
     return fkm_add_sat(total,
         count * 5 * (int64_t)sizeof(float) + (int64_t)sizeof(float) * dims * (1 + k->tile) + 4096);
@@ -65,6 +65,7 @@ fkm_status fkm_tiles_open(
     FKM_GO(fkm_calloc(&t->tile_quantum, t->count, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->index, n, sizeof(int32_t), order, e));
     FKM_GO(fkm_alloc(&t->position, n, sizeof(int32_t), order, e));
+    FKM_GO(fkm_alloc(&t->place, n, sizeof *t->place, order, e));
     FKM_GO(fkm_alloc(&t->order_key, n, sizeof(double), order, e));
     FKM_GO(fkm_alloc(&t->start, n, sizeof(int32_t), "centroid norms", e));
     return FKM_OK;
@@ -95,6 +96,7 @@ void fkm_tiles_close(fkm_tiles *t)
     fkm_free(t->start);
     fkm_free(t->index);
     fkm_free(t->position);
+    fkm_free(t->place);
     fkm_free(t->order_key);
     memset(t, 0, sizeof *t);
 }
@@ -231,6 +233,12 @@ static void choose_keys(fkm_tiles *t, const float *c)
     }
 }
 
+static void put_at(fkm_tiles *t, int32_t centroid, int32_t position)
+{
+    t->position[centroid] = position;
+    t->place[centroid] = (fkm_place){position / t->tile, position % t->tile};
+}
+
 /* Positions by increasing key, so that the margins within a tile are alike. */
 static void sort_by_key(fkm_tiles *t)
 {
@@ -239,7 +247,7 @@ static void sort_by_key(fkm_tiles *t)
     qsort_r(t->index, (size_t)t->clusters, sizeof t->index[0], compare_keys, t->order_key);
     for (int64_t p = 0; p < positions(t); p++) {
         if (p < t->clusters)
-            t->position[t->index[p]] = (int32_t)p;
+            put_at(t, t->index[p], (int32_t)p);
         else
             t->index[p] = -1;
     }

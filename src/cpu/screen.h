@@ -78,6 +78,11 @@
 
 struct fkm_kernels;
 
+/* Of a centroid among the tiles. */
+typedef struct fkm_place {
+    int32_t tile, slot;
+} fkm_place;
+
 /* Centroids made ready for screening. Positions are centroids sorted by norm, padded to whole
  * tiles. */
 typedef struct fkm_tiles {
@@ -109,6 +114,7 @@ typedef struct fkm_tiles {
     double *norm2;     /* [clusters]: |C|^2 */
     int32_t *index;    /* [positions]: which centroid; -1: padding */
     int32_t *position; /* [clusters]: inverse of index */
+    fkm_place *place;  /* [clusters]: the same, by tile */
     double *order_key; /* [clusters]: scratch of the sort */
 } fkm_tiles;
 
