@@ -299,9 +299,8 @@ static fkm_status begin(fkm_backend *b, const fkm_pass_options *o, fkm_err *e)
     fkm_bounds_begin(&b->bounds, b->tiles.frame, o->update && b->sums_hold);
     if (!o->update)
         return FKM_OK;
-    /* A row that moves costs two additions. Fewer move from pass to pass, so the last one's count
-     * tells. */
-    b->change = b->sums_hold && !o->squares && b->moved < b->plan.rows / 3;
+    /* A row that moves costs two additions, but about half as many move as in the last pass. */
+    b->change = b->sums_hold && !o->squares && b->moved < b->plan.rows / 4 * 3;
     b->sums_hold = false; /* until this pass is complete */
     if (!b->change)
         fkm_update_clear(&b->update, o->squares);
