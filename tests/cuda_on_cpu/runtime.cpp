@@ -656,7 +656,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, in
 cudaError_t cudaDriverGetVersion(int *version)
 {
     Call call("cudaDriverGetVersion", false, false);
-    *version = settings.no_device ? 0 : CUDART_VERSION;
+    *version = (int)knob_number("DRIVER", settings.no_device ? 0 : CUDART_VERSION, 0, 99999);
     return cudaSuccess;
 }
 
