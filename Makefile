@@ -200,7 +200,7 @@ uninstall:
 
 # ---- upkeep ----
 
-.PHONY: dist clean help format lint coverage
+.PHONY: dist clean help format lint coverage coverage-cuda
 dist:
 	git archive --prefix=fkm/ -o fkm.tar.gz HEAD
 
@@ -223,6 +223,13 @@ coverage:
 	gcovr --config tests/gcovr.cfg --html-details build/coverage/index.html --fail-under-line 90 \
 		--fail-under-branch 80 build/coverage build/coverage-faults
 
+# The GPU backend's, on the emulation.
+coverage-cuda:
+	find build -name '*.gcda' -delete 2>/dev/null || true
+	-$(MAKE) CONFIG=coverage CUDA=emulated check TESTS='^(cuda/|contract/(same|batches|empty|real))'
+	gcovr --config tests/gcovr-cuda.cfg --html-details build/coverage-emulated/index.html --fail-under-line 90 \
+		--fail-under-branch 80 build/coverage-emulated
+
 lint:
 	scripts/check-layers
 	scripts/check-format
@@ -232,7 +239,7 @@ help:
 	@echo 'make                 build $(B)/fkm'
 	@echo 'make check           build and run the test suite (CTest) of this CONFIG'
 	@echo 'make install         to DESTDIR, PREFIX=$(PREFIX); also uninstall'
-	@echo 'make coverage        lines and branches reached, to build/coverage/index.html'
+	@echo 'make coverage        lines and branches reached, to build/coverage/index.html; also coverage-cuda'
 	@echo 'make lint format dist clean'
 	@echo
 	@echo 'CONFIG=release|debug|asan|ubsan|tsan|fuzz|faults|coverage  now: $(CONFIG)'
