@@ -340,6 +340,14 @@ static void forget_labels(fkm_backend *b)
     }
 }
 
+static fkm_status share(fkm_sharing *out, const fkm_plan *p, const fkm_plan *seed, int64_t batch,
+    int32_t most, fkm_err *e)
+{
+    (void)seed, (void)batch, (void)most, (void)e;
+    *out = {1, p->threads, false, 0};
+    return FKM_OK;
+}
+
 static void reset(fkm_backend *b)
 {
     fkm_err ignored;
@@ -1145,6 +1153,7 @@ extern "C" const fkm_backend_ops fkm_backend_cuda = {
     fkm_devices_describe,
     fkm_usage_peak,
     host_bytes,
+    share,
     open_backend,
     reset,
     set_centroids,
