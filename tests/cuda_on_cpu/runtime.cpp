@@ -307,7 +307,7 @@ cudaError_t allocate(void **p, size_t bytes)
     Call call("cudaMalloc");
     if (call.error)
         return call.error;
-    if (is_capturing(current_device))
+    if (capture_forbids(current_device))
         return call.end(cudaErrorStreamCaptureUnsupported);
     *p = nullptr;
     if (!bytes)
@@ -433,7 +433,7 @@ cudaError_t cudaFree(void *p)
         return call.error;
     if (!p)
         return cudaSuccess;
-    if (is_capturing(current_device))
+    if (capture_forbids(current_device))
         return call.end(cudaErrorStreamCaptureUnsupported);
     Block *b = find_block(p);
     if (!b || b->p != p || b->device < 0)
@@ -654,7 +654,7 @@ cudaError_t cudaDeviceSynchronize(void)
     Call call("cudaDeviceSynchronize");
     if (call.error)
         return call.error;
-    if (is_capturing(current_device))
+    if (capture_forbids(current_device))
         return call.end(cudaErrorStreamCaptureUnsupported);
     counts.waits++;
     wait_device(current_device);
