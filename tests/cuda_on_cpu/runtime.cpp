@@ -234,16 +234,19 @@ static void poison(const Block &b, bool on)
 #endif
 }
 
+/* Which memory is open is the layer's affair, on whatever stream it is changed. */
 static int open_device = -1;
 static std::vector<Block> opened;
 
 void close_memory()
 {
+    tsan_ignore(true);
     for (const Block &b : opened)
         if (blocks.count((uintptr_t)b.p + b.bytes - 1))
             poison(b, true);
     opened.clear();
     open_device = -1;
+    tsan_ignore(false);
 }
 
 void open_memory(int device)
@@ -251,6 +254,7 @@ void open_memory(int device)
     if (open_device == device)
         return;
     close_memory();
+    tsan_ignore(true);
     for (const auto &entry : blocks) {
         const Block &b = entry.second;
         if (b.device == device || (b.device >= 0 && devices[device].peers >> b.device & 1)) {
@@ -259,14 +263,17 @@ void open_memory(int device)
         }
     }
     open_device = device;
+    tsan_ignore(false);
 }
 
 void open_block(const Block *b)
 {
     if (!b || b->device < 0 || b->device == open_device)
         return;
+    tsan_ignore(true);
     poison(*b, false);
     opened.push_back(*b);
+    tsan_ignore(false);
 }
 
 Block *find_block(const void *p)
