@@ -24,9 +24,8 @@ extern "C" {
 }
 
 #define FKM_GPU_BUFFERS 2
-#define FKM_SEEDING_SHARE                                                                          \
-    8 /* of the budget is left to the backend that chooses first centroids                         \
-       */
+/* Of the budget this part is left to the backend that chooses first centroids. */
+#define FKM_SEEDING_SHARE 8
 
 /* Rows [row0, row0 + count) of the problem, and what their GPU has of them. */
 struct fkm_piece {
