@@ -161,8 +161,9 @@ def killed(rng, machine, signals, share):
     while parts < 60:
         parts += 1
         more = [*device, "-j", rng.choice([1, 2, 4, 7]), *rng.choice([[], ["-m", "3M"]])]
-        p = subprocess.Popen([cli.FKM, "fit", "-q", *map(str, [*args, *more]), "--checkpoint", "1ms", data], cwd=d,
-                             env=cli.clean_environment(**env), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        line = ["fit", "-q", "-f", *map(str, [*args, *more]), "--checkpoint", "1ms", data]
+        p = subprocess.Popen([cli.FKM, *line], cwd=d, env=cli.clean_environment(**env), stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, text=True)
         number = rng.choice(signals) if parts <= 8 else None
         try:
             _, err = p.communicate(timeout=rng.uniform(0.3, 1) * share * length if number else None)
@@ -171,7 +172,7 @@ def killed(rng, machine, signals, share):
             _, err = p.communicate()
         if p.returncode == 0:
             break
-        cli.check(p.returncode in (-number, 128 + number), "killed by", number, p.returncode, err)
+        cli.check(number and p.returncode in (-number, 128 + number), "killed by", number, p.returncode, err)
         resumed += os.path.exists(os.path.join(d, "run.checkpoint"))
     cli.check_equal(sorted(os.listdir(d)), OUTPUTS, "left behind", machine)
     same(d, whole, machine, "after", parts, "parts; seed", SEED)
