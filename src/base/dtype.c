@@ -7,26 +7,17 @@
 
 static const struct {
     fkm_dtype type;
-    size_t size;
     const char *name, *alias;
 } table[] = {
-    {FKM_F32, 4, "float32", "f32"},
-    {FKM_F64, 8, "float64", "f64"},
-    {FKM_F16, 2, "float16", "f16"},
-    {FKM_BF16, 2, "bfloat16", "bf16"},
-    {FKM_U8, 1, "uint8", "u8"},
-    {FKM_I8, 1, "int8", "i8"},
-    {FKM_I32, 4, "int32", "i32"},
+    {FKM_F32, "float32", "f32"},
+    {FKM_F64, "float64", "f64"},
+    {FKM_F16, "float16", "f16"},
+    {FKM_BF16, "bfloat16", "bf16"},
+    {FKM_U8, "uint8", "u8"},
+    {FKM_I8, "int8", "i8"},
+    {FKM_I32, "int32", "i32"},
 };
 #define TABLE_ROWS (sizeof table / sizeof table[0])
-
-size_t fkm_dtype_size(fkm_dtype t)
-{
-    for (size_t i = 0; i < TABLE_ROWS; i++)
-        if (table[i].type == t)
-            return table[i].size;
-    return 0;
-}
 
 const char *fkm_dtype_name(fkm_dtype t)
 {

@@ -16,7 +16,19 @@ typedef enum fkm_dtype {
     FKM_I32, /* files only: must be exact in float32 */
 } fkm_dtype;
 
-size_t fkm_dtype_size(fkm_dtype t);          /* bytes of one element; 0 for NONE */
+/* Bytes of one element; 0 for NONE. */
+static inline size_t fkm_dtype_size(fkm_dtype t)
+{
+    static const unsigned char size[] = {[FKM_F32] = 4,
+        [FKM_F64] = 8,
+        [FKM_F16] = 2,
+        [FKM_BF16] = 2,
+        [FKM_U8] = 1,
+        [FKM_I8] = 1,
+        [FKM_I32] = 4};
+    return (size_t)t < sizeof size ? size[t] : 0;
+}
+
 const char *fkm_dtype_name(fkm_dtype t);     /* "float32", "bfloat16", "uint8" ... */
 fkm_dtype fkm_dtype_parse(const char *name); /* also "f32" "bf16" "u8" ...; NONE when unknown */
 

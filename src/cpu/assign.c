@@ -54,6 +54,7 @@ static fkm_status open_block(fkm_row_block *b, int64_t rows, int64_t panels, fkm
     FKM_TRY(fkm_alloc(&b->count, rows, sizeof(int32_t), what, e));
     FKM_TRY(fkm_alloc(&b->position, rows * FKM_CANDIDATES, sizeof(int32_t), what, e));
     FKM_TRY(fkm_alloc(&b->upper, rows * FKM_CANDIDATES, sizeof(float), what, e));
+    b->stride = (int32_t)rows;
     return fkm_alloc(&b->own, panels * FKM_OWN_TILES, sizeof(int32_t), what, e);
 }
 
@@ -307,12 +308,11 @@ static void count_tile(tile_counts *c, int32_t tile)
 static int32_t list_own_tiles(
     const fkm_assign_job *job, fkm_assign_scratch *s, int32_t begin, int32_t live, int32_t *stray)
 {
-    const fkm_tiles *t = job->tiles;
     int32_t *own = s->block.own + begin / job->tiles->kernels->panel * FKM_OWN_TILES, strays = 0;
     tile_counts c = {.count = 0};
     for (int32_t r = begin; r < begin + live; r++)
         if (s->old[r] >= 0)
-            count_tile(&c, t->position[s->old[r]] / t->tile);
+            count_tile(&c, s->block.old_tile[r]);
     for (int32_t n = 0; n < FKM_OWN_TILES; n++) {
         int32_t best = -1;
         for (int32_t i = 0; i < c.count; i++)
@@ -326,7 +326,7 @@ static int32_t list_own_tiles(
     for (int32_t r = begin; r < begin + live; r++) {
         if (s->old[r] < 0)
             continue;
-        int32_t tile = t->position[s->old[r]] / t->tile, n = 0;
+        int32_t tile = s->block.old_tile[r], n = 0;
         while (n < FKM_OWN_TILES && own[n] != tile)
             n++;
         if (n == FKM_OWN_TILES)
@@ -368,19 +368,19 @@ static void start_from_rows(const fkm_assign_job *job, fkm_assign_scratch *s, in
     }
 }
 
-/* For bounds: where each row's old centroid is, so that its score can be left out. */
-static void start_rivals(
-    const fkm_assign_job *job, fkm_assign_scratch *s, int32_t rows, int32_t padded)
+/* Where each row's old centroid is: its tile may be screened first, and bounds leave its score out.
+ */
+static void find_old(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t rows, int32_t padded)
 {
-    const fkm_tiles *t = job->tiles;
+    static const fkm_place nowhere = {-1, -1};
     fkm_row_block *b = &s->block;
     b->rivals = job->upper != NULL;
-    for (int32_t r = 0; b->rivals && r < padded; r++) {
+    for (int32_t r = 0; r < padded; r++) {
         int32_t label = r < rows ? s->old[r] : -1;
-        int32_t p = label < 0 ? -1 : t->position[label];
+        fkm_place p = label < 0 ? nowhere : job->tiles->place[label];
         b->second[r] = -FKM_HALF_PAD;
-        b->old_tile[r] = p < 0 ? -1 : p / t->tile;
-        b->old_slot[r] = p < 0 ? -1 : p % t->tile;
+        b->old_tile[r] = p.tile;
+        b->old_slot[r] = p.slot;
     }
 }
 
@@ -411,6 +411,7 @@ static void start_block(
     b->tail = store ? store->tail + first : s->tail;
     if (!store || job->pack)
         pack_block(job, s, rows);
+    find_old(job, s, rows, padded);
     memset(b->own, -1, (size_t)(padded / k->panel * FKM_OWN_TILES) * sizeof *b->own);
     for (int32_t r = 0; r < padded; r++) {
         b->count[r] = 0;
@@ -422,7 +423,6 @@ static void start_block(
         start_from_tiles(job, s, rows);
     else
         start_from_rows(job, s, rows);
-    start_rivals(job, s, rows, padded);
 }
 
 static void screen_block(const fkm_assign_job *job, fkm_assign_scratch *s)
@@ -497,12 +497,12 @@ static int32_t rescan(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t 
 
 /* Candidates of a screen of rounded copies or heads, judged again in float32: drops the hopeless in
  * place and returns how many are left. */
-static int32_t refine(
-    const fkm_assign_job *job, fkm_row_block *b, int32_t row, const float *x, int32_t n)
+static int32_t refine(const fkm_assign_job *job, fkm_row_block *b, int32_t row, const float *x,
+    int32_t *position, int32_t n)
 {
     const fkm_tiles *t = job->tiles;
-    int32_t *position = b->position + (int64_t)row * FKM_CANDIDATES, kept = 0;
-    float *upper = b->upper + (int64_t)row * FKM_CANDIDATES;
+    float upper[FKM_CANDIDATES];
+    int32_t kept = 0;
     for (int32_t i = 0; i < n; i++) {
         float score = fine_score(job, x, position[i]);
         float e = fine_margin(t, b, row, position[i]);
@@ -520,9 +520,8 @@ static int32_t resolve(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t
 {
     const fkm_tiles *t = job->tiles;
     fkm_row_block *b = &s->block;
-    const int32_t *position = b->position + (int64_t)row * FKM_CANDIDATES;
     const float *x = row_at(job, s, row);
-    int32_t n = b->count[row];
+    int32_t n = b->count[row], position[FKM_CANDIDATES];
     if (b->residual[row] < 0 && !finite_row(x, t->dims))
         return -1;
     s->counts.in_doubt++;
@@ -533,8 +532,10 @@ static int32_t resolve(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t
     if (n > FKM_CANDIDATES)
         return rescan(job, s, row, x);
     s->counts.candidates += n;
+    for (int32_t i = 0; i < n; i++)
+        position[i] = b->position[row + (int64_t)i * b->stride];
     if (job->tiles->kernels->low || t->axes)
-        n = refine(job, b, row, x, n);
+        n = refine(job, b, row, x, position, n);
     assert(n != 0);
     if (n == 1)
         return t->index[position[0]];
@@ -552,9 +553,10 @@ static void decide(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t row
     fkm_row_block *b = &s->block;
     int32_t doubts = 0;
     for (int32_t r = 0; r < rows; r++) {
-        int32_t n = b->residual[r] < 0 ? 0 : fkm_block_settle(b, r);
+        bool single = b->count[r] == 1; /* it stands: the nearest always does */
+        int32_t n = b->residual[r] < 0 ? 0 : single ? 1 : fkm_block_settle(b, r);
         if (n == 1) {
-            s->label[r] = t->index[b->position[(int64_t)r * FKM_CANDIDATES]];
+            s->label[r] = t->index[b->position[r]];
             continue;
         }
         s->some[doubts++] = r;
@@ -601,29 +603,39 @@ static void measure_distances(const fkm_assign_job *job, fkm_assign_scratch *s, 
     }
 }
 
+/* Row r as the sums take it, of type *t. */
+static const void *row_to_add(
+    const fkm_assign_job *job, fkm_assign_scratch *s, int32_t r, fkm_dtype *t)
+{
+    *t = fkm_update_takes(job->update, job->dtype) ? job->dtype : FKM_F32;
+    return *t == job->dtype ? (const void *)row_bytes(job, s, r) : row_at(job, s, r);
+}
+
 static void add_all(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t rows)
 {
+    fkm_dtype t;
     for (int32_t r = 0; r < rows; r++) {
         if (r + PREFETCH_ROWS < rows)
             prefetch_row(job, s, r + PREFETCH_ROWS);
         if (s->label[r] < 0)
             continue;
-        const float *x = row_at(job, s, r);
-        fkm_update_row(job->update, s->worker, x, s->label[r], false);
+        const void *x = row_to_add(job, s, r, &t);
+        fkm_update_row(job->update, s->worker, x, t, s->label[r], false);
         if (job->squares)
-            fkm_update_square(job->update, s->worker, x);
+            fkm_update_square(job->update, s->worker, x, t);
     }
 }
 
 static void add_moved(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t moved)
 {
+    fkm_dtype t;
     for (int32_t i = 0; i < moved; i++) {
         int32_t r = s->some[i];
-        const float *x = row_at(job, s, r);
+        const void *x = row_to_add(job, s, r, &t);
         if (s->old[r] >= 0)
-            fkm_update_row(job->update, s->worker, x, s->old[r], true);
+            fkm_update_row(job->update, s->worker, x, t, s->old[r], true);
         if (s->label[r] >= 0)
-            fkm_update_row(job->update, s->worker, x, s->label[r], false);
+            fkm_update_row(job->update, s->worker, x, t, s->label[r], false);
     }
 }
 

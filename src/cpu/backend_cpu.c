@@ -330,9 +330,8 @@ static fkm_status begin(fkm_backend *b, const fkm_pass_options *o, fkm_err *e)
     fkm_bounds_begin(&b->bounds, b->tiles.frame, o->update && b->sums_hold);
     if (!o->update)
         return FKM_OK;
-    /* A row that moves costs two additions. Fewer move from pass to pass, so the last one's count
-     * tells. */
-    b->change = b->sums_hold && !o->squares && b->moved < b->plan.rows / 3;
+    /* A row that moves costs two additions, but about half as many move as in the last pass. */
+    b->change = b->sums_hold && !o->squares && b->moved < b->plan.rows / 4 * 3;
     b->sums_hold = false; /* until this pass is complete */
     if (!b->change)
         fkm_update_clear(&b->update, o->squares);
@@ -376,19 +375,21 @@ static bool any_label(const int32_t *labels, int64_t count)
 }
 
 /* Whether the rows of a chunk must be packed: for a new frame, or because too many have moved
- * since. Then the kept copy is in label order. Rows without labels are packed and not kept: the
- * next pass would lay them out again. */
-static bool lay_out(fkm_backend *b, fkm_row_store *store, int64_t count)
+ * since. Then the kept copy is in label order. *keep: the next pass will not lay them out again, as
+ * far as one can tell: rows have labels, and few enough moved in the last pass. */
+static bool lay_out(fkm_backend *b, fkm_row_store *store, int64_t count, bool *keep)
 {
     bool dear = b->tiles.axes || b->plan.dims * (int64_t)fkm_dtype_size(b->plan.dtype) >= LONG_ROW;
     int64_t most = count / (dear ? STRAY_SHARE_TURNED : STRAY_SHARE);
     bool labelled = store->ordered || any_label(store->label, count);
+    *keep =
+        labelled && store->moved <= 2 * most + most / 8; /* about half as many move in the next */
     if (!labelled)
         return true;
     if (!store->ordered || store->strays > most)
         fkm_row_store_sort(store, count, b->plan.clusters, b->start, b->list);
     bool stale = store->frame != b->tiles.frame;
-    store->frame = b->tiles.frame;
+    store->frame = *keep ? b->tiles.frame : 0;
     return stale;
 }
 
@@ -439,8 +440,7 @@ static int64_t choose_rows(fkm_backend *b, fkm_assign_job *job, const fkm_rows *
         b->spared += r->count - n;
         return n;
     }
-    job->pack = lay_out(b, store, r->count);
-    job->keep = store->ordered;
+    job->pack = lay_out(b, store, r->count, &job->keep);
     return r->count;
 }
 
@@ -467,8 +467,10 @@ static fkm_status feed(
         c.job.squares = b->pass.squares;
     }
     run_chunk(&c, b, &rows, labels, distances);
-    if (c.job.store)
-        c.job.store->strays += moved_so_far(b) - moved;
+    if (c.job.store) {
+        c.job.store->moved = moved_so_far(b) - moved;
+        c.job.store->strays += c.job.store->moved;
+    }
     b->assign_s += fkm_now() - start - (sums_so_far(b) - sums) / b->plan.threads;
     return FKM_OK;
 }

@@ -28,6 +28,17 @@ static void add_row(int64_t *sum, const float *x, int32_t dims, double scale)
     BASE.add_row(sum, x, dims, scale);
 }
 
+static void add_bytes(
+    int64_t *sum, const void *x, fkm_dtype t, int32_t dims, int32_t shift, bool leaves)
+{
+    BASE.add_bytes(sum, x, t, dims, shift, leaves);
+}
+
+static int64_t squares_of_bytes(const void *x, fkm_dtype t, int32_t dims)
+{
+    return BASE.squares_of_bytes(x, t, dims);
+}
+
 static void mean_row(float *mean, const int64_t *sum, int32_t dims, double count, double scale)
 {
     BASE.mean_row(mean, sum, dims, count, scale);
@@ -41,4 +52,5 @@ static void add_squares(int64_t sum[2], const float *x, int32_t dims, double sca
 /* Their place in the table. */
 #define CALLS                                                                                      \
     .widen = widen, .rotate = rotate, .dot = dot, .canonical = canonical, .add_row = add_row,      \
-    .mean_row = mean_row, .add_squares = add_squares
+    .add_bytes = add_bytes, .squares_of_bytes = squares_of_bytes, .mean_row = mean_row,            \
+    .add_squares = add_squares

@@ -1,9 +1,14 @@
 /* Template of what follows the products of a tile and a panel in float vectors, and of the loop
  * over tiles. A panel is two vectors of rows, so that sums lie in acc0 and acc1: [TILE]. Included
- * after defining V                  vector of floats LANES              floats in it TILE centroids
- * in a tile V_LOAD(p) V_STORE(p, v) V_SET1(f) V_ADD V_SUB V_MAX(a, b) V_FMA(a, b, c)     a * b + c
- *   V_GE(a, b)         bit mask of lanes where a >= b
- *   V_HAS(p, i)        is one of the LANES integers at p equal to i?
+ * after defining
+ *   V                                   vector of floats
+ *   LANES                               floats in it
+ *   TILE                                centroids in a tile
+ *   V_LOAD(p) V_STORE(p, v) V_SET1(f)
+ *   V_ADD V_SUB V_MAX(a, b)
+ *   V_FMA(a, b, c)                      a * b + c
+ *   V_GE(a, b)                          bit mask of lanes where a >= b
+ *   V_HAS(p, i)                         is one of the LANES integers at p equal to i?
  * and before the function screen_tile. */
 
 enum { PANEL = 2 * LANES };

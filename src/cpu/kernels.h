@@ -1,7 +1,7 @@
 /* The innermost loops of the CPU backend, chosen once at run time by instruction set.
  *
- * Every kernel of a slot computes the same thing; canonical, add_row and widen give the same bits
- * everywhere, pack, screen and dot may round differently within the bound of screen.h. */
+ * Every kernel of a slot computes the same thing; canonical, widen and all that adds up give the
+ * same bits everywhere, pack, screen and dot may round differently within the bound of screen.h. */
 #ifndef FKM_KERNELS_H
 #define FKM_KERNELS_H
 
@@ -60,6 +60,12 @@ typedef struct fkm_kernels {
 
     /* sum[t] += rint(x[t] * scale), scale a power of two, |x * scale| < 2^62. */
     void (*add_row)(int64_t *sum, const float *x, int32_t dims, double scale);
+
+    /* The same of 8-bit integers (t: FKM_U8 or FKM_I8): sum[i] += x[i] << shift, or -= when they
+     * leave; and the sum of x[i]^2. */
+    void (*add_bytes)(
+        int64_t *sum, const void *x, fkm_dtype t, int32_t dims, int32_t shift, bool leaves);
+    int64_t (*squares_of_bytes)(const void *x, fkm_dtype t, int32_t dims);
 
     /* mean[t] = (float)((double)sum[t] / count * scale), scale a power of two. */
     void (*mean_row)(float *mean, const int64_t *sum, int32_t dims, double count, double scale);

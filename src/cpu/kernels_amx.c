@@ -9,31 +9,41 @@
 #define STEP 32
 #define PANEL_MORE 0
 #define SUM float
-#define STARTED 1
 #define SCORES __m512
 #define PRODUCTS(d, a, b) _tile_dpbf16ps(d, a, b)
+
+typedef struct terms {
+    const float *half; /* h~ of each centroid */
+} terms;
+
+static inline terms terms_of(
+    const fkm_row_block *b, const fkm_tiles *t, int32_t panel, int32_t tile, int h)
+{
+    (void)b;
+    (void)panel;
+    (void)h; /* alike for all rows */
+    return (terms){t->half + (int64_t)tile * t->tile};
+}
+
+static inline SCORES scores_of(const terms *e, const SUM *sum, int j)
+{
+    return _mm512_sub_ps(_mm512_load_ps(sum), _mm512_set1_ps(e->half[j]));
+}
 
 static inline SCORES max_scores(SCORES a, SCORES b)
 {
     return _mm512_max_ps(a, b);
 }
 
-static inline __m512 to_float(SCORES v, float unit)
+static inline __m512 to_float(const terms *e, SCORES v)
 {
-    (void)unit; /* 1 */
+    (void)e;
     return v;
 }
 
 #include "amx_tmpl.h"
 
 #include "avx512_tmpl.h"
-
-#include "amx_started_tmpl.h"
-
-static inline SCORES scores_of(const scores *s, int h, int j)
-{
-    return _mm512_load_ps(s->of[h][j]);
-}
 
 static inline __m512 from_bf16_bits(__m512i low_halves)
 {
@@ -104,7 +114,6 @@ static void pack_tile(fkm_tiles *t, int64_t first, const float *c)
             _mm512_storeu_si512(part + 64 * (j % 16), v);
         }
         t->residual[first + j] = _mm512_reduce_add_ps(rest);
-        set_start(t, first + j, -t->half[first + j]);
     }
 }
 

@@ -10,28 +10,39 @@
 #define STEP 64
 #define PANEL_MORE 0
 #define SUM int32_t
-#define STARTED 1
 #define SCORES __m512i
 #define PRODUCTS(d, a, b) _tile_dpbsud(d, a, b) /* centroids are signed, rows are not */
+
+typedef struct terms {
+    const int32_t *start; /* -H of each centroid */
+    __m512 unit;          /* of the sums */
+} terms;
+
+static inline terms terms_of(
+    const fkm_row_block *b, const fkm_tiles *t, int32_t panel, int32_t tile, int h)
+{
+    (void)b;
+    (void)panel;
+    (void)h; /* alike for all rows */
+    return (terms){t->start + (int64_t)tile * t->tile, _mm512_set1_ps(t->unit)};
+}
+
+static inline SCORES scores_of(const terms *e, const SUM *sum, int j)
+{
+    return _mm512_add_epi32(_mm512_load_si512(sum), _mm512_set1_epi32(e->start[j]));
+}
 
 static inline SCORES max_scores(SCORES a, SCORES b)
 {
     return _mm512_max_epi32(a, b);
 }
 
-static inline __m512 to_float(SCORES v, float unit)
+static inline __m512 to_float(const terms *e, SCORES v)
 {
-    return _mm512_mul_ps(_mm512_cvtepi32_ps(v), _mm512_set1_ps(unit));
+    return _mm512_mul_ps(_mm512_cvtepi32_ps(v), e->unit);
 }
 
 #include "amx_tmpl.h"
-
-#include "amx_started_tmpl.h"
-
-static inline SCORES scores_of(const scores *s, int h, int j)
-{
-    return _mm512_load_si512(s->of[h][j]);
-}
 
 #include "bytes_tmpl.h"
 
@@ -41,8 +52,7 @@ static void pack_tile(fkm_tiles *t, int64_t first, const float *c, int32_t bias)
     int32_t padded = (t->dims + STEP - 1) / STEP * STEP;
     int8_t g[FKM_BYTES_MOST_DIMS];
     for (int j = 0; j < TILE; j++) {
-        int32_t start = round_centroid(g, t, first + j, c + (int64_t)j * t->dims, bias);
-        set_start(t, first + j, start);
+        t->start[first + j] = round_centroid(g, t, first + j, c + (int64_t)j * t->dims, bias);
         for (int32_t d = 0; d < padded; d += STEP)
             memcpy(out + (size_t)(d / STEP * 2 + j / 16) * PART + 64 * (j % 16), g + d, STEP);
     }

@@ -12,38 +12,42 @@
 #define STEP COARSE_STEP
 #define PANEL_MORE COARSE_QUANTA
 #define SUM int32_t
-#define STARTED 0
 #define SCORES __m512
 #define PRODUCTS(d, a, b) _tile_dpbssd(d, a, b)
+
+typedef struct terms {
+    __m512 unit;       /* of the sums of each row */
+    const float *half; /* h~ of each centroid */
+} terms;
+
+static inline terms terms_of(
+    const fkm_row_block *b, const fkm_tiles *t, int32_t panel, int32_t tile, int h)
+{
+    const size_t elements = (size_t)((t->screened + STEP - 1) / STEP) * 2 * COARSE_PART;
+    const char *quanta = b->panels + (size_t)panel * (elements + PANEL_MORE) + elements;
+    const __m512 of_tile = _mm512_set1_ps(t->tile_quantum[tile]);
+    return (terms){
+        _mm512_mul_ps(_mm512_load_ps(quanta + 64 * h), of_tile), t->half + (int64_t)tile * t->tile};
+}
+
+static inline SCORES scores_of(const terms *e, const SUM *sum, int j)
+{
+    const __m512 whole = _mm512_cvtepi32_ps(_mm512_load_si512(sum));
+    return _mm512_fmsub_ps(whole, e->unit, _mm512_set1_ps(e->half[j]));
+}
 
 static inline SCORES max_scores(SCORES a, SCORES b)
 {
     return _mm512_max_ps(a, b);
 }
 
-static inline __m512 to_float(SCORES v, float unit)
+static inline __m512 to_float(const terms *e, SCORES v)
 {
-    (void)unit; /* it is in them already */
+    (void)e;
     return v;
 }
 
 #include "amx_tmpl.h"
-
-static inline void prepare(scores *s, const fkm_row_block *b, const fkm_tiles *t)
-{
-    const size_t elements = (size_t)((t->screened + STEP - 1) / STEP) * 2 * PART;
-    const char *quanta = b->panels + (size_t)s->panel * (elements + PANEL_MORE) + elements;
-    const __m512 of_tile = _mm512_set1_ps(t->tile_quantum[s->tile]);
-    s->unit[0] = _mm512_mul_ps(_mm512_load_ps(quanta), of_tile);
-    s->unit[1] = _mm512_mul_ps(_mm512_load_ps(quanta + 64), of_tile);
-    s->half = t->half + (int64_t)s->tile * TILE;
-}
-
-static inline SCORES scores_of(const scores *s, int h, int j)
-{
-    const __m512 sum = _mm512_cvtepi32_ps(_mm512_load_si512(s->of[h][j]));
-    return _mm512_fmsub_ps(sum, s->unit[h], _mm512_set1_ps(s->half[j]));
-}
 
 static void pack(void *panel, float *square, float *residual, const float *const *x, int32_t rows,
     int32_t dims, const float *shift, float scale)

@@ -213,6 +213,17 @@ static void mean_row(float *mean, const int64_t *sum, int32_t dims, double count
 }
 
 /* The parts of a square are at most |q| and split: as integers they take to_integers, too. */
+static void add_bytes(
+    int64_t *sum, const void *x, fkm_dtype t, int32_t dims, int32_t shift, bool leaves)
+{
+    fkm_kernels_scalar.add_bytes(sum, x, t, dims, shift, leaves);
+}
+
+static int64_t squares_of_bytes(const void *x, fkm_dtype t, int32_t dims)
+{
+    return fkm_kernels_scalar.squares_of_bytes(x, t, dims);
+}
+
 static void add_squares(int64_t sum[2], const float *x, int32_t dims, double scale, double split)
 {
     const __m256d s = _mm256_set1_pd(scale), b = _mm256_set1_pd(split);
@@ -253,6 +264,8 @@ const fkm_kernels fkm_kernels_avx2 = {
     .dot = dot,
     .canonical = canonical,
     .add_row = add_row,
+    .add_bytes = add_bytes,
+    .squares_of_bytes = squares_of_bytes,
     .mean_row = mean_row,
     .add_squares = add_squares,
 };

@@ -30,7 +30,7 @@ static void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int
 {
     const char *x = b->panels + (size_t)panel * fkm_panel_bytes(&fkm_kernels_avx2_u8, t->dims);
     const char *c = t->packed + (size_t)tile * t->tile_bytes;
-    const int32_t *start = (const int32_t *)t->start + (int64_t)tile * TILE;
+    const int32_t *start = t->start + (int64_t)tile * TILE;
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i low[TILE], high[TILE];
     UNROLL
@@ -175,8 +175,7 @@ static void pack_tile(fkm_tiles *t, int64_t first, const float *c, int32_t bias)
     int32_t padded = (t->dims + BYTES_STEP - 1) / BYTES_STEP * BYTES_STEP;
     int8_t g[FKM_BYTES_MOST_DIMS];
     for (int j = 0; j < TILE; j++) {
-        int32_t *start = (int32_t *)t->start + first + j;
-        *start = round_centroid(g, t, first + j, c + (int64_t)j * t->dims, bias);
+        t->start[first + j] = round_centroid(g, t, first + j, c + (int64_t)j * t->dims, bias);
         for (int32_t d = 0; d < padded; d += GROUP)
             memcpy(out + (size_t)d * TILE + GROUP * j, g + d, GROUP);
     }

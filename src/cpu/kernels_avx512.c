@@ -143,6 +143,42 @@ static void add_row(int64_t *sum, const float *x, int32_t dims, double scale)
     }
 }
 
+static void add_bytes(
+    int64_t *sum, const void *x, fkm_dtype t, int32_t dims, int32_t shift, bool leaves)
+{
+    const __m128i by = _mm_cvtsi32_si128(shift);
+    const __m512i sign = _mm512_set1_epi64(leaves ? -1 : 0);
+    for (int32_t d = 0; d < dims; d += 8) {
+        const __mmask8 live = (__mmask8)first_lanes(dims - d);
+        const __m128i v = _mm_maskz_loadu_epi8(live, (const char *)x + d);
+        __m512i q = t == FKM_U8 ? _mm512_cvtepu8_epi64(v) : _mm512_cvtepi8_epi64(v);
+        q = _mm512_sub_epi64(_mm512_xor_si512(_mm512_sll_epi64(q, by), sign), sign);
+        const __m512i old = _mm512_maskz_loadu_epi64(live, sum + d);
+        _mm512_mask_storeu_epi64(sum + d, live, _mm512_add_epi64(old, q));
+    }
+}
+
+enum { SQUARES_AT_ONCE = 1 << 18 }; /* pairs of them are below 2^17, and 32-bit lanes take 2^14 */
+
+static int64_t squares_of_bytes(const void *x, fkm_dtype t, int32_t dims)
+{
+    int64_t total = 0;
+    for (int32_t first = 0; first < dims; first += SQUARES_AT_ONCE) {
+        const int32_t end = dims - first < SQUARES_AT_ONCE ? dims : first + SQUARES_AT_ONCE;
+        __m512i sum = _mm512_setzero_si512();
+        for (int32_t d = first; d < end; d += 32) {
+            const __mmask32 live = end - d < 32 ? (1u << (end - d)) - 1 : ~0u;
+            const __m256i v = _mm256_maskz_loadu_epi8(live, (const char *)x + d);
+            const __m512i w = t == FKM_U8 ? _mm512_cvtepu8_epi16(v) : _mm512_cvtepi8_epi16(v);
+            sum = _mm512_add_epi32(sum, _mm512_madd_epi16(w, w));
+        }
+        sum = _mm512_add_epi64(
+            _mm512_and_si512(sum, _mm512_set1_epi64(0xffffffff)), _mm512_srli_epi64(sum, 32));
+        total += _mm512_reduce_add_epi64(sum);
+    }
+    return total;
+}
+
 static void mean_row(float *mean, const int64_t *sum, int32_t dims, double count, double scale)
 {
     const __m512d n = _mm512_set1_pd(count), s = _mm512_set1_pd(scale);
@@ -188,6 +224,8 @@ const fkm_kernels fkm_kernels_avx512 = {
     .dot = dot,
     .canonical = canonical,
     .add_row = add_row,
+    .add_bytes = add_bytes,
+    .squares_of_bytes = squares_of_bytes,
     .mean_row = mean_row,
     .add_squares = add_squares,
 };

@@ -142,6 +142,26 @@ static void add_row(int64_t *sum, const float *x, int32_t dims, double scale)
         sum[t] += (int64_t)rint(x[t] * scale);
 }
 
+static void add_bytes(
+    int64_t *sum, const void *x, fkm_dtype t, int32_t dims, int32_t shift, bool leaves)
+{
+    const int64_t unit = (leaves ? -1 : 1) * ((int64_t)1 << shift);
+    const uint8_t *u = x;
+    const int8_t *i = x;
+    for (int32_t d = 0; d < dims; d++)
+        sum[d] += (t == FKM_U8 ? u[d] : i[d]) * unit;
+}
+
+static int64_t squares_of_bytes(const void *x, fkm_dtype t, int32_t dims)
+{
+    const uint8_t *u = x;
+    const int8_t *i = x;
+    int64_t sum = 0;
+    for (int32_t d = 0; d < dims; d++)
+        sum += t == FKM_U8 ? u[d] * u[d] : i[d] * i[d];
+    return sum;
+}
+
 static void mean_row(float *mean, const int64_t *sum, int32_t dims, double count, double scale)
 {
     for (int32_t t = 0; t < dims; t++)
@@ -175,6 +195,8 @@ const fkm_kernels fkm_kernels_scalar = {
     .dot = dot,
     .canonical = canonical,
     .add_row = add_row,
+    .add_bytes = add_bytes,
+    .squares_of_bytes = squares_of_bytes,
     .mean_row = mean_row,
     .add_squares = add_squares,
 };

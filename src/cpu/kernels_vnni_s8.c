@@ -24,7 +24,7 @@ static void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int
         (size_t)((t->screened + COARSE_STEP - 1) / COARSE_STEP) * 2 * COARSE_PART;
     const char *x = b->panels + (size_t)panel * (elements + COARSE_QUANTA);
     const char *c = t->packed + (size_t)tile * t->tile_bytes;
-    const int32_t *start = (const int32_t *)t->start + (int64_t)tile * TILE;
+    const int32_t *start = t->start + (int64_t)tile * TILE;
     const float *half = t->half + (int64_t)tile * TILE;
     const __m512 of_tile = _mm512_set1_ps(t->tile_quantum[tile]);
     const __m512 unit0 = _mm512_mul_ps(_mm512_load_ps(x + elements), of_tile);
@@ -85,7 +85,7 @@ static void pack_tile(fkm_tiles *t, int64_t first, const float *c)
             for (int32_t g = 0; g < COARSE_STEP; g += 4)
                 memcpy(out + (size_t)(d + g) * TILE + 4 * j, bytes + g, 4);
         }
-        ((int32_t *)t->start)[first + j] = -BIAS * sum;
+        t->start[first + j] = -BIAS * sum;
         t->residual[first + j] = _mm512_reduce_add_ps(rest);
     }
 }

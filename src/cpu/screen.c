@@ -11,7 +11,6 @@
 #define U 0x1p-24                  /* float32 unit roundoff */
 #define HIGHER_ORDER (1 + 0x1p-10) /* second-order terms, and the rounding of the bound itself */
 #define SHIFT_SAMPLE 63            /* centroids whose median is the shift */
-#define START_WIDTH 16             /* columns of a matrix unit's tile */
 #define LOW_NORM (1 + 0x1p-7)      /* |X^| |C^| / (|X~| |C~|) at most, bf16: (1 + 2^-8)^2 */
 #define LOW_TINY 0x1p-100f         /* matrix units flush subnormals: dims * 2^-126, rounded up */
 
@@ -25,9 +24,7 @@ int64_t fkm_tiles_bytes(const fkm_kernels *k, int32_t clusters, int32_t dims)
     int64_t count = (clusters + (int64_t)k->tile - 1) / k->tile, padded = count * k->tile;
     int64_t rows = fkm_mul_sat(padded, (int64_t)sizeof(float) * dims);
     int64_t packed = fkm_mul_sat(count, (int64_t)fkm_tile_bytes(k, dims));
-    int64_t flat = 7 * sizeof(float) + 2 * sizeof(int32_t) + 2 * sizeof(double);
-    if (k->low || k->coarse)
-        flat += START_WIDTH * (int64_t)sizeof(float);
+    int64_t flat = 7 * sizeof(float) + 5 * sizeof(int32_t) + 2 * sizeof(double);
     int64_t total = fkm_add_sat(fkm_add_sat(rows, packed), fkm_mul_sat(padded, flat));
     return fkm_add_sat(total,
         count * 5 * (int64_t)sizeof(float) + (int64_t)sizeof(float) * dims * (1 + k->tile) + 4096);
@@ -68,9 +65,9 @@ fkm_status fkm_tiles_open(
     FKM_GO(fkm_calloc(&t->tile_quantum, t->count, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->index, n, sizeof(int32_t), order, e));
     FKM_GO(fkm_alloc(&t->position, n, sizeof(int32_t), order, e));
+    FKM_GO(fkm_alloc(&t->place, n, sizeof *t->place, order, e));
     FKM_GO(fkm_alloc(&t->order_key, n, sizeof(double), order, e));
-    if (k->low || k->coarse)
-        FKM_GO(fkm_alloc(&t->start, n, START_WIDTH * 4, "centroid norms", e));
+    FKM_GO(fkm_alloc(&t->start, n, sizeof(int32_t), "centroid norms", e));
     return FKM_OK;
 out:
     fkm_tiles_close(t);
@@ -99,6 +96,7 @@ void fkm_tiles_close(fkm_tiles *t)
     fkm_free(t->start);
     fkm_free(t->index);
     fkm_free(t->position);
+    fkm_free(t->place);
     fkm_free(t->order_key);
     memset(t, 0, sizeof *t);
 }
@@ -235,6 +233,12 @@ static void choose_keys(fkm_tiles *t, const float *c)
     }
 }
 
+static void put_at(fkm_tiles *t, int32_t centroid, int32_t position)
+{
+    t->position[centroid] = position;
+    t->place[centroid] = (fkm_place){position / t->tile, position % t->tile};
+}
+
 /* Positions by increasing key, so that the margins within a tile are alike. */
 static void sort_by_key(fkm_tiles *t)
 {
@@ -243,7 +247,7 @@ static void sort_by_key(fkm_tiles *t)
     qsort_r(t->index, (size_t)t->clusters, sizeof t->index[0], compare_keys, t->order_key);
     for (int64_t p = 0; p < positions(t); p++) {
         if (p < t->clusters)
-            t->position[t->index[p]] = (int32_t)p;
+            put_at(t, t->index[p], (int32_t)p);
         else
             t->index[p] = -1;
     }
@@ -441,13 +445,12 @@ int32_t fkm_block_settle(fkm_row_block *b, int32_t row)
 {
     if (b->count[row] > FKM_CANDIDATES)
         return -1;
-    int32_t *position = b->position + (int64_t)row * FKM_CANDIDATES, kept = 0;
-    float *upper = b->upper + (int64_t)row * FKM_CANDIDATES;
-    for (int32_t i = 0; i < b->count[row]; i++) {
-        if (upper[i] < b->floor[row])
+    int32_t kept = 0;
+    for (int64_t at = row, i = 0; i < b->count[row]; i++, at += b->stride) {
+        if (b->upper[at] < b->floor[row])
             continue;
-        position[kept] = position[i];
-        upper[kept] = upper[i];
+        b->position[row + (int64_t)kept * b->stride] = b->position[at];
+        b->upper[row + (int64_t)kept * b->stride] = b->upper[at];
         kept++;
     }
     return b->count[row] = kept;
@@ -476,7 +479,7 @@ void fkm_block_candidate(
         b->count[row] = FKM_CANDIDATES + 1;
         return;
     }
-    int64_t slot = (int64_t)row * FKM_CANDIDATES + b->count[row]++;
-    b->position[slot] = position;
-    b->upper[slot] = upper;
+    int64_t at = row + (int64_t)b->count[row]++ * b->stride;
+    b->position[at] = position;
+    b->upper[at] = upper;
 }

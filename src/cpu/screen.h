@@ -78,6 +78,11 @@
 
 struct fkm_kernels;
 
+/* Of a centroid among the tiles. */
+typedef struct fkm_place {
+    int32_t tile, slot;
+} fkm_place;
+
 /* Centroids made ready for screening. Positions are centroids sorted by norm, padded to whole
  * tiles. */
 typedef struct fkm_tiles {
@@ -98,10 +103,9 @@ typedef struct fkm_tiles {
     float *tile_slope, *tile_residual, *tile_offset; /* [count]: maxima of m over a tile */
     float
         *tile_quantum; /* [count]: of rounded coordinates, kernels that round to integers by tile */
-    void *start;   /* [positions][16] of 4 bytes: what sums start at, as the kernel wants it; NULL
-                      unless low */
-    float unit;    /* of a kernel's sums, in scores: 1, or that of its integers */
-    float quantum; /* of a rounded coordinate, byte kernels */
+    int32_t *start;    /* [positions]: what sums of integers start at, or are raised by */
+    float unit;        /* of a kernel's sums, in scores: 1, or that of its integers */
+    float quantum;     /* of a rounded coordinate, byte kernels */
     float kappa;
     int32_t screened;  /* coordinates that the kernel sees: dims, or those of the head */
     const float *axes; /* [screened][dims]: of the head, borrowed; NULL: none */
@@ -110,6 +114,7 @@ typedef struct fkm_tiles {
     double *norm2;     /* [clusters]: |C|^2 */
     int32_t *index;    /* [positions]: which centroid; -1: padding */
     int32_t *position; /* [clusters]: inverse of index */
+    fkm_place *place;  /* [clusters]: the same, by tile */
     double *order_key; /* [clusters]: scratch of the sort */
 } fkm_tiles;
 
@@ -154,8 +159,9 @@ typedef struct fkm_row_block {
     float *slack;      /* [rows]: kappa nx^2 */
     float *floor;      /* [rows]: best S - m seen so far: below the score of the nearest */
     int32_t *count;    /* [rows]: candidates; FKM_CANDIDATES + 1: overflow */
-    int32_t *position; /* [rows][FKM_CANDIDATES] */
-    float *upper;      /* [rows][FKM_CANDIDATES]: S + m */
+    int32_t stride;    /* rows that there is room for */
+    int32_t *position; /* [FKM_CANDIDATES][stride]: the candidates of each row */
+    float *upper;      /* [FKM_CANDIDATES][stride]: their S + m */
     int32_t *own;      /* [panels][FKM_OWN_TILES]: screened first; -1: none */
     bool rivals;       /* collect `second` */
     float *second;     /* [rows]: no centroid but the row's old one has a true score above this */

@@ -51,6 +51,7 @@ void fkm_row_store_start(fkm_row_store *s, const int32_t *labels, int64_t count)
     s->known = true;
     s->ordered = false;
     s->strays = 0;
+    s->moved = count;
     s->frame = 0;
 }
 

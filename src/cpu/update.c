@@ -41,6 +41,7 @@ fkm_status fkm_update_open(fkm_update *u, const fkm_kernels *k, fkm_pool *pool, 
     u->dims = dims;
     u->wide_room = wide;
     u->copies = copies_for(clusters, dims, wide, fkm_pool_threads(pool));
+    u->shared = u->copies < fkm_pool_threads(pool);
     u->part_count = 4 * fkm_pool_threads(pool);
     int64_t slots, cells;
     if (!fkm_mul_i64(&slots, clusters, u->copies) || !fkm_mul_i64(&cells, slots, dims))
@@ -71,6 +72,7 @@ void fkm_update_close(fkm_update *u)
 void fkm_update_scale(fkm_update *u, fkm_scale s)
 {
     u->scale = s;
+    u->unit = ldexp(1, s.exponent);
     if (s.bits == 0) /* not known: as large as it can be */
         u->scale.bits = 62;
 }
@@ -109,23 +111,34 @@ static void unlock(atomic_uchar *l)
     atomic_store_explicit(l, 0, memory_order_release);
 }
 
-void fkm_update_row(fkm_update *u, int worker, const float *x, int32_t cluster, bool leaves)
+bool fkm_update_takes(const fkm_update *u, fkm_dtype t)
+{
+    bool bytes = (t == FKM_U8 || t == FKM_I8) && !u->scale.wide && u->scale.exponent >= 0;
+    return t == FKM_F32 || bytes;
+}
+
+void fkm_update_row(
+    fkm_update *u, int worker, const void *x, fkm_dtype t, int32_t cluster, bool leaves)
 {
     int64_t slot = (int64_t)(worker % u->copies) * u->clusters + cluster;
-    double scale = ldexp(leaves ? -1 : 1, u->scale.exponent); /* rint is odd */
-    lock(&u->lock[slot]);
+    double unit = leaves ? -u->unit : u->unit; /* rint is odd */
+    if (u->shared)
+        lock(&u->lock[slot]);
     u->touched[slot] = 1;
     u->count[slot] += leaves ? -1 : 1;
     if (u->scale.wide)
-        add_row_wide(sum_at(u, slot), x, u->dims, scale);
+        add_row_wide(sum_at(u, slot), x, u->dims, unit);
+    else if (t == FKM_F32)
+        u->kernels->add_row(sum_at(u, slot), x, u->dims, unit);
     else
-        u->kernels->add_row(sum_at(u, slot), x, u->dims, scale);
-    unlock(&u->lock[slot]);
+        u->kernels->add_bytes(sum_at(u, slot), x, t, u->dims, u->scale.exponent, leaves);
+    if (u->shared)
+        unlock(&u->lock[slot]);
 }
 
 static void add_square_wide(const fkm_update *u, fkm_exact *sum, const float *x)
 {
-    double scale = ldexp(1, u->scale.exponent);
+    double scale = u->unit;
     for (int32_t t = 0; t < u->dims; t++) { /* 24 significant bits, below 2^126: exact as float */
         int e;
         int64_t m = fkm_float_parts((float)rint(x[t] * scale), &e);
@@ -135,22 +148,28 @@ static void add_square_wide(const fkm_update *u, fkm_exact *sum, const float *x)
 
 /* |q| <= 2^bits: both parts of a square, split at 2^bits, are at most 2^bits, and 2^(62 - bits) of
  * them fit 64 bits. */
-void fkm_update_square(fkm_update *u, int worker, const float *x)
+static void add_square(const fkm_update *u, fkm_update_part *part, const float *x)
 {
-    fkm_update_part *part = &u->parts[worker];
-    if (u->scale.wide) {
-        add_square_wide(u, &part->exact, x);
-        return;
-    }
-    const double scale = ldexp(1, u->scale.exponent), split = ldexp(1, u->scale.bits);
+    const double split = ldexp(1, u->scale.bits);
     const int32_t room = 62 - u->scale.bits, most = room > 20 ? 1 << 20 : 1 << room;
     for (int32_t t = 0; t < u->dims; t += most) {
         int64_t sum[2] = {0, 0};
         int32_t n = u->dims - t < most ? u->dims - t : most;
-        u->kernels->add_squares(sum, x + t, n, scale, split);
+        u->kernels->add_squares(sum, x + t, n, u->unit, split);
         part->square_high += (fkm_u128)sum[0];
         part->square_low += (fkm_u128)sum[1];
     }
+}
+
+void fkm_update_square(fkm_update *u, int worker, const void *x, fkm_dtype t)
+{
+    fkm_update_part *part = &u->parts[worker];
+    if (u->scale.wide)
+        add_square_wide(u, &part->exact, x);
+    else if (t == FKM_F32)
+        add_square(u, part, x);
+    else
+        part->square_bytes += (fkm_u128)u->kernels->squares_of_bytes(x, t, u->dims);
 }
 
 /* Adds what other copies hold of some clusters to the first, and clears them there. */
@@ -187,6 +206,7 @@ static void merge_squares(fkm_update *u)
         fkm_exact_merge(&u->squares, &part->exact);
         if (u->scale.wide)
             continue; /* that was all */
+        fkm_exact_add(&u->squares, (fkm_i128)part->square_bytes, 0);
         fkm_exact_add(&u->squares, (fkm_i128)part->square_low, e);
         fkm_exact_add(&u->squares, (fkm_i128)part->square_high, e + u->scale.bits);
     }

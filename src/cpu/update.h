@@ -19,6 +19,7 @@
 /* What one worker adds up by itself. */
 typedef struct fkm_update_part {
     fkm_u128 square_low, square_high; /* sum of squares, by parts of each square */
+    fkm_u128 square_bytes;            /* the same of 8-bit integers, not scaled */
     fkm_exact exact;                  /* the same of 128-bit sums; scratch of the inertia */
     char apart[64];
 } fkm_update_part;
@@ -29,6 +30,8 @@ typedef struct fkm_update {
     int32_t clusters, dims;
     bool wide_room;     /* there is room for 128-bit integers */
     fkm_scale scale;    /* of the sums; wide: elements are fkm_i128, else int64_t */
+    double unit;        /* 2^scale.exponent */
+    bool shared;        /* two workers may add to one copy */
     int32_t copies;     /* worker w adds to copy w mod copies */
     void *sum;          /* [copies][clusters][dims]; copy 0 is the sum between passes */
     int64_t *count;     /* [copies][clusters] */
@@ -51,11 +54,15 @@ void fkm_update_scale(fkm_update *u, fkm_scale s);
 /* Clears sums and counts, and the squares when they are to be collected again. */
 void fkm_update_clear(fkm_update *u, bool squares);
 
-/* Adds row x: [dims] to a cluster, or takes it out. From any thread of the pool. */
-void fkm_update_row(fkm_update *u, int worker, const float *x, int32_t cluster, bool leaves);
+/* Can rows of type t be added as they are? Others are to be made FKM_F32. */
+bool fkm_update_takes(const fkm_update *u, fkm_dtype t);
+
+/* Adds row x: [dims] of type t to a cluster, or takes it out. From any thread of the pool. */
+void fkm_update_row(
+    fkm_update *u, int worker, const void *x, fkm_dtype t, int32_t cluster, bool leaves);
 
 /* Adds its square to what the inertia is made of. */
-void fkm_update_square(fkm_update *u, int worker, const float *x);
+void fkm_update_square(fkm_update *u, int worker, const void *x, fkm_dtype t);
 
 /* After the last row of a pass; squares: it collected them. */
 void fkm_update_merge(fkm_update *u, bool squares);

@@ -205,6 +205,52 @@ static void add_squares_is_exact(void **state)
     }
 }
 
+static void bytes_are_added_as_floats_are(void **state)
+{
+    (void)state;
+    FOR_EACH_ISA(k)
+    {
+        for (int i = 0; i < SOME_DIMS; i++)
+            for (int is_signed = 0; is_signed < 2; is_signed++) {
+                const int32_t dims = some_dims[i];
+                const fkm_dtype t = is_signed ? FKM_I8 : FKM_U8;
+                uint8_t *x = guarded((size_t)dims);
+                float *f = malloc((size_t)dims * sizeof *f);
+                int64_t *sum = calloc((size_t)dims, sizeof *sum), squares = 0;
+                for (int32_t d = 0; d < dims; d++)
+                    x[d] = (uint8_t)(d % 5 ? d * 37 : 128);
+                fkm_kernels_scalar.widen(f, x, t, dims);
+                for (int32_t d = 0; d < dims; d++)
+                    squares += (int64_t)(f[d] * f[d]);
+                k->add_bytes(sum, x, t, dims, 40, false);
+                k->add_row(sum, f, dims, -0x1p40);
+                for (int32_t d = 0; d < dims; d++)
+                    assert_int_equal(sum[d], 0);
+                k->add_bytes(sum, x, t, dims, 3, true);
+                for (int32_t d = 0; d < dims; d++)
+                    assert_int_equal(sum[d], -8 * (int64_t)f[d]);
+                assert_int_equal(k->squares_of_bytes(x, t, dims), squares);
+                release(x, (size_t)dims);
+                free(f);
+                free(sum);
+            }
+    }
+}
+
+/* Lanes of 32 bits would overflow. */
+static void squares_of_many_bytes(void **state)
+{
+    (void)state;
+    const int32_t dims = 1 << 20;
+    uint8_t *x = malloc((size_t)dims);
+    memset(x, 255, (size_t)dims);
+    FOR_EACH_ISA(k)
+    {
+        assert_int_equal(k->squares_of_bytes(x, FKM_U8, dims), 65025ll << 20);
+    }
+    free(x);
+}
+
 static void mean_row_has_the_same_bits(void **state)
 {
     (void)state;
@@ -529,6 +575,8 @@ int main(void)
         cmocka_unit_test(dot_is_within_its_bound),
         cmocka_unit_test(add_row_is_exact),
         cmocka_unit_test(add_squares_is_exact),
+        cmocka_unit_test(bytes_are_added_as_floats_are),
+        cmocka_unit_test(squares_of_many_bytes),
         cmocka_unit_test(mean_row_has_the_same_bits),
         cmocka_unit_test(blocks_find_the_nearest),
         cmocka_unit_test(blocks_of_bytes_find_the_nearest),
