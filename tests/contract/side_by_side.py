@@ -113,6 +113,24 @@ def check_memory(data, args, whole, machine):
         cli.check(cli.SLOW or 0 < min(n for n in lanes if n) < lanes[-1], "no budget is too little for all", lanes)
 
 
+def check_peak():
+    """The rows of all problems at work count: of six of 26 MB, and as much beside them, three have room in 160 MiB."""
+    d = cli.new_directory()
+    shape = (6, 200000, 32)
+    head = cli.npy([], shape)
+    with open(os.path.join(d, "zeros.npy"), "wb") as f:
+        f.write(head)
+        f.truncate(len(head) + 4 * shape[0] * shape[1] * shape[2])
+    for limit, least, most in ((160, 2, 3), (1000, 6, 6)):
+        run = cli.fkm("fit", "-q", "-f", "-k", 8, "-n", 1, "--empty", "keep", "--no-labels", "-d", "cpu", "-j", 6,
+                      "-m", f"{limit}M", "-o", "run", "zeros.npy", cwd=d)
+        cli.check_equal((run.returncode, run.stderr), (0, ""), limit)
+        lanes, peak = stats(d)["machine"]["side_by_side"], stats(d)["peak"]["host_bytes"]
+        print(f"-m {limit}M: {lanes} side by side, peak {peak / 2**20:.0f} MiB")
+        cli.check(least <= lanes <= most, "lanes", lanes, limit)
+        cli.check(peak <= (limit + 16) << 20, "peak", peak, limit)
+
+
 def fails(data, args, threads, env):
     d = cli.new_directory()
     run = cli.fkm(*command(data, args, threads), cwd=d, env=env)
@@ -191,6 +209,8 @@ def main():
         x[2 * rows + 5][1] = float("inf")
     data, with_bad = make("plain.npy", change=wide), make("bad.npy", change=bad)
     cases = ((data, []), (data, ["-i", "k-means++", "--restarts", 2]), (with_bad, ["--nan", "skip", "-i", "k-means||"]))
+    if not cli.SLOW:                            # a sanitizer needs memory of its own
+        check_peak()
     for machine in machines():
         for x, args in cases[:1] if machine[2] == 3 or LEAN else cases:
             whole = cli.new_directory()
