@@ -24,7 +24,8 @@ typedef struct work {
     atomic_int moving[PROBLEMS]; /* the problem changes at this moment */
     atomic_int most, at_work;
     int value[PROBLEMS], noted[PROBLEMS]; /* what a problem has come to; what a save is to find */
-    int saves, torn;
+    int saves;
+    atomic_int torn;
     bool busy;  /* saves all the time */
     bool meets; /* the first problems wait for each other */
 } work;
