@@ -18,6 +18,7 @@
 
 #define MOST_RATES 32
 #define MOST_SHAPES 16
+#define MOST_BATCH 1000000
 #define QUICK_DIVISOR 64 /* --quick: so many times fewer rows */
 
 struct bench_args {
@@ -35,7 +36,8 @@ static const opt bench_rows[] = {
         .metavar = "default|peers|linear|NxDxK[,...]",
         .help = "shapes to measure: a mixture, those of scripts/bench-peers, rows, clusters and "
             "dimensions each over a factor of 64, or those of N rows, D dimensions, K clusters, in "
-            "another type when xu8, xf16 or xbf16 follows, with a decaying spectrum when xdecay does"},
+            "another type when xu8, xf16 or xbf16 follows, with a decaying spectrum when xdecay does, a "
+            "batch of B such problems when xbB does"},
     {.kind = OPT_FLAG, .name = "quick", .offset = AT(quick),
         .help = "64 times fewer rows, short samples, small memory and files: a first look, in seconds"},
     {.kind = OPT_SEED, .letter = 's', .name = "seed", .offset = AT(seed), .metavar = "N",
@@ -56,24 +58,24 @@ static const opt_group bench_groups[] = {
 /* Large enough that caches and threads matter as in real runs, small enough that a path without
  * vectors is through in minutes. */
 static const fkm_bench_shape default_grid[] = {
-    {262144, 32, 256, FKM_F32, false},
-    {131072, 128, 1000, FKM_F32, false},
-    {131072, 128, 4096, FKM_F32, false},
-    {131072, 100, 1000, FKM_F32, false},
-    {32768, 768, 1000, FKM_F32, false},
-    {32768, 768, 4096, FKM_F32, false},
-    {65536, 784, 256, FKM_U8, false},
+    {262144, 32, 256, FKM_F32, false, 1},
+    {131072, 128, 1000, FKM_F32, false, 1},
+    {131072, 128, 4096, FKM_F32, false, 1},
+    {131072, 100, 1000, FKM_F32, false, 1},
+    {32768, 768, 1000, FKM_F32, false, 1},
+    {32768, 768, 4096, FKM_F32, false, 1},
+    {65536, 784, 256, FKM_U8, false, 1},
     {0},
 };
 
 static const fkm_bench_shape peers_grid[] = {
-    {1000000, 128, 1000, FKM_F32, false},
-    {1000000, 128, 4096, FKM_F32, false},
-    {200000, 768, 1000, FKM_F32, false},
-    {200000, 768, 4096, FKM_F32, false},
-    {50000, 100, 1000, FKM_F32, false},
-    {60000, 784, 256, FKM_U8, false},
-    {1000000, 32, 256, FKM_F32, false},
+    {1000000, 128, 1000, FKM_F32, false, 1},
+    {1000000, 128, 4096, FKM_F32, false, 1},
+    {200000, 768, 1000, FKM_F32, false, 1},
+    {200000, 768, 4096, FKM_F32, false, 1},
+    {50000, 100, 1000, FKM_F32, false, 1},
+    {60000, 784, 256, FKM_U8, false, 1},
+    {1000000, 32, 256, FKM_F32, false, 1},
     {0},
 };
 
@@ -81,18 +83,18 @@ static const fkm_bench_shape peers_grid[] = {
 enum { LINEAR_STEPS = 4 };
 
 static const fkm_bench_shape linear_grid[] = {
-    {8192, 128, 1024, FKM_F32, false},
-    {32768, 128, 1024, FKM_F32, false},
-    {131072, 128, 1024, FKM_F32, false},
-    {524288, 128, 1024, FKM_F32, false},
-    {65536, 128, 64, FKM_F32, false},
-    {65536, 128, 256, FKM_F32, false},
-    {65536, 128, 1024, FKM_F32, false},
-    {65536, 128, 4096, FKM_F32, false},
-    {65536, 32, 1024, FKM_F32, false},
-    {65536, 128, 1024, FKM_F32, false},
-    {65536, 512, 1024, FKM_F32, false},
-    {65536, 2048, 1024, FKM_F32, false},
+    {8192, 128, 1024, FKM_F32, false, 1},
+    {32768, 128, 1024, FKM_F32, false, 1},
+    {131072, 128, 1024, FKM_F32, false, 1},
+    {524288, 128, 1024, FKM_F32, false, 1},
+    {65536, 128, 64, FKM_F32, false, 1},
+    {65536, 128, 256, FKM_F32, false, 1},
+    {65536, 128, 1024, FKM_F32, false, 1},
+    {65536, 128, 4096, FKM_F32, false, 1},
+    {65536, 32, 1024, FKM_F32, false, 1},
+    {65536, 128, 1024, FKM_F32, false, 1},
+    {65536, 512, 1024, FKM_F32, false, 1},
+    {65536, 2048, 1024, FKM_F32, false, 1},
     {0},
 };
 
@@ -112,13 +114,18 @@ static bool parse_suffix(fkm_bench_shape *out, const char *part)
         out->decaying = true;
         return true;
     }
+    int64_t batch;
+    if (part[0] == 'b' && opt_to_count(part + 1, &batch) && out->batch == 0) {
+        out->batch = (int32_t)batch;
+        return batch > 1 && batch <= MOST_BATCH;
+    }
     if (!type || out->dtype != FKM_DTYPE_NONE)
         return false;
     out->dtype = dtype;
     return true;
 }
 
-/* "1Mx128x1000", "60000x784x256xu8", "1Mx768x4096xf16xdecay". */
+/* "1Mx128x1000", "60000x784x256xu8", "1Mx768x4096xf16xdecay", "74256x128x1000xb32". */
 static bool parse_shape(fkm_bench_shape *out, const char *text, size_t length)
 {
     char copy[80], *save = NULL;
@@ -139,6 +146,7 @@ static bool parse_shape(fkm_bench_shape *out, const char *text, size_t length)
         if (!parse_suffix(out, part))
             return false;
     out->dtype = out->dtype == FKM_DTYPE_NONE ? FKM_F32 : out->dtype;
+    out->batch = out->batch == 0 ? 1 : out->batch;
     return true;
 }
 
@@ -265,8 +273,11 @@ static void shape_text(char *out, size_t cap, const fkm_bench_shape *s)
                        : s->dtype == FKM_F16  ? " f16"
                        : s->dtype == FKM_BF16 ? " bf16"
                                               : "";
-    snprintf(out, cap, "%" PRId64 " x %" PRId32 "%s k=%" PRId32 "%s", s->rows, s->dims, type,
-        s->clusters, s->decaying ? " decay" : "");
+    char batch[24] = "";
+    if (s->batch > 1)
+        snprintf(batch, sizeof batch, "%" PRId32 " x ", s->batch);
+    snprintf(out, cap, "%s%" PRId64 " x %" PRId32 "%s k=%" PRId32 "%s", batch, s->rows, s->dims,
+        type, s->clusters, s->decaying ? " decay" : "");
 }
 
 /* ---- text ---- */
@@ -409,6 +420,8 @@ static cJSON *speed_object(fkm_json *j, const fkm_speed *s, const fkm_measure *m
     add_i64(j, o, "clusters", s->shape.clusters);
     add_text(j, o, "dtype", fkm_dtype_name(s->shape.dtype));
     add_text(j, o, "spectrum", s->shape.decaying ? "decaying" : "flat");
+    add_i64(j, o, "batch", s->shape.batch);
+    add_i64(j, o, "side_by_side", s->side_by_side);
     add_i64(j, o, "needed_bytes", s->needed_bytes);
     fkm_json_add(j, o, "skipped", cJSON_CreateBool(s->skipped));
     if (s->skipped)

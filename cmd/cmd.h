@@ -56,7 +56,7 @@ fkm_status cmd_stdout_sink(void *arg, const char *text, size_t len, fkm_err *e);
 /* From here on SIGINT, SIGTERM and SIGHUP ask to stop; a second one quits at once. Called when
  * there is something to clean up; signals that were ignored (nohup) stay ignored. */
 void cmd_catch_signals(void);
-const volatile sig_atomic_t *cmd_stop_flag(void); /* number of the signal, or 0 */
+const atomic_int *cmd_stop_flag(void); /* number of the signal, or 0 */
 
 /* Sets the stop flag to SIGALRM after so many seconds, unless a signal did before. A signal that
  * comes later takes its place. */

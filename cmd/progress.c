@@ -6,6 +6,7 @@
 #include "../src/base/mem.h"
 
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,13 +19,13 @@
 #define LOG_EVERY_S 600.0
 #define BAR 16
 
-static bool g_live_shown; /* one terminal, one live line: log.h calls back without an argument */
+/* One terminal, one live line: log.h calls back without an argument, on any thread. */
+static atomic_bool g_live_shown;
 
 static void clear_live_line(void)
 {
-    if (g_live_shown)
+    if (atomic_exchange(&g_live_shown, false))
         fputs("\r\033[K", stderr);
-    g_live_shown = false;
 }
 
 static progress_mode choose_mode(const common_args *a)
@@ -217,17 +218,16 @@ static bool is_power_of_two(int32_t i)
     return i > 0 && (i & (i - 1)) == 0;
 }
 
-static void on_iterated(void *arg, const fkm_iteration *it)
+static void on_iterated(void *arg, const fkm_iteration *it, const fkm_iteration *before)
 {
     progress *p = arg;
-    double t = fkm_now(), previous = it->i > 1 ? p->previous_inertia : 0;
-    p->previous_inertia = it->inertia;
+    double t = fkm_now();
     if (p->mode != PROGRESS_LOG || t - p->start < p->grace_s)
         return;
     if (!is_power_of_two(it->i) && t - p->last_line < LOG_EVERY_S)
         return;
     char line[240];
-    describe_iteration(line, sizeof line, p, it, previous, 0);
+    describe_iteration(line, sizeof line, p, it, before ? before->inertia : 0, 0);
     show_header(p);
     fprintf(stderr, "%s  %.3g s\n", line, it->seconds);
     p->last_line = t;
@@ -236,11 +236,14 @@ static void on_iterated(void *arg, const fkm_iteration *it)
 static void on_planned(void *arg, const fkm_run_plan *plan)
 {
     progress *p = arg;
-    char planned[32], limit[32], pass[32];
-    fkm_verbose("plan: %s %s, %" PRId32 " threads; %s in chunks of %" PRId64
+    char planned[32], limit[32], pass[32], lanes[80] = "";
+    if (plan->lanes > 1)
+        snprintf(lanes, sizeof lanes, ", %" PRId32 " problems side by side of %" PRId32 " each%s",
+            plan->lanes, plan->lane_threads, plan->lane_gpus ? ", on one GPU each" : "");
+    fkm_verbose("plan: %s %s, %" PRId32 " threads%s; %s in chunks of %" PRId64
                 " rows; memory %s of %s; "
                 "%s read a pass",
-        plan->backend, plan->isa, plan->threads,
+        plan->backend, plan->isa, plan->threads, lanes,
         plan->resident ? "rows are kept in memory," : "rows are streamed,", plan->chunk_rows,
         fkm_bytes_text(planned, sizeof planned, plan->planned_bytes),
         fkm_bytes_text(limit, sizeof limit, plan->memory_limit_bytes),

@@ -16,7 +16,6 @@ typedef struct progress {
     char data[400];   /* "data.fvecs  1000 x 128 float32  0.5 MiB" */
     char machine[80]; /* "cpu: avx512, 2 threads" */
     bool header_shown;
-    double previous_inertia; /* of the iteration before, 0: none */
 } progress;
 
 /* `clusters` is 0 for scans. */

@@ -1,10 +1,14 @@
 /* Stopping by signal: see cmd.h. */
 #include "cmd.h"
 
+#include <assert.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/time.h>
 
-static volatile sig_atomic_t g_stop;
+/* Atomic, not volatile: problems of a batch look at it from threads of their own. */
+static_assert(ATOMIC_INT_LOCK_FREE == 2, "a handler may touch it");
+static atomic_int g_stop;
 
 /* The first signal asks; a second one of any kind gets its default action as soon as the handler
  * returns, which ends the process. The end of the time limit is no signal in that sense. */
@@ -19,8 +23,8 @@ static void on_signal(int number)
 
 static void on_alarm(int number)
 {
-    if (!g_stop)
-        g_stop = number;
+    int none = 0;
+    atomic_compare_exchange_strong(&g_stop, &none, number);
 }
 
 static void handle(int number, void (*handler)(int))
@@ -53,7 +57,7 @@ void cmd_limit_time(double seconds)
     setitimer(ITIMER_REAL, &timer, NULL);
 }
 
-const volatile sig_atomic_t *cmd_stop_flag(void)
+const atomic_int *cmd_stop_flag(void)
 {
     return &g_stop;
 }

@@ -36,6 +36,15 @@ extern "C" {
 #define LEAST_SPARED 0.1
 #define LONGEST_PAUSE 64
 
+/* Problems of fewer products a pass than this, a matter of milliseconds, leave a GPU idle between
+ * passes and in the last wave of each: up to SHARE_MOST of them run side by side. Larger ones get a
+ * GPU each, unless GPUs would wait at the batch's end for more than this. Not measured on a GPU
+ * yet.
+ */
+#define SHARE_MOST_PRODUCTS 1e12
+#define SHARE_MOST 8
+#define SHARE_MOST_IDLE 1.25
+
 #define UNIT_SAMPLE 1024 /* rows that int8 is tried on */
 #define S8_RATE 2.0      /* products of int8 a product of fp16, by data sheets */
 
@@ -320,6 +329,72 @@ static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
 out:
     close_backend(b);
     return st;
+}
+
+/* ---- problems side by side ---- */
+
+/* Least budget with so much left beside what is for seeding: see set_budget. */
+static int64_t before_seeding(int64_t bytes)
+{
+    return bytes + bytes / (FKM_SEEDING_SHARE - 1) + FKM_SEEDING_SHARE;
+}
+
+/* Budget that a problem takes on a device to stay there with all that is its own; *room: for all.
+ */
+static fkm_status count_need(int64_t *need, int64_t *room, int32_t device, const fkm_plan *p,
+    const fkm_plan *seed, fkm_err *e)
+{
+    fkm_unit_choice unit;
+    int64_t of_seed, ignored;
+    fkm_plan alone = *p;
+    alone.leave_room = false;
+    FKM_TRY(choose_unit(&unit, &alone, e));
+    FKM_TRY(fkm_gpu_count(need, room, device, &alone, &unit, e));
+    if (!seed)
+        return FKM_OK;
+    FKM_TRY(fkm_gpu_count(&of_seed, &ignored, device, seed, &unit, e));
+    *need = fkm_max_i64(before_seeding(*need), *need + before_seeding(of_seed));
+    return FKM_OK;
+}
+
+/* How many problems a GPU gets at a time, if memory allows. */
+static int32_t problems_wanted(const fkm_plan *p, int32_t gpus, int64_t batch)
+{
+    const bool small = (double)p->rows * p->clusters * p->dims < SHARE_MOST_PRODUCTS;
+    const int64_t rounds = (batch + gpus - 1) / gpus;
+    if (small)
+        return (int32_t)fkm_max_i64(1, fkm_min_i64(SHARE_MOST, p->threads / gpus));
+    return (double)(rounds * gpus) <= SHARE_MOST_IDLE * (double)batch ? 1 : 0;
+}
+
+/* Whole problems to each GPU, small ones several at a time, each with an equal share of its memory
+ * that holds all of it. What does not fit so runs alone, on all GPUs. */
+static fkm_status share(fkm_sharing *out, const fkm_plan *p, const fkm_plan *seed, int64_t batch,
+    int32_t most, fkm_err *e)
+{
+    int32_t devices[FKM_MOST_GPUS], gpus;
+    *out = {1, p->threads, false, 0};
+    FKM_TRY(fkm_devices(devices, &gpus, p->devices, e));
+    if (batch < gpus || most < gpus)
+        return FKM_OK;
+    const int64_t lanes =
+        fkm_min_i64(fkm_min_i64(most, batch), gpus * problems_wanted(p, gpus, batch));
+    int64_t each = (lanes + gpus - 1) / gpus, least = INT64_MAX;
+    if (lanes < 2)
+        return FKM_OK;
+    for (int32_t i = 0; i < gpus; i++) {
+        int64_t need, room;
+        FKM_TRY(count_need(&need, &room, devices[i], p, seed, e));
+        each = fkm_min_i64(each, room / need);
+        least = fkm_min_i64(least, room);
+    }
+    if (each * gpus < 2)
+        return FKM_OK;
+    out->lanes = (int32_t)fkm_min_i64(lanes, each * gpus);
+    out->threads = (int32_t)fkm_max_i64(1, p->threads / out->lanes);
+    out->one_device_each = true;
+    out->device_bytes = least / each;
+    return FKM_OK;
 }
 
 /* Bounds hold for centroids that have moved as fkm_gpu_moved was told, in the same frame. */
@@ -1145,6 +1220,7 @@ extern "C" const fkm_backend_ops fkm_backend_cuda = {
     fkm_devices_describe,
     fkm_usage_peak,
     host_bytes,
+    share,
     open_backend,
     reset,
     set_centroids,

@@ -16,8 +16,6 @@ extern "C" {
 
 /* Left to the driver and to other processes when nothing was said about memory. */
 #define RESERVE_SHARE 16
-/* Left to the backend that chooses first centroids. */
-#define SEEDING_SHARE 8
 #define NEAREST_BLOCKS 64
 #define GRAIN 512 /* cudaMalloc rounds up to this */
 
@@ -66,6 +64,10 @@ static fkm_status device_alloc(
     *out = NULL;
     if (bytes > g->budget - g->used)
         return no_room(g, bytes, what, e);
+    if (g->counting) {
+        g->used += bytes;
+        return FKM_OK;
+    }
     CU(cudaMalloc(&p, (size_t)bytes));
     g->used += bytes;
     fkm_usage_add(g->device, bytes);
@@ -266,12 +268,13 @@ static fkm_status set_budget(fkm_gpu *g, fkm_err *e)
     int64_t most = (int64_t)(free_bytes - free_bytes / RESERVE_SHARE);
     g->budget = g->plan.device_bytes > 0 ? fkm_min_i64(g->plan.device_bytes, most) : most;
     if (g->plan.leave_room)
-        g->budget -= g->budget / SEEDING_SHARE;
+        g->budget -= g->budget / FKM_SEEDING_SHARE;
     return FKM_OK;
 }
 
-fkm_status fkm_gpu_open(fkm_gpu *g, int device, const fkm_plan *p, const fkm_unit_choice *unit,
-    int32_t piece_rows, bool first, bool several, fkm_err *e)
+/* What is there before any memory. */
+static fkm_status begin_gpu(fkm_gpu *g, int device, const fkm_plan *p, const fkm_unit_choice *unit,
+    int32_t piece_rows, fkm_err *e)
 {
     memset(g, 0, sizeof *g);
     g->device = device;
@@ -280,18 +283,54 @@ fkm_status fkm_gpu_open(fkm_gpu *g, int device, const fkm_plan *p, const fkm_uni
     (void)snprintf(g->name, sizeof g->name, "cuda:%d", device);
     FKM_TRY(fkm_gpu_use(g, e));
     FKM_TRY(describe(g, unit, e));
-    FKM_TRY(set_budget(g, e));
-    FKM_TRY(open_streams(g, e));
+    return set_budget(g, e);
+}
+
+static fkm_status open_memory(fkm_gpu *g, bool first, bool several, fkm_err *e)
+{
+    const fkm_plan *p = &g->plan;
     FKM_TRY(device_alloc(g, &g->tally, 1, sizeof *g->tally, "counters", e));
-    CU(cudaMemsetAsync(g->tally, 0, sizeof *g->tally, g->compute));
     FKM_TRY(open_centroids(g, e));
     FKM_TRY(open_scratch(g, e));
     FKM_TRY(open_parts(g, e));
     if (p->update)
         FKM_TRY(open_update(g, first, several, e));
-    if (p->update && fkm_head_suits(p->dims) && piece_rows >= FKM_HEAD_SAMPLE)
+    if (p->update && fkm_head_suits(p->dims) && g->piece_rows >= FKM_HEAD_SAMPLE)
         FKM_TRY(open_head(g, e));
     return p->top > 1 ? open_nearest(g, e) : FKM_OK;
+}
+
+fkm_status fkm_gpu_open(fkm_gpu *g, int device, const fkm_plan *p, const fkm_unit_choice *unit,
+    int32_t piece_rows, bool first, bool several, fkm_err *e)
+{
+    FKM_TRY(begin_gpu(g, device, p, unit, piece_rows, e));
+    FKM_TRY(open_streams(g, e));
+    FKM_TRY(open_memory(g, first, several, e));
+    CU(cudaMemsetAsync(g->tally, 0, sizeof *g->tally, g->compute));
+    return FKM_OK;
+}
+
+fkm_status fkm_gpu_count(int64_t *need, int64_t *room, int device, const fkm_plan *p,
+    const fkm_unit_choice *unit, fkm_err *e)
+{
+    fkm_gpu g;
+    const int64_t chunks = (p->rows + p->chunk_rows - 1) / p->chunk_rows;
+    FKM_TRY(begin_gpu(&g, device, p, unit, (int32_t)fkm_min_i64(p->chunk_rows, p->rows), e));
+    *room = g.budget;
+    g.budget = INT64_MAX;
+    g.counting = true;
+    FKM_TRY(open_memory(&g, true, false, e));
+    for (int64_t i = 0; p->update && i < chunks; i++) {
+        fkm_piece piece;
+        memset(&piece, 0, sizeof piece);
+        piece.count = (int32_t)fkm_min_i64(p->chunk_rows, p->rows - i * p->chunk_rows);
+        FKM_TRY(fkm_gpu_keep_labels(&g, &piece, e));
+        FKM_TRY(fkm_gpu_keep_rows(&g, &piece, e));
+        FKM_TRY(fkm_gpu_keep_packed(&g, &piece, e));
+        FKM_TRY(fkm_gpu_keep_bounds(&g, &piece, e));
+    }
+    *need = g.used;
+    return FKM_OK;
 }
 
 void fkm_gpu_close(fkm_gpu *g)

@@ -24,6 +24,8 @@ extern "C" {
 }
 
 #define FKM_GPU_BUFFERS 2
+/* Of the budget this part is left to the backend that chooses first centroids. */
+#define FKM_SEEDING_SHARE 8
 
 /* Rows [row0, row0 + count) of the problem, and what their GPU has of them. */
 struct fkm_piece {
@@ -66,6 +68,7 @@ struct fkm_gpu {
     int32_t piece_rows;
     int32_t most_stride;  /* of packed rows: what there is room for */
     int64_t budget, used; /* device bytes */
+    bool counting;        /* nothing is allocated, `used` tells how much it would be */
     cudaStream_t copy, compute;
 
     fkm_centroid_tables c;
@@ -123,6 +126,10 @@ struct fkm_unit_choice {
 fkm_status fkm_gpu_open(fkm_gpu *g, int device, const fkm_plan *p, const fkm_unit_choice *unit,
     int32_t piece_rows, bool first, bool several, fkm_err *e);
 void fkm_gpu_close(fkm_gpu *g); /* safe on zeroed structs */
+
+/* What such a plan takes on the device alone if all of it stays there, and what it may take. */
+fkm_status fkm_gpu_count(int64_t *need, int64_t *room, int device, const fkm_plan *p,
+    const fkm_unit_choice *unit, fkm_err *e);
 
 /* Gives a piece room of its own: labels, rows, packed rows, bounds, in this order, while the budget
  * lasts. */

@@ -5,6 +5,7 @@
 #include "../src/base/log.h"
 #include "../src/base/mem.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -23,7 +24,8 @@ struct fkm_reader {
     int count;
     int64_t skip; /* rows of the whole data set before the range of --rows */
     fkm_shape shape;
-    void *scratch; /* [FKM_SCRATCH_BYTES] */
+    void *scratch;           /* [FKM_SCRATCH_BYTES] */
+    pthread_mutex_t reading; /* guards scratch, and what the formats keep */
 };
 
 /* ---- opening ---- */
@@ -144,6 +146,7 @@ fkm_status fkm_reader_open(fkm_reader **out, const fkm_reader_spec *spec, fkm_er
     if (spec->path_count < 1)
         return fkm_fail(e, FKM_EBUG, "a reader of no files");
     FKM_TRY(fkm_calloc(&r, 1, sizeof *r, "a reader", e));
+    pthread_mutex_init(&r->reading, NULL);
     FKM_GO(fkm_calloc(&r->sources, spec->path_count, sizeof *r->sources, "a reader", e));
     FKM_GO(fkm_calloc(&r->inputs, spec->path_count, sizeof *r->inputs, "a reader", e));
     FKM_GO(fkm_alloc(&r->scratch, (int64_t)FKM_SCRATCH_BYTES, 1, "a read buffer", e));
@@ -171,6 +174,7 @@ void fkm_reader_close(fkm_reader *r)
     fkm_free(r->sources);
     fkm_free(r->inputs);
     fkm_free(r->scratch);
+    pthread_mutex_destroy(&r->reading);
     fkm_free(r);
 }
 
@@ -243,9 +247,8 @@ int64_t fkm_reader_heap_bytes(const fkm_reader *r)
 
 /* ---- reading ---- */
 
-fkm_status fkm_reader_read(fkm_reader *r, int64_t row0, int64_t count, void *dst, fkm_err *e)
+static fkm_status read_rows(fkm_reader *r, int64_t row0, int64_t count, char *to, fkm_err *e)
 {
-    char *to = dst;
     const size_t row_size = (size_t)r->shape.dims * fkm_dtype_size(r->shape.dtype);
     if (row0 < 0 || count < 0 || row0 > flat_rows(&r->shape) || count > flat_rows(&r->shape) - row0)
         return fkm_fail(e, FKM_EBUG, "rows %lld and %lld more asked of a reader of %lld",
@@ -259,6 +262,14 @@ fkm_status fkm_reader_read(fkm_reader *r, int64_t row0, int64_t count, void *dst
         count -= some;
     }
     return FKM_OK;
+}
+
+fkm_status fkm_reader_read(fkm_reader *r, int64_t row0, int64_t count, void *dst, fkm_err *e)
+{
+    pthread_mutex_lock(&r->reading);
+    fkm_status st = read_rows(r, row0, count, dst, e);
+    pthread_mutex_unlock(&r->reading);
+    return st;
 }
 
 fkm_status fkm_reader_unchanged(fkm_reader *r, fkm_err *e)

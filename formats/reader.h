@@ -38,12 +38,12 @@ int fkm_reader_input_count(const fkm_reader *r);
 const fkm_input *fkm_reader_input(const fkm_reader *r, int i);
 
 /* Rows [row0, row0 + count) of the flattened batch * rows into dst, tightly packed
- * [count][dims] of shape->dtype. Any thread, one at a time. FKM_EDATA (row and place named),
+ * [count][dims] of shape->dtype. Any thread; they take turns. FKM_EDATA (row and place named),
  * FKM_EFILE. */
 fkm_status fkm_reader_read(
     fkm_reader *r, int64_t row0, int64_t count, void *dst, fkm_err *e) FKM_MUST_USE;
 
-/* FKM_EDATA when an input is no longer the file that was opened. */
+/* FKM_EDATA when an input is no longer the file that was opened. Any thread. */
 fkm_status fkm_reader_unchanged(fkm_reader *r, fkm_err *e) FKM_MUST_USE;
 
 /* "data.fvecs: row 12", "batch.npy: problem 3, row 12": names a row of the data set in its own

@@ -44,6 +44,14 @@ typedef struct fkm_plan {
                              device's memory to it */
 } fkm_plan;
 
+/* How problems of a batch are worked on side by side, each by a backend of its own. */
+typedef struct fkm_sharing {
+    int32_t lanes;        /* at a time; 1: one after the other, each with all there is */
+    int32_t threads;      /* of each */
+    bool one_device_each; /* the i-th has the i-th of the devices, in turn; else each has all */
+    int64_t device_bytes; /* of each, on each of its devices; 0: as planned */
+} fkm_sharing;
+
 /* Rows in host memory, [count][dims] of plan.dtype, tightly packed. Borrowed until the feed
  * returns; with plan.keep until reset or close. A row index means the same row until reset: a
  * backend may keep what it was fed. */
@@ -128,6 +136,13 @@ typedef struct fkm_backend_ops {
     /* Host bytes that open will allocate for such a plan (device bytes are the backend's own
      * affair); saturates instead of overflowing. Must not underestimate: it is a promise. */
     int64_t (*bytes)(const fkm_plan *p);
+
+    /* What is quickest for a batch of `batch` >= 2 such problems, at most `most` of them at a time,
+     * which all stay in host memory. p: of one alone; seed: of another backend that is open beside
+     * it meanwhile; NULL: none. Side by side only what has the room that it would take alone.
+     * FKM_EDEVICE. */
+    fkm_status (*share)(fkm_sharing *out, const fkm_plan *p, const fkm_plan *seed, int64_t batch,
+        int32_t most, fkm_err *e);
 
     /* Makes every allocation of its life. FKM_ENOMEM, FKM_EDEVICE, FKM_EUSAGE (isa). */
     fkm_status (*open)(fkm_backend **out, const fkm_plan *p, fkm_err *e);

@@ -19,7 +19,7 @@
 
 #define MAGIC "fkm run\n"
 #define ORDER UINT32_C(0x01020304)
-#define VERSION 2
+#define VERSION 3
 #define LEAST_BYTES 64 /* of any checkpoint */
 #define KEY_MAX_BYTES ((int64_t)1 << 26)
 #define PIECE_BYTES 16384
@@ -319,89 +319,161 @@ static void xfer_labels(struct archive *a, int32_t *label, int64_t count, int32_
     }
 }
 
-/* Where the run is. */
+/* Where a problem at work is. */
 static void xfer_position(
+    struct archive *a, fkm_problem_state *p, const fkm_fit_options *o, const fkm_shape *shape)
+{
+    xfer_i32(a, &p->restart, 0, o->restarts, "there is no such start");
+    xfer_i32(a, &p->iteration, 0, o->max_iter + 1, "there is no such iteration");
+    xfer_i32(a, &p->best_start, 0, o->restarts, "there is no such best start");
+    xfer_i32(a, &p->best_iterations, 0, o->max_iter, "the best start has too many iterations");
+    xfer_i64(a, &p->moved, 0, shape->rows, "more rows moved than there are");
+    xfer_bool(a, &p->relabel);
+    xfer_bool(a, &p->scanned);
+    xfer_i32(a, &p->scale.exponent, -512, 512, "the scale");
+    xfer_bool(a, &p->scale.wide);
+    if (p->relabel && (p->iteration == 0 || p->iteration > o->max_iter))
+        damaged(a, "labels are lost of a pass that was not made");
+    if (p->restart > 0 && p->best_start >= p->restart)
+        damaged(a, "the best start has not been made");
+    if (p->restart == 0 && p->best_iterations > 0)
+        damaged(a, "the best start has not been made");
+    if (p->restart == o->restarts && (p->iteration > 0 || p->best_start == o->restarts - 1))
+        damaged(a, "there is nothing to restore");
+}
+
+/* Where the run is. */
+static void xfer_positions(
     struct archive *a, fkm_state *s, const fkm_fit_options *o, const fkm_shape *shape)
 {
-    xfer_i32(a, &s->problem, 0, (int32_t)shape->batch, "there is no such problem");
-    xfer_i32(a, &s->restart, 0, o->restarts, "there is no such start");
-    xfer_i32(a, &s->iteration, 0, o->max_iter + 1, "there is no such iteration");
-    xfer_i32(a, &s->best_start, 0, o->restarts, "there is no such best start");
-    xfer_i32(a, &s->best_iterations, 0, o->max_iter, "the best start has too many iterations");
-    xfer_i64(a, &s->moved, 0, shape->rows, "more rows moved than there are");
-    xfer_bool(a, &s->relabel);
-    xfer_bool(a, &s->scanned);
-    xfer_i32(a, &s->scale.exponent, -512, 512, "the scale");
-    xfer_bool(a, &s->scale.wide);
     xfer_i32(a, &s->resumes, 0, INT32_MAX - 1, "the count of resumed runs");
     xfer_real(a, &s->elapsed_s);
-    if (s->relabel && (s->iteration == 0 || s->iteration > o->max_iter))
-        damaged(a, "labels are lost of a pass that was not made");
-    if (s->restart > 0 && s->best_start >= s->restart)
-        damaged(a, "the best start has not been made");
-    if (s->restart == o->restarts && (s->iteration > 0 || s->best_start == o->restarts - 1))
-        damaged(a, "there is nothing to restore");
-    if (s->problem == shape->batch && (s->restart > 0 || s->iteration > 0))
-        damaged(a, "a problem after the last one");
-}
-
-static void xfer_iterations(struct archive *a, fkm_state *s, int64_t *room)
-{
-    fkm_result *r = s->result;
-    xfer_i32(a, &r->iteration_count, 0, INT32_MAX, "the number of iterations");
-    if (a->in && a->st == FKM_OK && r->iteration_count > (a->end - a->at) / ITERATION_BYTES)
-        damaged(a, "more iterations than it has room for");
-    if (a->in && a->st == FKM_OK) {
-        *room = fkm_max_i64(64, r->iteration_count);
-        a->st =
-            fkm_alloc(&r->iterations, *room, sizeof *r->iterations, "iteration statistics", a->e);
+    for (int64_t b = 0; b < shape->batch && a->st == FKM_OK; b++) {
+        int32_t stage = (int32_t)s->problems[b].stage;
+        xfer_i32(a, &stage, FKM_UNTOUCHED, FKM_DONE, "a problem has no stage");
+        s->problems[b].stage = (fkm_stage)stage;
+        if (stage == FKM_AT_WORK)
+            xfer_position(a, &s->problems[b], o, shape);
     }
-    for (int32_t i = 0; i < r->iteration_count && a->st == FKM_OK; i++)
-        xfer_iteration(a, &r->iterations[i]);
-    /* What is recorded of the start at work, and of the best one, must be there. */
-    if (a->st == FKM_OK &&
-        r->iteration_count < (s->iteration ? s->iteration - 1 : 0) + (int64_t)s->best_iterations)
-        damaged(a, "iterations are missing");
 }
 
-static void xfer_checksums(struct archive *a, fkm_state *s)
+/* In file, the iterations of a problem are those of its best start, or at work, and no others. */
+static void xfer_iterations(struct archive *a, fkm_problem_state *p, int64_t problem)
+{
+    int32_t ended = p->iteration > 0 ? p->iteration - 1 : 0;
+    xfer_i32(a, &p->iteration_count, 0, INT32_MAX, "the number of iterations");
+    if (a->in && a->st == FKM_OK && p->iteration_count > (a->end - a->at) / ITERATION_BYTES)
+        damaged(a, "more iterations than it has room for");
+    if (a->st == FKM_OK && p->stage == FKM_AT_WORK &&
+        p->iteration_count != ended + (int64_t)p->best_iterations)
+        damaged(a, "iterations are missing, or too many");
+    if (a->in && a->st == FKM_OK) {
+        p->iteration_room = fkm_max_i64(64, p->iteration_count);
+        a->st = fkm_alloc(
+            &p->iterations, p->iteration_room, sizeof *p->iterations, "iteration statistics", a->e);
+    }
+    for (int32_t i = 0; i < p->iteration_count && a->st == FKM_OK; i++) {
+        xfer_iteration(a, &p->iterations[i]);
+        if (a->st == FKM_OK && p->iterations[i].problem != problem)
+            damaged(a, "an iteration is of another problem");
+    }
+}
+
+static void xfer_best(struct archive *a, fkm_problem_state *p, int64_t cells)
+{
+    if (a->in && a->st == FKM_OK)
+        a->st = fkm_alloc(&p->best, cells, sizeof *p->best, "the best centroids", a->e);
+    if (a->st == FKM_OK)
+        xfer_centroids(a, p->best, cells);
+}
+
+static void xfer_checksums(struct archive *a, const fkm_state *s, int64_t problem)
 {
     fkm_checksums *c = s->checksums;
     int64_t rows = c ? c->block_rows : 0, known = 0;
     if (c && a->out)
-        known = atomic_load_explicit(&c->known, memory_order_acquire);
+        known = atomic_load_explicit(&c->known[problem], memory_order_acquire);
     xfer_i64(a, &rows, 0, INT64_MAX, "blocks of rows");
-    xfer_i64(a, &known, 0, c ? c->batch * c->blocks : 0, "more checksums than blocks of rows");
+    xfer_i64(a, &known, 0, c ? c->blocks : 0, "more checksums than blocks of rows");
     if (known > 0 && rows != c->block_rows)
         damaged(a, "blocks of rows have another size");
-    if (a->in && c && s->problem < c->batch && known / c->blocks < s->problem)
-        damaged(a, "checksums are missing");
     if (known > 0)
-        xfer(a, c->crc, (size_t)known * sizeof *c->crc);
+        xfer(a, c->crc + problem * c->blocks, (size_t)known * sizeof *c->crc);
     if (a->in && a->st == FKM_OK && c) {
-        c->restored = known;
-        atomic_store_explicit(&c->known, known, memory_order_release);
+        c->restored[problem] = known;
+        atomic_store_explicit(&c->known[problem], known, memory_order_release);
     }
 }
 
-/* Everything between the key and the CRC. */
-static void xfer_state(struct archive *a, fkm_state *s, int64_t *room, const fkm_fit_options *o,
-    const fkm_shape *shape)
+/* What there is of a problem, beside its position. */
+static void xfer_problem_data(
+    struct archive *a, fkm_state *s, int64_t b, const fkm_fit_options *o, const fkm_shape *shape)
 {
     fkm_result *r = s->result;
+    fkm_problem_state *p = &s->problems[b];
     int64_t cells = (int64_t)o->clusters * shape->dims;
-    xfer_position(a, s, o, shape);
-    bool at_work = s->iteration > 0, started = s->restart > 0; /* the problem at hand */
-    for (int64_t i = 0; i < s->problem + started && a->st == FKM_OK; i++)
-        xfer_problem(a, &r->problems[i]);
-    for (int64_t i = 0; i < (int64_t)s->problem * o->restarts + s->restart && a->st == FKM_OK; i++)
-        xfer_restart(a, &r->restarts[i]);
-    xfer_iterations(a, s, room);
-    xfer_centroids(a, r->centroids, (s->problem + at_work) * cells);
+    bool done = p->stage == FKM_DONE, started = p->stage == FKM_AT_WORK && p->restart > 0;
+    bool centroids = done || (p->stage == FKM_AT_WORK && p->iteration > 0);
+    if (done || started)
+        xfer_problem(a, &r->problems[b]);
+    for (int32_t i = 0; i < (done ? o->restarts : started ? p->restart : 0); i++)
+        xfer_restart(a, &r->restarts[b * o->restarts + i]);
+    if (p->stage != FKM_UNTOUCHED)
+        xfer_iterations(a, p, b);
+    if (centroids)
+        xfer_centroids(a, r->centroids + b * cells, cells);
     if (started)
-        xfer_centroids(a, s->best, cells);
-    xfer_labels(a, r->labels, (s->problem + at_work) * shape->rows, o->clusters);
-    xfer_checksums(a, s);
+        xfer_best(a, p, cells);
+    if (centroids)
+        xfer_labels(a, r->labels + b * shape->rows, shape->rows, o->clusters);
+    xfer_checksums(a, s, b);
+}
+
+/* Rows that are not read again need no checksums. */
+static void check_checksums(struct archive *a, const fkm_state *s, int64_t batch)
+{
+    const fkm_checksums *c = s->checksums;
+    if (!c || fkm_state_first(s, batch) == batch)
+        return;
+    for (int64_t b = 0; b < batch && a->st == FKM_OK; b++)
+        if (s->problems[b].stage == FKM_DONE && c->known[b] < c->blocks)
+            damaged(a, "checksums are missing");
+}
+
+/* Everything between the key and the CRC. */
+static void xfer_state(
+    struct archive *a, fkm_state *s, const fkm_fit_options *o, const fkm_shape *shape)
+{
+    xfer_positions(a, s, o, shape);
+    for (int64_t b = 0; b < shape->batch && a->st == FKM_OK; b++)
+        xfer_problem_data(a, s, b, o, shape);
+    if (a->in)
+        check_checksums(a, s, shape->batch);
+}
+
+/* ---- in memory ---- */
+
+fkm_status fkm_state_open(fkm_state *s, int64_t batch, fkm_err *e)
+{
+    return fkm_calloc(&s->problems, batch, sizeof *s->problems, "the state of all problems", e);
+}
+
+void fkm_state_close(fkm_state *s, int64_t batch)
+{
+    for (int64_t b = 0; s->problems && b < batch; b++) {
+        fkm_free(s->problems[b].iterations);
+        fkm_free(s->problems[b].best);
+    }
+    fkm_free(s->problems);
+    s->problems = NULL;
+}
+
+int64_t fkm_state_first(const fkm_state *s, int64_t batch)
+{
+    int64_t b = 0;
+    while (b < batch && s->problems[b].stage == FKM_DONE)
+        b++;
+    return b;
 }
 
 /* ---- saving ---- */
@@ -410,7 +482,7 @@ fkm_status fkm_state_save(const fkm_state *s, const fkm_fit_options *o, const fk
     const char *path, const char *key, fkm_err *e)
 {
     fkm_outfile *f;
-    fkm_state copy = *s; /* written only: xfer_* changes nothing then */
+    fkm_state copy = *s; /* written only: xfer_* changes nothing of it then */
     uint32_t head[2] = {ORDER, VERSION};
     int64_t key_bytes = (int64_t)strlen(key);
     FKM_TRY(fkm_outfile_create(&f, path, e));
@@ -419,7 +491,7 @@ fkm_status fkm_state_save(const fkm_state *s, const fkm_fit_options *o, const fk
     xfer(&a, head, sizeof head);
     xfer(&a, &key_bytes, sizeof key_bytes);
     xfer(&a, (char *)(uintptr_t)key, (size_t)key_bytes);
-    xfer_state(&a, &copy, NULL, o, shape);
+    xfer_state(&a, &copy, o, shape);
     uint32_t crc = fkm_outfile_crc32c(f);
     xfer(&a, &crc, sizeof crc);
     if (a.st == FKM_OK)
@@ -433,9 +505,9 @@ fkm_status fkm_state_save(const fkm_state *s, const fkm_fit_options *o, const fk
 int64_t fkm_state_bytes(const fkm_fit_options *o, const fkm_shape *shape)
 {
     int64_t cells = fkm_mul_sat(o->clusters, shape->dims);
-    int64_t centroids = fkm_mul_sat(fkm_add_sat(shape->batch, o->restarts > 1), cells);
+    int64_t centroids = fkm_mul_sat(fkm_mul_sat(shape->batch, o->restarts > 1 ? 2 : 1), cells);
     int64_t labels = fkm_mul_sat(fkm_mul_sat(shape->batch, shape->rows), label_bytes(o->clusters));
-    int64_t more = fkm_mul_sat(shape->batch, 96 + fkm_mul_sat(o->restarts, 32));
+    int64_t more = fkm_mul_sat(shape->batch, 200 + fkm_mul_sat(o->restarts, 32));
     int64_t iterations =
         fkm_mul_sat(fkm_mul_sat(shape->batch, fkm_min_i64(o->max_iter, 4096)), ITERATION_BYTES);
     int64_t total = fkm_add_sat(fkm_mul_sat(centroids, sizeof(float)), labels);
@@ -516,15 +588,15 @@ static fkm_status check(struct archive *a, const char *key, const fkm_reader *in
     return check_key(a, key, in);
 }
 
-fkm_status fkm_state_load(fkm_state *s, int64_t *iteration_room, const char *path, const char *key,
-    const fkm_fit_options *o, const fkm_reader *in, fkm_err *e)
+fkm_status fkm_state_load(fkm_state *s, const char *path, const char *key, const fkm_fit_options *o,
+    const fkm_reader *in, fkm_err *e)
 {
     fkm_file *f;
     FKM_TRY(fkm_file_open(&f, path, e));
     struct archive a = {.in = f, .end = fkm_file_bytes(f) - 4, .path = path, .e = e};
     fkm_status st = FKM_OK;
     FKM_GO(check(&a, key, in));
-    xfer_state(&a, s, iteration_room, o, fkm_reader_shape(in));
+    xfer_state(&a, s, o, fkm_reader_shape(in));
     if (a.st == FKM_OK && a.at != a.end)
         damaged(&a, "it has more bytes than it should");
     st = a.st;
@@ -541,7 +613,7 @@ fkm_status fkm_state_peek(fkm_state *s, const char *path, const char *key, const
     struct archive a = {.in = f, .end = fkm_file_bytes(f) - 4, .path = path, .e = e};
     fkm_status st = FKM_OK;
     FKM_GO(check(&a, key, in));
-    xfer_position(&a, s, o, fkm_reader_shape(in));
+    xfer_positions(&a, s, o, fkm_reader_shape(in));
     st = a.st;
 out:
     fkm_file_close(f);

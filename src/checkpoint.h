@@ -5,7 +5,8 @@
  * past (its last entry decides the stopping rule); the scale, once it is known. Sums follow from
  * the pass and are not kept. A pass that was broken off is made again from its beginning: labels of
  * it are final for the rows that it had reached, and how many of those moved is kept beside them.
- * Labels that were lost with a device follow from the centroids of their pass (relabel).
+ * Labels that were lost with a device follow from the centroids of their pass (relabel). All this
+ * is kept of every problem of a batch that is at work: several may be, and may end in any order.
  *
  * A file is: magic, byte order, version; the key, which is text; numbers of 8 bytes; arrays; CRC32C
  * of all before it. It appears whole or not at all (fkm_outfile). Reading it checks everything: the
@@ -17,8 +18,11 @@
 #include "checksums.h"
 #include "fkm.h"
 
-typedef struct fkm_state {
-    int32_t problem;   /* of the batch, the one at work; batch: all are done */
+typedef enum fkm_stage { FKM_UNTOUCHED, FKM_AT_WORK, FKM_DONE } fkm_stage;
+
+/* How far one problem of the batch has come. What follows `stage` is of a problem at work. */
+typedef struct fkm_problem_state {
+    fkm_stage stage;
     int32_t restart;   /* its start; restarts: all have ended, the best one is not yet restored */
     int32_t iteration; /* 0: its first centroids are not chosen; max_iter + 1: final labels */
     int32_t best_start, best_iterations;
@@ -27,14 +31,29 @@ typedef struct fkm_state {
                       labels, and has moved so many rows all the same */
     bool scanned;  /* the scale is that of all rows */
     fkm_scale scale;
-    int32_t resumes;  /* how often the run has been resumed so far */
-    double elapsed_s; /* that it has taken so far */
-    /* Results of what is done; of the problem at work the centroids, the labels if iteration > 0,
-     * and problems[] of the best start if restart > 0. */
+    /* Of the best start so far, then of the start at work; owned, unless the stage is untouched. */
+    fkm_iteration *iterations;
+    int32_t iteration_count;
+    int64_t iteration_room;
+    float *best; /* [clusters][dims]: of the best start, if restart > 0; owned */
+} fkm_problem_state;
+
+typedef struct fkm_state {
+    fkm_problem_state *problems; /* [batch] */
+    int32_t resumes;             /* how often the run has been resumed so far */
+    double elapsed_s;            /* that it has taken so far */
+    /* Results of what is done; of problems at work the centroids and labels if iteration > 0, and
+     * problems[] of the best start if restart > 0. Its iterations are not looked at. */
     fkm_result *result;
-    float *best; /* [clusters][dims]: of the best start, if restart > 0; may be NULL otherwise */
     fkm_checksums *checksums; /* NULL: none */
 } fkm_state;
+
+/* problems: [batch], untouched, and freed with what they own. */
+fkm_status fkm_state_open(fkm_state *s, int64_t batch, fkm_err *e) FKM_MUST_USE;
+void fkm_state_close(fkm_state *s, int64_t batch); /* safe on zeroed structs */
+
+/* The first problem that is not done, batch if there is none. */
+int64_t fkm_state_first(const fkm_state *s, int64_t batch);
 
 /* What must be the same for the state to be of use: everything that decides bits. fkm_free. */
 fkm_status fkm_state_key(
@@ -47,13 +66,14 @@ int64_t fkm_state_bytes(const fkm_fit_options *o, const fkm_shape *shape);
 fkm_status fkm_state_save(const fkm_state *s, const fkm_fit_options *o, const fkm_shape *shape,
     const char *path, const char *key, fkm_err *e) FKM_MUST_USE;
 
-/* Fills *s, whose pointers lead to arrays of the run's sizes (result->iterations: allocated here,
- * of *iteration_room). FKM_EFILE: of another run, with the difference named; or not a checkpoint.
- * FKM_EDATA: damaged. Arrays may be overwritten then. */
-fkm_status fkm_state_load(fkm_state *s, int64_t *iteration_room, const char *path, const char *key,
-    const fkm_fit_options *o, const fkm_reader *in, fkm_err *e) FKM_MUST_USE;
+/* Fills *s, which is open, and whose pointers lead to arrays of the run's sizes. FKM_EFILE: of
+ * another run, with the difference named; or not a checkpoint. FKM_EDATA: damaged. Arrays may be
+ * overwritten then. FKM_ENOMEM. */
+fkm_status fkm_state_load(fkm_state *s, const char *path, const char *key, const fkm_fit_options *o,
+    const fkm_reader *in, fkm_err *e) FKM_MUST_USE;
 
-/* The scalars of *s only, of a file that is whole and fits. Statuses as fkm_state_load. */
+/* The scalars of *s only, which is open, of a file that is whole and fits. Statuses as
+ * fkm_state_load. */
 fkm_status fkm_state_peek(fkm_state *s, const char *path, const char *key, const fkm_fit_options *o,
     const fkm_reader *in, fkm_err *e) FKM_MUST_USE;
 

@@ -21,12 +21,16 @@ typedef struct fkm_checksums {
     int64_t blocks;     /* of one problem */
     int64_t batch;
     size_t row_bytes;
-    uint32_t *crc;         /* [batch * blocks], the first `known` of them */
-    _Atomic int64_t known; /* any thread may read it, and crc below it */
-    int64_t restored;      /* of these, from a checkpoint */
-    int64_t at, sum_of;    /* next row of the data set; the block that `sum` is about */
-    uint32_t sum;
+    uint32_t *crc;          /* [batch][blocks]: of each problem the first `known` of them */
+    _Atomic int64_t *known; /* [batch]; any thread may read it, and crc below it */
+    int64_t *restored;      /* [batch]: of these, from a checkpoint */
 } fkm_checksums;
+
+/* Where reading is, within one problem. One for each thread that takes rows in. */
+typedef struct fkm_checksum_cursor {
+    int64_t at, sum_of; /* next row of the data set; the block that `sum` is about */
+    uint32_t sum;
+} fkm_checksum_cursor;
 
 int64_t fkm_checksums_bytes(const fkm_shape *shape); /* that open allocates */
 fkm_status fkm_checksums_open(fkm_checksums *c, const fkm_reader *in, fkm_err *e) FKM_MUST_USE;
@@ -36,9 +40,9 @@ void fkm_checksums_close(fkm_checksums *c); /* safe on zeroed structs */
 int64_t fkm_checksums_to_end(const fkm_checksums *c, int64_t row);
 
 /* Takes in rows [row, row + count) of the data set, all of one block: x: [count][dims]. Rows of a
- * problem come in order; its first row begins a new pass. One thread at a time. FKM_EDATA: the
- * block is not what it was. */
-fkm_status fkm_checksums_add(
-    fkm_checksums *c, int64_t row, int64_t count, const void *x, fkm_err *e) FKM_MUST_USE;
+ * problem come in order; its first row begins a new pass. One thread at a time a problem.
+ * FKM_EDATA: the block is not what it was. */
+fkm_status fkm_checksums_add(fkm_checksums *c, fkm_checksum_cursor *t, int64_t row, int64_t count,
+    const void *x, fkm_err *e) FKM_MUST_USE;
 
 #endif

@@ -8,7 +8,7 @@
 #include "../formats/reader.h"
 #include "base/status.h"
 #include "base/sysinfo.h"
-#include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -98,7 +98,10 @@ typedef struct fkm_iteration {
 typedef struct fkm_run_plan {
     const char *backend, *isa; /* static strings: "cpu", "avx512" */
     int32_t threads;
-    bool resident; /* rows are read once and kept */
+    int32_t lanes;        /* problems of a batch that are at work side by side; 1: one at a time */
+    int32_t lane_threads; /* of each */
+    bool lane_gpus;       /* each has one of the GPUs, in turn; else all have all */
+    bool resident;        /* rows are read once and kept */
     int64_t chunk_rows, ring_chunks;
     int64_t memory_limit_bytes, planned_bytes;                     /* of the whole process */
     int64_t rows_bytes, labels_bytes, backend_bytes, result_bytes; /* its parts */
@@ -117,15 +120,15 @@ typedef struct fkm_progress {
     const fkm_iteration *before; /* the one before it, or NULL */
 } fkm_progress;
 
-/* Callbacks may be NULL; called on the caller's thread. *stop is polled between chunks: when it is
- * nonzero the run ends with FKM_ESTOPPED. stop may be NULL. */
+/* Callbacks may be NULL; never two at once, on any thread. *stop is polled between chunks: when it
+ * is nonzero the run ends with FKM_ESTOPPED. stop may be NULL. */
 typedef struct fkm_observer {
     void *arg;
     void (*planned)(void *arg, const fkm_run_plan *plan);
     void (*progress)(void *arg, const fkm_progress *p);
-    void (*iterated)(void *arg, const fkm_iteration *it);
+    void (*iterated)(void *arg, const fkm_iteration *it, const fkm_iteration *before); /* or NULL */
     void (*resumed)(void *arg, const fkm_saving *s);
-    const volatile sig_atomic_t *stop;
+    const atomic_int *stop;
 } fkm_observer;
 
 /* ---- results ---- */

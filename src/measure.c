@@ -7,6 +7,8 @@
 #include "base/mem.h"
 #include "base/pool.h"
 #include "base/sysinfo.h"
+#include "lanes.h"
+#include "plan.h"
 #include "rng.h"
 #include "scan.h"
 
@@ -14,6 +16,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -21,6 +25,7 @@
 #define CHUNK_ROWS ((int64_t)256 << 10) /* as the engine feeds resident rows */
 #define WARM_UP 2
 #define COLD_SAMPLES 3
+#define BATCH_ROUNDS 5            /* iterations of each problem in a sample of a batch */
 #define MADE_ROWS ((int64_t)4096) /* at a time, by a thread */
 #define CHECKED_ROWS 64
 #define FILE_BUFFER ((int64_t)4 << 20)
@@ -345,13 +350,15 @@ typedef struct bench {
     fkm_scale scale;
 } bench;
 
-static int64_t needed_bytes(const bench *b)
+/* lanes: problems with the same rows. */
+static int64_t needed_bytes(const bench *b, int32_t lanes)
 {
     const fkm_bench_shape *s = &b->shape;
-    int64_t row = s->dims * (int64_t)fkm_dtype_size(s->dtype) + (int64_t)sizeof *b->labels;
-    int64_t centroids = fkm_mul_sat(fkm_mul_sat(s->clusters, s->dims), sizeof *b->centroids);
-    int64_t data = fkm_add_sat(fkm_mul_sat(s->rows, row), centroids);
-    return fkm_add_sat(data, b->m->ops->bytes(&b->plan));
+    int64_t rows = fkm_mul_sat(s->rows, s->dims * (int64_t)fkm_dtype_size(s->dtype));
+    int64_t lane = fkm_mul_sat(fkm_mul_sat(s->clusters, s->dims), sizeof *b->centroids);
+    lane = fkm_add_sat(lane, fkm_mul_sat(s->rows, sizeof *b->labels));
+    lane = fkm_add_sat(lane, b->m->ops->bytes(&b->plan));
+    return fkm_add_sat(rows, fkm_mul_sat(lanes, lane));
 }
 
 static fkm_status feed_rows(bench *b, const fkm_pass_options *o, fkm_pass *pass, fkm_err *e)
@@ -379,10 +386,8 @@ static fkm_status iterate(bench *b, bool squares, double *seconds, fkm_pass *pas
     return FKM_OK;
 }
 
-/* From the start given by `seed`: warm-up, then samples as long as rows move. *count: of samples.
- */
-static fkm_status run_lloyd(bench *b, uint64_t seed, fkm_speed *out,
-    double samples[3][FKM_MEASURE_SAMPLES], int32_t *count, fkm_err *e)
+/* The start given by `seed`, and its first iterations. */
+static fkm_status warm_up(bench *b, uint64_t seed, fkm_speed *out, fkm_err *e)
 {
     const fkm_backend_ops *ops = b->m->ops;
     fkm_pass pass;
@@ -396,6 +401,24 @@ static fkm_status run_lloyd(bench *b, uint64_t seed, fkm_speed *out,
         FKM_TRY(iterate(b, i == 0, &s, &pass, e));
         out->first_s = i == 0 ? s : out->first_s;
     }
+    return FKM_OK;
+}
+
+/* What the last pass of a problem has shown. */
+static void note_pass(fkm_speed *out, const bench *b, const fkm_pass *pass)
+{
+    out->candidates_per_row = (double)pass->candidates / (double)b->shape.rows;
+    out->settled_by_bounds = (double)pass->skipped_by_bounds / (double)b->shape.rows;
+}
+
+/* From the start given by `seed`: warm-up, then samples as long as rows move. *count: of samples.
+ */
+static fkm_status run_lloyd(bench *b, uint64_t seed, fkm_speed *out,
+    double samples[3][FKM_MEASURE_SAMPLES], int32_t *count, fkm_err *e)
+{
+    fkm_pass pass;
+    double s;
+    FKM_TRY(warm_up(b, seed, out, e));
     /* A start that is near its fixpoint is measured once: there is nothing else. */
     do {
         FKM_TRY(iterate(b, false, &s, &pass, e));
@@ -404,9 +427,17 @@ static fkm_status run_lloyd(bench *b, uint64_t seed, fkm_speed *out,
         samples[2][*count] = s - pass.assign_s;
         ++*count;
     } while (*count < FKM_MEASURE_SAMPLES && pass.moved > 0);
-    out->candidates_per_row = (double)pass.candidates / (double)b->shape.rows;
-    out->settled_by_bounds = (double)pass.skipped_by_bounds / (double)b->shape.rows;
+    note_pass(out, b, &pass);
     return FKM_OK;
+}
+
+/* Before a pass that knows nothing of earlier ones. */
+static fkm_status cool_down(bench *b, uint64_t seed, fkm_err *e)
+{
+    take_rows(b->centroids, &b->shape, b->x, seed);
+    memset(b->labels, -1, (size_t)b->shape.rows * sizeof *b->labels);
+    FKM_TRY(b->m->ops->set_centroids(b->backend, b->centroids, e));
+    return b->m->ops->set_scale(b->backend, b->scale, e);
 }
 
 /* The first pass again and again, on rows that are where they were. */
@@ -414,11 +445,8 @@ static fkm_status run_cold(bench *b, fkm_speed *out, fkm_err *e)
 {
     double samples[3][COLD_SAMPLES];
     fkm_pass pass;
-    take_rows(b->centroids, &b->shape, b->x, b->m->o.seed);
     for (int32_t i = 0; i < COLD_SAMPLES; i++) {
-        memset(b->labels, -1, (size_t)b->shape.rows * sizeof *b->labels);
-        FKM_TRY(b->m->ops->set_centroids(b->backend, b->centroids, e));
-        FKM_TRY(b->m->ops->set_scale(b->backend, b->scale, e));
+        FKM_TRY(cool_down(b, b->m->o.seed, e));
         FKM_TRY(iterate(b, true, &samples[0][i], &pass, e));
         samples[1][i] = pass.assign_s;
         samples[2][i] = samples[0][i] - pass.assign_s;
@@ -449,18 +477,23 @@ static fkm_status check(bench *b, fkm_speed *out, fkm_err *e)
     return fkm_hint(e, "no figures are given for wrong answers; please report this");
 }
 
-static fkm_status run_bench(bench *b, fkm_speed *out, fkm_err *e)
+/* The rows, and the scale of their sums. */
+static fkm_status make_data(bench *b, fkm_err *e)
 {
     const fkm_bench_shape *s = &b->shape;
+    fkm_scan scan;
+    FKM_TRY(make_rows(b->x, s, b->m->o.seed, b->m->threads, e));
+    if (s->dtype == FKM_U8) /* 8-bit values are summed exactly as they are */
+        return FKM_OK;
+    fkm_scan_init(&scan);
+    fkm_scan_add(&scan, b->x, s->dtype, 0, s->rows, s->dims);
+    return fkm_scale_choose(&b->scale, &scan, s->rows, NULL, 0, e);
+}
+
+static fkm_status run_bench(bench *b, fkm_speed *out, fkm_err *e)
+{
     double samples[3][FKM_MEASURE_SAMPLES];
     int32_t count = 0;
-    FKM_TRY(make_rows(b->x, s, b->m->o.seed, b->m->threads, e));
-    if (s->dtype != FKM_U8) { /* 8-bit values are summed exactly as they are */
-        fkm_scan scan;
-        fkm_scan_init(&scan);
-        fkm_scan_add(&scan, b->x, s->dtype, 0, s->rows, s->dims);
-        FKM_TRY(fkm_scale_choose(&b->scale, &scan, s->rows, NULL, 0, e));
-    }
     for (uint64_t seed = b->m->o.seed; count < FKM_MEASURE_SAMPLES; seed++)
         FKM_TRY(run_lloyd(b, seed, out, samples, &count, e));
     FKM_TRY(check(b, out, e));
@@ -471,11 +504,143 @@ static fkm_status run_bench(bench *b, fkm_speed *out, fkm_err *e)
     return FKM_OK;
 }
 
+/* ---- a batch ---- */
+
+typedef struct batch_bench {
+    bench *lane;
+    fkm_lanes lanes;
+    int32_t rounds; /* iterations of a sample */
+    bool cold;
+    atomic_int ready;
+    double begin_s[FKM_MOST_LANES], end_s[FKM_MOST_LANES];
+    fkm_pass pass[FKM_MOST_LANES]; /* the last one of each */
+} batch_bench;
+
+/* A lane's part of a sample: all begin at once. */
+static fkm_status run_part(void *arg, int32_t lane, int64_t problem, fkm_err *e)
+{
+    batch_bench *bb = arg;
+    double s;
+    (void)lane;
+    atomic_fetch_add(&bb->ready, 1);
+    while (bb->ready < bb->lanes.count && !fkm_lanes_is_over(&bb->lanes, problem))
+        sched_yield();
+    bb->begin_s[problem] = fkm_now();
+    for (int32_t i = 0; i < bb->rounds; i++)
+        FKM_TRY(iterate(&bb->lane[problem], bb->cold, &s, &bb->pass[problem], e));
+    bb->end_s[problem] = fkm_now();
+    return FKM_OK;
+}
+
+static bool none_is_done(void *arg, int64_t problem)
+{
+    (void)arg;
+    (void)problem;
+    return false;
+}
+
+/* *seconds: an iteration of all problems. Each lane has been warmed up, or cooled down. */
+static fkm_status sample_batch(batch_bench *bb, int32_t lanes, double *seconds, fkm_err *e)
+{
+    bb->lanes = (fkm_lanes){
+        .count = lanes, .problems = lanes, .arg = bb, .is_done = none_is_done, .solve = run_part};
+    bb->ready = 0;
+    fkm_lanes_open(&bb->lanes);
+    fkm_status st = fkm_lanes_run(&bb->lanes, e);
+    fkm_lanes_close(&bb->lanes);
+    double begin = INFINITY, end = 0;
+    for (int32_t i = 0; i < lanes; i++) {
+        begin = fmin(begin, bb->begin_s[i]);
+        end = fmax(end, bb->end_s[i]);
+    }
+    *seconds = (end - begin) / bb->rounds * bb->lane[0].shape.batch / lanes;
+    return st;
+}
+
+static fkm_status run_batch(batch_bench *bb, fkm_speed *out, fkm_err *e)
+{
+    double warm[FKM_MEASURE_SAMPLES], cold[COLD_SAMPLES];
+    int32_t lanes = out->side_by_side;
+    uint64_t seed = bb->lane[0].m->o.seed;
+    bb->rounds = BATCH_ROUNDS;
+    for (int32_t i = 0; i < FKM_MEASURE_SAMPLES; i++) {
+        for (int32_t l = 0; l < lanes; l++)
+            FKM_TRY(warm_up(&bb->lane[l], seed++, out, e));
+        FKM_TRY(sample_batch(bb, lanes, &warm[i], e));
+    }
+    note_pass(out, &bb->lane[0], &bb->pass[0]);
+    for (int32_t l = 0; l < lanes; l++)
+        FKM_TRY(check(&bb->lane[l], out, e));
+    bb->rounds = 1;
+    bb->cold = true;
+    for (int32_t i = 0; i < COLD_SAMPLES; i++) {
+        for (int32_t l = 0; l < lanes; l++)
+            FKM_TRY(cool_down(&bb->lane[l], seed + (uint64_t)l, e));
+        FKM_TRY(sample_batch(bb, lanes, &cold[i], e));
+    }
+    out->iteration = fkm_spread_of(warm, FKM_MEASURE_SAMPLES);
+    out->cold_iteration = fkm_spread_of(cold, COLD_SAMPLES);
+    return FKM_OK;
+}
+
+/* ---- a shape, or a batch of it ---- */
+
+/* Allocates what a lane has of its own; x: the rows, of all. */
+static fkm_status open_bench(bench *b, void *x, fkm_err *e)
+{
+    const fkm_bench_shape *s = &b->shape;
+    b->x = x;
+    FKM_TRY(b->m->ops->open(&b->backend, &b->plan, e));
+    FKM_TRY(fkm_alloc(&b->labels, s->rows, sizeof *b->labels, "labels", e));
+    FKM_TRY(
+        fkm_alloc(&b->centroids, (int64_t)s->clusters * s->dims, sizeof(float), "centroids", e));
+    return fkm_alloc(&b->row, s->dims, sizeof *b->row, "a row", e);
+}
+
+static void close_bench(bench *b)
+{
+    if (b->backend)
+        b->m->ops->close(b->backend);
+    fkm_free(b->labels);
+    fkm_free(b->centroids);
+    fkm_free(b->row);
+}
+
+/* How many problems are at work at a time, within the memory. *b: as alone, in; of a lane, out. */
+static fkm_status choose_lanes(fkm_run_plan *run, bench *b, fkm_err *e)
+{
+    const fkm_measure *m = b->m;
+    const fkm_plan alone = b->plan;
+    *run = (fkm_run_plan){.lanes = 1, .gpu_count = m->gpu_count};
+    memcpy(run->gpus, m->gpus, sizeof run->gpus);
+    fkm_sharing sharing = {.lanes = FKM_MOST_LANES + 1};
+    while (b->shape.batch > 1 && sharing.lanes > 2) {
+        FKM_TRY(m->ops->share(&sharing, &alone, NULL, b->shape.batch, sharing.lanes - 1, e));
+        if (sharing.lanes == 1)
+            break;
+        b->plan.threads = sharing.threads;
+        if (sharing.device_bytes > 0)
+            b->plan.device_bytes = sharing.device_bytes;
+        run->lanes = sharing.lanes;
+        run->lane_gpus = sharing.one_device_each;
+        if (needed_bytes(b, run->lanes) <= m->memory_bytes)
+            return FKM_OK;
+    }
+    b->plan = alone;
+    run->lanes = 1;
+    run->lane_gpus = false;
+    return FKM_OK;
+}
+
 fkm_status fkm_measure_shape(
     fkm_speed *out, const fkm_measure *m, const fkm_bench_shape *shape, fkm_err *e)
 {
     bench b = {.m = m, .shape = *shape};
+    batch_bench bb = {.lane = NULL};
+    fkm_run_plan run;
     fkm_status st = FKM_OK;
+    void *x = NULL;
+    char device[FKM_MOST_LANES][16];
     b.plan = (fkm_plan){
         .rows = shape->rows,
         .chunk_rows = fkm_min_i64(shape->rows, CHUNK_ROWS),
@@ -491,28 +656,33 @@ fkm_status fkm_measure_shape(
     };
     memset(out, 0, sizeof *out);
     out->shape = *shape;
-    out->flop = 2.0 * (double)shape->rows * shape->dims * shape->clusters;
+    out->flop = 2.0 * (double)shape->rows * shape->dims * shape->clusters * shape->batch;
     b.plan.keep = true; /* as the engine plans: copies of the rows where there is room for them */
-    if (needed_bytes(&b) > m->memory_bytes)
+    if (needed_bytes(&b, 1) > m->memory_bytes)
         b.plan.keep = false;
-    out->needed_bytes = needed_bytes(&b);
+    FKM_TRY(choose_lanes(&run, &b, e));
+    out->side_by_side = run.lanes;
+    out->needed_bytes = needed_bytes(&b, run.lanes);
     out->skipped = out->needed_bytes > m->memory_bytes;
     if (out->skipped)
         return FKM_OK;
     out->bytes = shape->rows * shape->dims * (int64_t)fkm_dtype_size(shape->dtype);
-    FKM_GO(m->ops->open(&b.backend, &b.plan, e));
-    out->isa = m->ops->isa(b.backend);
-    FKM_GO(fkm_alloc(&b.x, out->bytes, 1, "rows", e));
-    FKM_GO(fkm_alloc(&b.labels, shape->rows, sizeof *b.labels, "labels", e));
-    FKM_GO(fkm_alloc(
-        &b.centroids, (int64_t)shape->clusters * shape->dims, sizeof(float), "centroids", e));
-    FKM_GO(fkm_alloc(&b.row, shape->dims, sizeof *b.row, "a row", e));
-    st = run_bench(&b, out, e);
+    FKM_GO(fkm_alloc(&x, out->bytes, 1, "rows", e));
+    FKM_GO(fkm_calloc(&bb.lane, run.lanes, sizeof *bb.lane, "problems side by side", e));
+    for (int32_t i = 0; i < run.lanes; i++) {
+        bb.lane[i] = b;
+        fkm_plan_of_lane(&bb.lane[i].plan, device[i], &run, i);
+        FKM_GO(open_bench(&bb.lane[i], x, e));
+    }
+    out->isa = m->ops->isa(bb.lane[0].backend);
+    FKM_GO(make_data(&bb.lane[0], e));
+    for (int32_t i = 1; i < run.lanes; i++)
+        bb.lane[i].scale = bb.lane[0].scale;
+    st = shape->batch > 1 ? run_batch(&bb, out, e) : run_bench(&bb.lane[0], out, e);
 out:
-    m->ops->close(b.backend);
-    fkm_free(b.x);
-    fkm_free(b.labels);
-    fkm_free(b.centroids);
-    fkm_free(b.row);
+    for (int32_t i = 0; bb.lane && i < run.lanes; i++)
+        close_bench(&bb.lane[i]);
+    fkm_free(bb.lane);
+    fkm_free(x);
     return st;
 }

@@ -65,6 +65,7 @@ typedef struct fkm_bench_shape {
     int32_t dims, clusters; /* clusters <= rows */
     fkm_dtype dtype;        /* FKM_F32, FKM_F16, FKM_BF16 or FKM_U8 */
     bool decaying;          /* coordinate t is scaled by 1 / sqrt(1 + t / 8), else all are alike */
+    int32_t batch;          /* problems of this shape, side by side as a fit has them; 1: one */
 } fkm_bench_shape;
 
 typedef struct fkm_speed {
@@ -73,6 +74,7 @@ typedef struct fkm_speed {
     int64_t needed_bytes;
     bool skipped;         /* needed_bytes are more than the memory allowed: nothing below is set */
     int64_t checked_rows; /* labels held against the definition; all of them right */
+    int32_t side_by_side; /* problems; 1 unless it is a batch */
     double flop;          /* 2 rows dims clusters: of the definition, whatever was computed */
     int64_t bytes;        /* of all rows */
     double first_s;       /* the first iteration, without labels to start from */
@@ -85,7 +87,8 @@ typedef struct fkm_speed {
 } fkm_speed;
 
 /* Lloyd's iteration on overlapping blobs, in memory: two iterations to warm up, then one a sample;
- * then cold ones.
+ * then cold ones. Of a batch an iteration is one of every problem: as many as run side by side make
+ * some each, which is scaled to all; they have the same rows and other first centroids.
  * FKM_EBUG when a label is wrong; FKM_ENOMEM. */
 fkm_status fkm_measure_shape(
     fkm_speed *out, const fkm_measure *m, const fkm_bench_shape *shape, fkm_err *e) FKM_MUST_USE;

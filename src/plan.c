@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "base/sysinfo.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define RING_CHUNKS 3 /* one computed, one ready, one being read */
@@ -14,16 +15,22 @@
 #define UNPLANNED_BYTES ((int64_t)16 << 20)
 
 /* Of the backend that passes of seeding go through: over the rows, or over candidates in memory. */
+static fkm_plan seed_plan(const fkm_plan *backend, const fkm_plan_request *r, bool candidates)
+{
+    fkm_plan plan = *backend;
+    plan.clusters = r->seed_clusters;
+    plan.update = plan.wide = plan.keep = false;
+    if (candidates)
+        plan.dtype = FKM_F32;
+    return plan;
+}
+
 static int64_t seed_backend_bytes(const fkm_plan *backend, const fkm_plan_request *r)
 {
     if (r->seed_clusters == 0)
         return 0;
-    fkm_plan plan = *backend;
-    plan.clusters = r->seed_clusters;
-    plan.update = plan.wide = plan.keep = false;
-    int64_t of_rows = r->ops->bytes(&plan);
-    plan.dtype = FKM_F32;
-    return fkm_max_i64(of_rows, r->ops->bytes(&plan));
+    fkm_plan rows = seed_plan(backend, r, false), candidates = seed_plan(backend, r, true);
+    return fkm_max_i64(r->ops->bytes(&rows), r->ops->bytes(&candidates));
 }
 
 /* Bytes of the whole run with chunks of so many rows; fills the plans' parts. */
@@ -31,17 +38,57 @@ static int64_t total_bytes(
     fkm_run_plan *run, fkm_plan *backend, const fkm_plan_request *r, bool resident, int64_t chunk)
 {
     const fkm_shape *shape = r->shape;
-    int64_t row = fkm_mul_sat(shape->dims, (int64_t)fkm_dtype_size(shape->dtype));
     run->resident = resident;
     run->ring_chunks = resident ? 0 : RING_CHUNKS;
     run->chunk_rows = backend->chunk_rows = chunk;
-    run->rows_bytes = fkm_mul_sat(row, resident ? shape->rows : chunk * RING_CHUNKS);
-    run->backend_bytes = fkm_add_sat(r->ops->bytes(backend), seed_backend_bytes(backend, r));
-    run->result_bytes = fkm_add_sat(r->result_bytes, fkm_mul_sat(chunk, r->bytes_per_row));
+    int64_t row = fkm_mul_sat(shape->dims, (int64_t)fkm_dtype_size(shape->dtype));
+    int64_t rows = fkm_mul_sat(row, resident ? shape->rows : chunk * RING_CHUNKS);
+    int64_t of_backend = fkm_add_sat(r->ops->bytes(backend), seed_backend_bytes(backend, r));
+    int64_t of_lane = fkm_add_sat(r->lane_bytes, fkm_mul_sat(chunk, r->bytes_per_row));
+    run->rows_bytes = fkm_mul_sat(run->lanes, rows);
+    run->backend_bytes = fkm_mul_sat(run->lanes, of_backend);
+    run->result_bytes = fkm_add_sat(r->result_bytes, fkm_mul_sat(run->lanes, of_lane));
     run->labels_bytes = r->labels_bytes;
     int64_t total = fkm_add_sat(run->rows_bytes, run->backend_bytes);
     total = fkm_add_sat(total, fkm_add_sat(run->result_bytes, run->labels_bytes));
     return run->planned_bytes = total;
+}
+
+/* One problem at a time, with all there is. */
+static void take_all(fkm_run_plan *run, fkm_plan *backend, const fkm_plan_request *r)
+{
+    run->lanes = 1;
+    run->lane_gpus = false;
+    run->lane_threads = backend->threads = run->threads;
+    backend->device_bytes = r->machine->gpu_memory_bytes;
+}
+
+/* Problems side by side, as many as are worth it and have room; false: not even one has. Rows stay,
+ * as does what `backend` keeps. */
+static fkm_status fit_lanes(bool *fits, fkm_run_plan *run, fkm_plan *backend,
+    const fkm_plan_request *r, int64_t limit, int64_t chunk, fkm_err *e)
+{
+    fkm_sharing sharing;
+    for (int32_t most = r->most_lanes; most > 1; most = sharing.lanes - 1) {
+        take_all(run, backend, r);
+        backend->chunk_rows = chunk;
+        fkm_plan seed = seed_plan(backend, r, true); /* longer than rows ever are */
+        FKM_TRY(r->ops->share(
+            &sharing, backend, r->seed_clusters > 0 ? &seed : NULL, r->shape->batch, most, e));
+        if (sharing.lanes == 1)
+            break;
+        run->lanes = sharing.lanes;
+        run->lane_gpus = sharing.one_device_each;
+        run->lane_threads = backend->threads = sharing.threads;
+        if (sharing.device_bytes > 0)
+            backend->device_bytes = sharing.device_bytes;
+        *fits = total_bytes(run, backend, r, true, chunk) <= limit;
+        if (*fits)
+            return FKM_OK;
+    }
+    take_all(run, backend, r);
+    *fits = total_bytes(run, backend, r, true, chunk) <= limit;
+    return FKM_OK;
 }
 
 /* limit: bytes that the plan may take; room: those that the machine or the group has for it. */
@@ -98,11 +145,14 @@ fkm_status fkm_plan_make(
     int64_t room = fkm_max_i64(0, available - UNPLANNED_BYTES);
     int64_t limit = fkm_min_i64(run->memory_limit_bytes, room);
     int64_t chunk = fkm_min_i64(shape->rows, r->ops->chunk_rows);
-    for (int keep = 1; keep >= 0 && r->may_stay; keep--) {
+    bool fits = false;
+    for (int keep = 1; keep >= 0 && r->may_stay && !fits; keep--) {
         backend->keep = keep;
-        if (total_bytes(run, backend, r, true, chunk) <= limit)
-            return FKM_OK;
+        FKM_TRY(fit_lanes(&fits, run, backend, r, limit, chunk, e));
     }
+    if (fits)
+        return FKM_OK;
+    take_all(run, backend, r);
     int64_t row = fkm_max_i64(1, (int64_t)shape->dims * (int64_t)fkm_dtype_size(shape->dtype));
     int64_t least = fkm_max_i64(1, fkm_min_i64(shape->rows, RING_CHUNK_MIN_BYTES / row));
     chunk = fkm_max_i64(least, fkm_min_i64(shape->rows, RING_CHUNK_BYTES / row));
@@ -110,4 +160,12 @@ fkm_status fkm_plan_make(
     while (total_bytes(run, backend, r, false, chunk) > limit && chunk > least)
         chunk = fkm_max_i64(least, chunk / 2);
     return run->planned_bytes <= limit ? FKM_OK : does_not_fit(run, r, limit, room, e);
+}
+
+void fkm_plan_of_lane(fkm_plan *backend, char device[16], const fkm_run_plan *run, int32_t lane)
+{
+    if (!run->lane_gpus)
+        return;
+    snprintf(device, 16, "%d", (int)run->gpus[lane % run->gpu_count].device);
+    backend->devices = device;
 }

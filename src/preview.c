@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "checkpoint.h"
 #include "engine.h"
+#include "plan.h"
 
 #include <math.h>
 #include <string.h>
@@ -35,7 +36,8 @@ typedef struct trial {
     fkm_reader *in;
     fkm_shape shape;
     const fkm_backend_ops *ops;
-    fkm_plan plan;
+    fkm_plan plan;   /* of a lane */
+    char device[16]; /* in it */
     fkm_backend *backend;
     size_t row_bytes;
     int64_t rows; /* room of x and labels */
@@ -207,7 +209,8 @@ static void predict(fkm_preview *p, const trial *t)
     p->iteration_s = fmax(rows * t->next_s + t->fixed_s, pass_read);
     double start = seed + p->first_s + (double)o->max_iter * p->iteration_s; /* with final labels */
     double restore = o->restarts > 1 ? p->first_s : 0;
-    p->most_s = problems * (load + o->restarts * start + restore);
+    double rounds = ceil(problems / p->plan.lanes);
+    p->most_s = rounds * (load * p->plan.lanes + o->restarts * start + restore);
     double passes = o->restarts * ((double)o->max_iter + 1 + seeding[method].passes) +
                     (o->restarts > 1 ? 1 : 0);
     p->passes_most = p->plan.resident ? 1 : (int64_t)fmin(passes, 0x1p62);
@@ -216,19 +219,25 @@ static void predict(fkm_preview *p, const trial *t)
 static fkm_status look_at_state(
     fkm_preview *p, const fkm_fit_options *o, const fkm_reader *in, fkm_err *e)
 {
+    const int64_t batch = fkm_reader_shape(in)->batch;
+    fkm_status st = FKM_OK;
     fkm_state s = {0};
-    char *key;
+    char *key = NULL;
     if (!o->saving)
         return FKM_OK;
     p->state_bytes = fkm_state_bytes(o, fkm_reader_shape(in));
     if (o->saving->fresh || !fkm_path_exists(o->saving->path))
         return FKM_OK;
-    FKM_TRY(fkm_state_key(&key, o, in, e));
-    fkm_status st = fkm_state_peek(&s, o->saving->path, key, o, in, e);
-    fkm_free(key);
+    FKM_GO(fkm_state_key(&key, o, in, e));
+    FKM_GO(fkm_state_open(&s, batch, e));
+    FKM_GO(fkm_state_peek(&s, o->saving->path, key, o, in, e));
+    int64_t first = fkm_state_first(&s, batch);
     p->resumes = s.resumes + 1;
-    p->iteration = s.iteration;
+    p->iteration = first < batch ? s.problems[first].iteration : 0;
     p->earlier_s = s.elapsed_s;
+out:
+    fkm_state_close(&s, batch);
+    fkm_free(key);
     return st;
 }
 
@@ -240,6 +249,7 @@ fkm_status fkm_fit_preview(
     memset(out, 0, sizeof *out);
     FKM_TRY(fkm_fit_plan(&out->plan, &t.plan, &t.ops, o, in, e));
     FKM_TRY(look_at_state(out, o, in, e));
+    fkm_plan_of_lane(&t.plan, t.device, &out->plan, 0);
     FKM_GO(open_trial(&t, &out->plan, e));
     FKM_GO(measure_reading(&t, &out->read_bytes_per_s, e));
     FKM_GO(read_centroids(&t, e));

@@ -29,8 +29,9 @@ struct fkm_source {
     int32_t dims;
     fkm_dtype dtype;
     size_t row_bytes;
-    char *data;               /* resident: [rows][dims] */
-    fkm_checksums *checksums; /* the caller's; NULL: none */
+    char *data;                 /* resident: [rows][dims] */
+    fkm_checksums *checksums;   /* the caller's; NULL: none */
+    fkm_checksum_cursor cursor; /* of whoever holds rows to them */
     bool data_pinned;
     const fkm_backend_ops *ops; /* that memory was pinned with; NULL: none was */
 
@@ -50,15 +51,12 @@ struct fkm_source {
     fkm_status check_status;
     fkm_err check_error;
     int64_t bytes_read;
-    int64_t pass_begun;      /* passes that the consumer has begun, since the thread started */
-    pthread_mutex_t reading; /* the reader serves one at a time */
+    int64_t pass_begun; /* passes that the consumer has begun, since the thread started */
 };
 
 static fkm_status read_rows(fkm_source *s, int64_t row, int64_t count, void *dst, fkm_err *e)
 {
-    pthread_mutex_lock(&s->reading);
     fkm_status st = fkm_reader_read(s->in, s->base + row, count, dst, e);
-    pthread_mutex_unlock(&s->reading);
     pthread_mutex_lock(&s->lock);
     s->bytes_read += count * fkm_reader_row_bytes(s->in);
     pthread_mutex_unlock(&s->lock);
@@ -70,7 +68,7 @@ static fkm_status check_rows(fkm_source *s, int64_t row, int64_t count, const ch
 {
     while (s->checksums && count > 0) {
         int64_t n = fkm_min_i64(count, fkm_checksums_to_end(s->checksums, s->base + row));
-        FKM_TRY(fkm_checksums_add(s->checksums, s->base + row, n, x, e));
+        FKM_TRY(fkm_checksums_add(s->checksums, &s->cursor, s->base + row, n, x, e));
         row += n;
         count -= n;
         x += (size_t)n * s->row_bytes;
@@ -192,7 +190,6 @@ fkm_status fkm_source_open(fkm_source **out, fkm_reader *in, const fkm_run_plan 
     const fkm_shape *shape = fkm_reader_shape(in);
     FKM_TRY(fkm_calloc(&s, 1, sizeof *s, "the source of rows", e));
     pthread_mutex_init(&s->lock, NULL);
-    pthread_mutex_init(&s->reading, NULL);
     pthread_cond_init(&s->filled, NULL);
     pthread_cond_init(&s->freed, NULL);
     s->in = in;
@@ -246,7 +243,6 @@ void fkm_source_close(fkm_source *s)
     pthread_cond_destroy(&s->filled);
     pthread_cond_destroy(&s->freed);
     pthread_mutex_destroy(&s->lock);
-    pthread_mutex_destroy(&s->reading);
     fkm_free(s);
 }
 

@@ -13,7 +13,8 @@
 typedef struct fkm_source fkm_source;
 
 /* The plan says resident or ring, and the rows of a chunk. Allocates, reads nothing. checksums:
- * those of `in`, which rows that are read in their order are held to; borrowed, NULL: none. */
+ * those of `in`, which rows that are read in their order are held to; borrowed, NULL: none. Several
+ * sources may be open on one reader, each at a problem of its own. */
 fkm_status fkm_source_open(fkm_source **out, fkm_reader *in, const fkm_run_plan *plan,
     fkm_checksums *checksums, fkm_err *e) FKM_MUST_USE;
 void fkm_source_close(fkm_source *s); /* NULL is fine; stops the thread */

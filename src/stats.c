@@ -80,6 +80,7 @@ static void put_machine(fkm_json *j, const fkm_run_plan *plan)
     add_text(j, o, "backend", plan->backend);
     add_text(j, o, "isa", plan->isa);
     add_i64(j, o, "threads", plan->threads);
+    add_i64(j, o, "side_by_side", plan->lanes);
     fkm_json_add(j, o, "gpus", fkm_gpu_list(j, plan->gpus, plan->gpu_count));
     fkm_json_field(j, "machine", o);
 }
@@ -549,17 +550,26 @@ static void put_clusters(struct lines *l, const fkm_fit_report *r, const fkm_pro
         r->options->clusters, all->size_min, all->size_max, median, all->empty, reseeded);
 }
 
+/* ", 8 problems side by side", or nothing. */
+static const char *describe_lanes(char *out, size_t cap, const fkm_run_plan *plan)
+{
+    out[0] = '\0';
+    if (plan->lanes > 1)
+        snprintf(out, cap, ", %" PRId32 " problems side by side", plan->lanes);
+    return out;
+}
+
 static void put_time_line(struct lines *l, const fkm_report *r)
 {
-    char total[32], wait[32], peak[32], gpu[32], of_gpu[64] = "";
+    char total[32], wait[32], peak[32], gpu[32], of_gpu[64] = "", lanes[48];
     const fkm_run_plan *plan = &r->run->plan;
     if (r->run->gpu_peak_bytes > 0)
         snprintf(of_gpu, sizeof of_gpu, ", of a GPU %s",
             fkm_bytes_text(gpu, sizeof gpu, r->run->gpu_peak_bytes));
-    put_line(l, "time", "%s (%s waiting for data), %s %s, %" PRId32 " thread%s, peak memory %s%s",
+    put_line(l, "time", "%s (%s waiting for data), %s %s, %" PRId32 " thread%s%s, peak memory %s%s",
         fkm_seconds_text(total, sizeof total, r->total_s),
         fkm_seconds_text(wait, sizeof wait, r->run->read_wait_s), plan->backend, plan->isa,
-        plan->threads, plan->threads == 1 ? "" : "s",
+        plan->threads, plan->threads == 1 ? "" : "s", describe_lanes(lanes, sizeof lanes, plan),
         fkm_bytes_text(peak, sizeof peak, r->peak_bytes), of_gpu);
 }
 
@@ -650,10 +660,11 @@ fkm_status fkm_preview_summary(
 {
     struct lines l = {sink, arg, FKM_OK, e};
     const fkm_preview *p = r->preview;
-    char size[32];
+    char size[32], lanes[48];
     put_data(&l, r->common.in);
-    put_line(&l, "plan", "%" PRId32 " clusters, %s %s, %" PRId32 " thread%s", r->options->clusters,
-        p->plan.backend, p->plan.isa, p->plan.threads, p->plan.threads == 1 ? "" : "s");
+    put_line(&l, "plan", "%" PRId32 " clusters, %s %s, %" PRId32 " thread%s%s",
+        r->options->clusters, p->plan.backend, p->plan.isa, p->plan.threads,
+        p->plan.threads == 1 ? "" : "s", describe_lanes(lanes, sizeof lanes, &p->plan));
     put_reading(&l, p);
     put_memory_line(&l, &p->plan);
     put_predicted_line(&l, p, r->options);

@@ -99,6 +99,17 @@ def check_memory_and_files():
         cli.check_equal(s["skipped"], s["needed_bytes"] > 4 << 20, s)
 
 
+def check_batch():
+    for threads, lanes in ((1, 1), (2, 2), (5, 2)):
+        shape = bench("--grid", "100x9x8xb6", "-j", threads)["shapes"][0]
+        cli.check_equal((shape["batch"], shape["side_by_side"], shape["flop"]), (6, lanes, 2.0 * 100 * 9 * 8 * 6))
+        for part in (shape["iteration"], shape["cold"]["iteration"]):
+            cli.check(near(part["flop_per_s"], shape["flop"] / part["median_s"]), part)
+        cli.check(shape["assign"] is None and shape["update"] is None, "not known apart", shape)
+    for grid in ("100x9x8xb1", "100x9x8xb", "100x9x8xb2xb3"):
+        cli.check_equal(cli.fkm("bench", "--grid", grid, cwd=cli.TMP).returncode, 2, grid)
+
+
 def check_text():
     run = cli.fkm("bench", "--quick", "--grid", "50x3x4", "-j", 2, cwd=cli.TMP)
     cli.check_equal((run.returncode, run.stderr), (0, ""))
@@ -119,6 +130,7 @@ def main():
                     [("float16", "decaying"), ("float32", "flat")])
     for isa in usable_paths():
         check_result(bench("--grid", "100x33x100", "-j", 1, "--isa", isa), 1, isa)
+    check_batch()
     check_text()
     if not cli.SLOW:
         check_linear()

@@ -20,7 +20,7 @@ import cli
 FILTERS = [
     (r"\b\d+(\.\d+)? m?s\b", "T"),
     (r"peak memory [\d.]+ [KMG]iB", "peak memory M"),
-    (r"cpu (scalar|avx\w*|amx\w*|neon), \d+ threads?", "cpu ISA"),
+    (r"cpu (scalar|avx\w*|amx\w*|neon), \d+ threads?(, \d+ problems side by side)?", "cpu ISA"),
     (r"at [\d.]+ GB/s", "at R GB/s"),
     (r"memory      .* of .*: rows .*", "memory      SIZES"),
     (r"\b\d+(m\d\d s|m\d\ds|h\d\dm)", "T"),

@@ -8,6 +8,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <thread>
 #include <vector>
 
 namespace cuo
@@ -23,9 +24,11 @@ struct cuo_stream {
     std::deque<cuo::OpRef> queue;
     cuo::OpRef last; /* queued, run or not */
     cuo_graph *capture;
-    bool origin;           /* of the capture */
-    std::vector<int> tail; /* the nodes that the next one follows */
-    void *context;         /* for TSan: who runs the operations */
+    bool origin; /* of the capture */
+    cudaStreamCaptureMode mode;
+    std::thread::id thread; /* that began it */
+    std::vector<int> tail;  /* the nodes that the next one follows */
+    void *context;          /* for TSan: who runs the operations */
     cuo::TsanThreads *threads;
 };
 
@@ -118,6 +121,7 @@ void wait_stream(cuo_stream *s);
 void wait_device(int device);
 void drop_all(int device);                                /* the device is lost */
 bool is_capturing(int device);                            /* any of its streams */
+bool capture_forbids(int device);                         /* what is not queued, to this thread */
 void check_not_pending(const char *from, const char *to); /* dies */
 void streams_reset();
 void seed_draws(uint32_t seed);

@@ -251,16 +251,19 @@ static void poison(const Block &b, bool on)
 #endif
 }
 
+/* Which memory is open is the layer's affair, on whatever stream it is changed. */
 static int open_device = -1;
 static std::vector<Block> opened;
 
 void close_memory()
 {
+    tsan_ignore(true);
     for (const Block &b : opened)
         if (blocks.count((uintptr_t)b.p + b.bytes - 1))
             poison(b, true);
     opened.clear();
     open_device = -1;
+    tsan_ignore(false);
 }
 
 void open_memory(int device)
@@ -268,6 +271,7 @@ void open_memory(int device)
     if (open_device == device)
         return;
     close_memory();
+    tsan_ignore(true);
     for (const auto &entry : blocks) {
         const Block &b = entry.second;
         if (b.device == device || (b.device >= 0 && devices[device].peers >> b.device & 1)) {
@@ -276,14 +280,17 @@ void open_memory(int device)
         }
     }
     open_device = device;
+    tsan_ignore(false);
 }
 
 void open_block(const Block *b)
 {
     if (!b || b->device < 0 || b->device == open_device)
         return;
+    tsan_ignore(true);
     poison(*b, false);
     opened.push_back(*b);
+    tsan_ignore(false);
 }
 
 Block *find_block(const void *p)
@@ -324,7 +331,7 @@ cudaError_t allocate(void **p, size_t bytes)
     Call call("cudaMalloc");
     if (call.error)
         return call.error;
-    if (is_capturing(current_device))
+    if (capture_forbids(current_device))
         return call.end(cudaErrorStreamCaptureUnsupported);
     *p = nullptr;
     if (!bytes)
@@ -450,7 +457,7 @@ cudaError_t cudaFree(void *p)
         return call.error;
     if (!p)
         return cudaSuccess;
-    if (is_capturing(current_device))
+    if (capture_forbids(current_device))
         return call.end(cudaErrorStreamCaptureUnsupported);
     Block *b = find_block(p);
     if (!b || b->p != p || b->device < 0)
@@ -671,7 +678,7 @@ cudaError_t cudaDeviceSynchronize(void)
     Call call("cudaDeviceSynchronize");
     if (call.error)
         return call.error;
-    if (is_capturing(current_device))
+    if (capture_forbids(current_device))
         return call.end(cudaErrorStreamCaptureUnsupported);
     counts.waits++;
     wait_device(current_device);

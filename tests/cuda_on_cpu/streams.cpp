@@ -187,6 +187,16 @@ bool is_capturing(int device)
     return false;
 }
 
+/* By a capture of mode ThreadLocal only the thread that began it, by a Global one all. */
+bool capture_forbids(int device)
+{
+    for (const cuo_stream *s : streams)
+        if (s->device == device && s->capture && s->mode != cudaStreamCaptureModeRelaxed &&
+            (s->mode == cudaStreamCaptureModeGlobal || s->thread == std::this_thread::get_id()))
+            return true;
+    return false;
+}
+
 void streams_reset()
 {
     for (cuo_stream *s : streams)
@@ -559,6 +569,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t e, unsigned)
         if (s->capture && s->capture != e->graph)
             return call.end(cudaErrorStreamCaptureIsolation);
         s->capture = e->graph;
+        s->mode = cudaStreamCaptureModeRelaxed; /* the origin's counts */
         s->tail.insert(s->tail.end(), e->nodes.begin(), e->nodes.end());
         return call.end(cudaSuccess);
     }
@@ -678,7 +689,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t e)
 
 /* ---- graphs ---- */
 
-cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode)
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode)
 {
     Call call("cudaStreamBeginCapture");
     if (call.error)
@@ -689,6 +700,8 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMo
     s->capture = new cuo_graph();
     s->capture->device = s->device;
     s->origin = true;
+    s->mode = mode;
+    s->thread = std::this_thread::get_id();
     s->tail.clear();
     return call.end(cudaSuccess);
 }

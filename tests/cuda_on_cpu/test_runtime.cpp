@@ -228,7 +228,7 @@ static void test_graph()
         fresh({how});
         cudaStream_t s, side;
         cudaEvent_t fork, join;
-        cudaGraph_t g;
+        cudaGraph_t never, g;
         cudaGraphExec_t e;
         int *d, *pinned;
         OK(cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking));
@@ -259,11 +259,26 @@ static void test_graph()
             OK(cudaStreamSynchronize(s));
             CHECK(pinned[0] == 11 * i && pinned[1] == 101 * i);
         }
+        for (auto mode : {cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal,
+                 cudaStreamCaptureModeRelaxed}) {
+            cudaError_t here, elsewhere;
+            int *some;
+            OK(cudaStreamBeginCapture(s, mode));
+            std::thread([&] { elsewhere = cudaMalloc(&some, 4); }).join();
+            here = cudaMalloc(&no, 4);
+            OK(cudaStreamEndCapture(s, &never));
+            OK(cudaGraphDestroy(never));
+            CHECK((here == cudaSuccess) == (mode == cudaStreamCaptureModeRelaxed));
+            CHECK((elsewhere == cudaSuccess) == (mode != cudaStreamCaptureModeGlobal));
+            if (here == cudaSuccess)
+                OK(cudaFree(no));
+            if (elsewhere == cudaSuccess)
+                OK(cudaFree(some));
+        }
         OK(cudaStreamBeginCapture(s, cudaStreamCaptureModeGlobal));
         OK(cudaEventRecord(fork, s));
         OK(cudaStreamWaitEvent(side, fork));
         launch_add(d, 1, 10, side);
-        cudaGraph_t never;
         CHECK(cudaStreamEndCapture(s, &never) == cudaErrorStreamCaptureUnjoined);
         OK(cudaEventDestroy(fork));
         OK(cudaEventDestroy(join));

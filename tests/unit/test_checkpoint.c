@@ -64,7 +64,7 @@ typedef struct whole {
     fkm_state s;
     fkm_result r;
     fkm_checksums sums;
-    float centroids[BATCH * K * DIMS], best[K * DIMS];
+    float centroids[BATCH * K * DIMS];
     int32_t labels[BATCH * ROWS];
     fkm_problem_result problems[BATCH];
     fkm_restart restarts[BATCH * STARTS];
@@ -84,32 +84,54 @@ static void make_whole(whole *w)
         .problems = w->problems,
         .restarts = w->restarts,
         .restart_count = STARTS};
-    w->s = (fkm_state){.result = &w->r, .best = w->best, .checksums = &w->sums};
+    w->s = (fkm_state){.result = &w->r, .checksums = &w->sums};
+    assert_int_equal(fkm_state_open(&w->s, BATCH, &e), FKM_OK);
 }
 
 static void free_whole(whole *w)
 {
     fkm_checksums_close(&w->sums);
-    fkm_free(w->r.iterations);
+    fkm_state_close(&w->s, BATCH);
 }
 
-/* In the second start of the second problem, after two iterations of it. */
-static void fill(whole *w)
+static void add_iterations(whole *w, int problem, int count)
 {
     fkm_err e = {0};
+    fkm_problem_state *p = &w->s.problems[problem];
+    p->iteration_count = count;
+    assert_int_equal(fkm_calloc(&p->iterations, 8, sizeof *p->iterations, "", &e), FKM_OK);
+    for (int i = 0; i < count; i++)
+        p->iterations[i] = (fkm_iteration){
+            i / 2, problem, i + 1, 1e9 / (i + 1), 6 - i, 0.5 * i, 1.5, 0.25, i == 2, i == 3};
+}
+
+static void add_best(whole *w, int problem)
+{
+    fkm_err e = {0};
+    float **best = &w->s.problems[problem].best;
+    assert_int_equal(fkm_calloc(best, K * DIMS, sizeof **best, "", &e), FKM_OK);
+    for (int i = 0; i < K * DIMS; i++)
+        (*best)[i] = -(float)i;
+}
+
+/* `work`: in its second start, after two iterations of it. The other problem is done; which comes
+ * first does not matter. */
+static void fill(whole *w, int work)
+{
     make_whole(w);
-    w->s.problem = w->s.restart = 1;
-    w->s.iteration = 3;
-    w->s.best_iterations = 2;
-    w->s.moved = 4;
-    w->s.scanned = true;
-    w->s.scale = (fkm_scale){.exponent = 41, .wide = true};
+    w->s.problems[1 - work].stage = FKM_DONE;
+    fkm_problem_state *p = &w->s.problems[work];
+    p->stage = FKM_AT_WORK;
+    p->restart = 1;
+    p->iteration = 3;
+    p->best_iterations = 2;
+    p->moved = 4;
+    p->scanned = true;
+    p->scale = (fkm_scale){.exponent = 41, .wide = true};
     w->s.resumes = 3;
     w->s.elapsed_s = 12.5;
     for (int i = 0; i < BATCH * K * DIMS; i++)
         w->centroids[i] = (float)i / 3;
-    for (int i = 0; i < K * DIMS; i++)
-        w->best[i] = -(float)i;
     for (int i = 0; i < BATCH * ROWS; i++)
         w->labels[i] = i % 3 - 1;
     for (int i = 0; i < BATCH; i++)
@@ -125,22 +147,21 @@ static void fill(whole *w)
             .size_median = 2,
             .size_max = 3,
             .imbalance = 1.25};
-    for (int i = 0; i < 3; i++)
-        w->restarts[i] = (fkm_restart){UINT64_MAX - (uint64_t)i, 0.1 * i, i + 1, i == 1};
-    w->r.iteration_count = 6;
-    assert_int_equal(fkm_calloc(&w->r.iterations, 6, sizeof *w->r.iterations, "", &e), FKM_OK);
-    for (int i = 0; i < 6; i++)
-        w->r.iterations[i] = (fkm_iteration){
-            i / 4, i / 2, i + 1, 1e9 / (i + 1), 6 - i, 0.5 * i, 1.5, 0.25, i == 2, i == 3};
-    w->sums.crc[0] = 0x12345678;
-    w->sums.known = 1;
+    for (int i = 0; i < BATCH * STARTS; i++)
+        if (i != work * STARTS + 1) /* which has not ended */
+            w->restarts[i] = (fkm_restart){UINT64_MAX - (uint64_t)i, 0.1 * i, i + 1, i == 1};
+    add_iterations(w, 1 - work, 2);
+    add_iterations(w, work, 4);
+    add_best(w, work);
+    for (int i = 0; i < BATCH; i++)
+        w->sums.crc[i] = 0x12345678 + (uint32_t)i;
+    w->sums.known[1 - work] = 1;
 }
 
 static fkm_status load(whole *w, const char *path, fkm_err *e)
 {
-    int64_t room = 0;
     make_whole(w);
-    return fkm_state_load(&w->s, &room, path, key, &o, in, e);
+    return fkm_state_load(&w->s, path, key, &o, in, e);
 }
 
 static void same_iteration(const fkm_iteration *a, const fkm_iteration *b)
@@ -155,36 +176,46 @@ static void same_iteration(const fkm_iteration *a, const fkm_iteration *b)
     assert_int_equal(a->reseeded, b->reseeded);
 }
 
-static void check_return(bool relabel)
+static void same_position(const fkm_problem_state *x, const fkm_problem_state *y)
+{
+    assert_int_equal(x->stage, y->stage);
+    assert_int_equal(x->restart, y->restart);
+    assert_int_equal(x->iteration, y->iteration);
+    assert_int_equal(x->best_start, y->best_start);
+    assert_int_equal(x->best_iterations, y->best_iterations);
+    assert_int_equal(x->moved, y->moved);
+    assert_int_equal(x->relabel, y->relabel);
+    assert_int_equal(x->scanned, y->scanned);
+    assert_int_equal(x->scale.exponent, y->scale.exponent);
+    assert_int_equal(x->scale.wide, y->scale.wide);
+    assert_int_equal(x->iteration_count, y->iteration_count);
+    for (int i = 0; i < x->iteration_count; i++)
+        same_iteration(&x->iterations[i], &y->iterations[i]);
+}
+
+static void check_return(int work, bool relabel)
 {
     fkm_err e = {0};
     whole a, b;
-    fill(&a);
-    a.s.relabel = relabel;
+    fill(&a, work);
+    a.s.problems[work].relabel = relabel;
     assert_int_equal(fkm_state_save(&a.s, &o, fkm_reader_shape(in), "s", key, &e), FKM_OK);
     assert_int_equal(load(&b, "s", &e), FKM_OK);
-    fkm_state x = a.s, y = b.s;
-    assert_int_equal(x.problem, y.problem);
-    assert_int_equal(x.restart, y.restart);
-    assert_int_equal(x.iteration, y.iteration);
-    assert_int_equal(x.best_start, y.best_start);
-    assert_int_equal(x.best_iterations, y.best_iterations);
-    assert_int_equal(x.moved, y.moved);
-    assert_int_equal(x.relabel, y.relabel);
-    assert_true(y.scanned && y.scale.exponent == 41 && y.scale.wide);
-    assert_int_equal(y.resumes, 3);
-    assert_true(y.elapsed_s == 12.5);
+    for (int i = 0; i < BATCH; i++)
+        same_position(&a.s.problems[i], &b.s.problems[i]);
+    assert_int_equal(fkm_state_first(&b.s, BATCH), work);
+    assert_int_equal(b.s.resumes, 3);
+    assert_true(b.s.elapsed_s == 12.5);
     assert_memory_equal(a.centroids, b.centroids, sizeof a.centroids);
-    assert_memory_equal(a.best, b.best, sizeof a.best);
+    assert_memory_equal(a.s.problems[work].best, b.s.problems[work].best, K * DIMS * sizeof(float));
+    assert_null(b.s.problems[1 - work].best);
     assert_memory_equal(a.labels, b.labels, sizeof a.labels);
     assert_memory_equal(a.problems, b.problems, sizeof a.problems);
-    assert_memory_equal(a.restarts, b.restarts, 3 * sizeof a.restarts[0]);
-    assert_int_equal(b.r.iteration_count, 6);
-    for (int i = 0; i < 6; i++)
-        same_iteration(&a.r.iterations[i], &b.r.iterations[i]);
-    assert_int_equal(b.sums.known, 1);
-    assert_int_equal(b.sums.restored, 1);
-    assert_int_equal(b.sums.crc[0], 0x12345678);
+    assert_memory_equal(a.restarts, b.restarts, sizeof a.restarts);
+    assert_int_equal(b.sums.known[1 - work], 1);
+    assert_int_equal(b.sums.known[work], 0);
+    assert_int_equal(b.sums.restored[1 - work], 1);
+    assert_int_equal(b.sums.crc[1 - work], a.sums.crc[1 - work]);
     free_whole(&a);
     free_whole(&b);
 }
@@ -192,8 +223,30 @@ static void check_return(bool relabel)
 static void comes_back(void **state)
 {
     (void)state;
-    check_return(false);
-    check_return(true);
+    for (int work = 0; work < BATCH; work++) {
+        check_return(work, false);
+        check_return(work, true);
+    }
+}
+
+/* Several problems are at work, at places of their own. */
+static void all_at_work(void **state)
+{
+    (void)state;
+    fkm_err e = {0};
+    whole a, b;
+    fill(&a, 1);
+    a.s.problems[0].stage = FKM_AT_WORK;
+    a.s.problems[0].iteration = 3;
+    a.s.problems[0].moved = 1;
+    assert_int_equal(fkm_state_save(&a.s, &o, fkm_reader_shape(in), "s", key, &e), FKM_OK);
+    assert_int_equal(load(&b, "s", &e), FKM_OK);
+    for (int i = 0; i < BATCH; i++)
+        same_position(&a.s.problems[i], &b.s.problems[i]);
+    assert_memory_equal(a.centroids, b.centroids, sizeof a.centroids);
+    assert_memory_equal(a.labels, b.labels, sizeof a.labels);
+    free_whole(&a);
+    free_whole(&b);
 }
 
 static void write_file(const char *path, const char *data, size_t size)
@@ -231,7 +284,7 @@ static void damage(void **state)
     fkm_err e = {0};
     whole w;
     char data[8192];
-    fill(&w);
+    fill(&w, 1);
     assert_int_equal(fkm_state_save(&w.s, &o, fkm_reader_shape(in), "s", key, &e), FKM_OK);
     assert_true(fkm_state_bytes(&o, fkm_reader_shape(in)) >= (int64_t)read_file("s", data, 8192));
     free_whole(&w);
@@ -247,71 +300,90 @@ static void damage(void **state)
     refused(data, size + 1, size);
 }
 
+/* Makes a state that could not be of a run; false: there are no more lies. */
+static bool lie(whole *w, int number)
+{
+    fkm_problem_state *p = &w->s.problems[1];
+    switch (number) {
+    case 0:
+        p->restart = STARTS;
+        return true;
+    case 1:
+        p->iteration = MAX_ITER + 2;
+        return true;
+    case 2:
+        p->best_start = 1;
+        return true;
+    case 3:
+        p->best_iterations = 5;
+        return true;
+    case 4:
+        p->moved = ROWS + 1;
+        return true;
+    case 5:
+        p->moved = -1;
+        return true;
+    case 6:
+        w->centroids[7] = NAN;
+        return true;
+    case 7:
+        w->labels[3] = K;
+        return true;
+    case 8:
+        w->labels[3] = -2;
+        return true;
+    case 9:
+        p->iteration_count = 3;
+        return true;
+    case 10:
+        w->s.elapsed_s = NAN;
+        return true;
+    case 11:
+        w->sums.known[0] = 0;
+        return true;
+    case 12: /* the pass that labels rows for good has no other after it */
+        p->relabel = true;
+        p->iteration = MAX_ITER + 1;
+        return true;
+    case 13:
+        p->relabel = true;
+        p->iteration = 0;
+        return true;
+    case 14:
+        p->iterations[1].problem = 0;
+        return true;
+    case 15:
+        p->stage = (fkm_stage)3;
+        return true;
+    case 16: /* iterations of a best start that has not been made */
+        p->restart = 0;
+        return true;
+    case 17:
+        p->best[1] = INFINITY;
+        return true;
+    default:
+        return false;
+    }
+}
+
 /* Values that a sound file could not have, under a good checksum. */
 static void lies(void **state)
 {
     (void)state;
-    for (int lie = 0; lie < 15; lie++) {
+    bool more = true;
+    for (int number = 0; more; number++) {
         fkm_err e = {0};
         whole w, b;
-        fill(&w);
-        switch (lie) {
-        case 0:
-            w.s.problem = BATCH;
-            break;
-        case 1:
-            w.s.restart = STARTS;
-            break;
-        case 2:
-            w.s.iteration = MAX_ITER + 2;
-            break;
-        case 3:
-            w.s.best_start = 1;
-            break;
-        case 4:
-            w.s.best_iterations = 5;
-            break;
-        case 5:
-            w.s.moved = ROWS + 1;
-            break;
-        case 6:
-            w.s.moved = -1;
-            break;
-        case 7:
-            w.centroids[7] = NAN;
-            break;
-        case 8:
-            w.labels[3] = K;
-            break;
-        case 9:
-            w.labels[3] = -2;
-            break;
-        case 10:
-            w.r.iteration_count = 3;
-            break;
-        case 11:
-            w.s.elapsed_s = NAN;
-            break;
-        case 12:
-            w.sums.known = 0;
-            break;
-        case 13: /* the pass that labels rows for good has no other after it */
-            w.s.relabel = true;
-            w.s.iteration = MAX_ITER + 1;
-            break;
-        case 14:
-            w.s.relabel = true;
-            w.s.iteration = 0;
-            break;
-        }
+        fill(&w, 1);
+        more = lie(&w, number);
         /* What can be told at once is not even written. */
         fkm_status st = fkm_state_save(&w.s, &o, fkm_reader_shape(in), "s", key, &e);
         if (st == FKM_OK) {
             st = load(&b, "s", &e);
             free_whole(&b);
         }
-        if (st != FKM_EDATA)
-            fail_msg("lie %d was believed", lie);
+        if (st != (more ? FKM_EDATA : FKM_OK))
+            fail_msg("lie %d was believed", number);
         free_whole(&w);
     }
 }
@@ -322,7 +394,7 @@ static void cannot_be_written(void **state)
     (void)state;
     fkm_err e = {0};
     whole w;
-    fill(&w);
+    fill(&w, 1);
     assert_int_equal(
         fkm_state_save(&w.s, &o, fkm_reader_shape(in), "no/such/place", key, &e), FKM_EFILE);
     assert_int_equal(
@@ -335,7 +407,7 @@ static void is_removed_if_it_is_one(void **state)
     (void)state;
     fkm_err e = {0};
     whole w;
-    fill(&w);
+    fill(&w, 1);
     assert_int_equal(fkm_state_save(&w.s, &o, fkm_reader_shape(in), "s", key, &e), FKM_OK);
     free_whole(&w);
     assert_int_equal(fkm_state_remove("s", &e), FKM_OK);
@@ -350,22 +422,32 @@ static int write_seeds(const char *directory)
 {
     static const struct {
         const char *name;
-        int problem, restart, iteration;
-    } seeds[] = {{"working", 1, 1, 3}, {"first", 0, 0, 1}, {"between", 1, 0, 0},
-        {"seeding", 1, 1, 0}, {"restoring", 1, 2, 0}, {"last", 0, 0, MAX_ITER + 1},
-        {"complete", BATCH, 0, 0}, {"relabel", 1, 1, 3}};
+        fkm_stage first, second;
+        int restart, iteration; /* of the second */
+    } seeds[] = {{"working", FKM_DONE, FKM_AT_WORK, 1, 3},
+        {"first", FKM_UNTOUCHED, FKM_AT_WORK, 0, 1}, {"between", FKM_DONE, FKM_AT_WORK, 0, 0},
+        {"seeding", FKM_DONE, FKM_AT_WORK, 1, 0}, {"restoring", FKM_DONE, FKM_AT_WORK, 2, 0},
+        {"last", FKM_DONE, FKM_AT_WORK, 0, MAX_ITER + 1}, {"complete", FKM_DONE, FKM_DONE, 0, 0},
+        {"relabel", FKM_DONE, FKM_AT_WORK, 1, 3}, {"side-by-side", FKM_AT_WORK, FKM_AT_WORK, 1, 3},
+        {"out-of-order", FKM_UNTOUCHED, FKM_DONE, 0, 0}};
     char path[4096], data[8192];
     fkm_err e = {0};
     set_up(NULL);
     for (size_t i = 0; i < sizeof seeds / sizeof seeds[0]; i++) {
         whole w;
-        fill(&w);
-        w.s.problem = seeds[i].problem;
-        w.s.restart = seeds[i].restart;
-        w.s.iteration = seeds[i].iteration;
-        w.sums.known = seeds[i].problem < BATCH ? seeds[i].problem : 0;
-        w.s.scale.wide = false;
-        w.s.relabel = !strcmp(seeds[i].name, "relabel");
+        fill(&w, 1);
+        fkm_problem_state *p = w.s.problems;
+        p[0].stage = seeds[i].first;
+        p[0].iteration = 3;
+        p[1].stage = seeds[i].second;
+        p[1].restart = seeds[i].restart;
+        p[1].iteration = seeds[i].iteration;
+        p[1].best_iterations = seeds[i].restart ? 2 : 0;
+        p[1].iteration_count = p[1].best_iterations + (p[1].iteration ? p[1].iteration - 1 : 0);
+        p[1].scale.wide = false;
+        p[1].relabel = !strcmp(seeds[i].name, "relabel");
+        w.sums.known[0] = p[0].stage == FKM_DONE;
+        w.sums.known[1] = p[1].stage == FKM_DONE;
         if (fkm_state_save(&w.s, &o, fkm_reader_shape(in), "s", key, &e) != FKM_OK)
             return 1;
         size_t size = read_file("s", data, sizeof data), head = 24 + strlen(key);
@@ -384,6 +466,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(comes_back),
+        cmocka_unit_test(all_at_work),
         cmocka_unit_test(damage),
         cmocka_unit_test(lies),
         cmocka_unit_test(cannot_be_written),

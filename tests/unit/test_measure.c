@@ -29,7 +29,7 @@ static void test_blobs(void **state)
     static float x[ROWS * DIMS], again[ROWS * DIMS];
     static uint8_t bytes[ROWS * DIMS];
     double sum = 0, squares = 0;
-    const fkm_bench_shape shape = {ROWS, DIMS, BLOBS, FKM_F32, false};
+    const fkm_bench_shape shape = {ROWS, DIMS, BLOBS, FKM_F32, false, 1};
     fkm_make_blobs(x, &shape, 0, ROWS, 5);
     fkm_make_blobs(again, &shape, 0, 7, 5);
     fkm_make_blobs(again + 7 * DIMS, &shape, 7, ROWS - 7, 5);
@@ -42,7 +42,7 @@ static void test_blobs(void **state)
     }
     double variance = squares / ROWS - sum / ROWS * sum / ROWS;
     assert_true(variance > 0.9 && variance < 5);
-    const fkm_bench_shape of_bytes = {ROWS, DIMS, BLOBS, FKM_U8, false};
+    const fkm_bench_shape of_bytes = {ROWS, DIMS, BLOBS, FKM_U8, false, 1};
     fkm_make_blobs(bytes, &of_bytes, 0, ROWS, 5);
     int outside = 0;
     for (int i = 0; i < ROWS * DIMS; i++) {
@@ -63,7 +63,7 @@ static void test_wrong_label(void **state)
     double row;
     int32_t labels[ROWS], nearest;
     const float c[] = {0, 10, 20, 10};
-    const fkm_bench_shape shape = {ROWS, 1, 4, FKM_F32, false};
+    const fkm_bench_shape shape = {ROWS, 1, 4, FKM_F32, false, 1};
     for (int i = 0; i < ROWS; i++) {
         x[i] = (float)i;
         labels[i] = i <= 5 ? 0 : i <= 15 ? 1 : 2; /* ties at 5, 15 and between 1 and 3: the lower */
@@ -79,7 +79,7 @@ static void test_wrong_label(void **state)
         labels[wrong[i][0]] = right;
     }
     const uint8_t bytes[] = {0, 255, 100};
-    const fkm_bench_shape small = {3, 1, 2, FKM_U8, false};
+    const fkm_bench_shape small = {3, 1, 2, FKM_U8, false, 1};
     const float far[] = {0, 200};
     int32_t own[] = {0, 1, 0}; /* a tie */
     assert_int_equal(fkm_find_wrong_label(&nearest, &small, bytes, far, own, 3, &row), -1);

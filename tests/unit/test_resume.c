@@ -62,7 +62,7 @@ static float *make_rows(int64_t rows, int dims, int groups)
 /* ---- runs ---- */
 
 typedef struct watch {
-    volatile sig_atomic_t stop;
+    atomic_int stop;
     int calls, stop_at; /* progress calls; 0: never */
 } watch;
 
@@ -144,20 +144,21 @@ static void same_result(const fkm_result *a, const fkm_result *b)
 typedef struct plan_case {
     const char *name;
     int batch, groups, dims;
+    int threads; /* most; 0: 2 */
     int64_t rows;
     int bad_rows; /* with NaN */
     fkm_fit_options o;
 } plan_case;
 
 /* The least memory that a run takes: what it says when it is given too little. */
-static int64_t least_memory(const char *path, fkm_fit_options o)
+static int64_t least_memory(const char *path, fkm_fit_options o, int threads)
 {
     fkm_err e = {0};
     fkm_reader *in;
     fkm_result out;
     fkm_reader_spec spec = {.paths = &path, .path_count = 1, .row_end = -1};
     o.machine.memory_bytes = 1;
-    o.machine.threads = 2;
+    o.machine.threads = threads;
     assert_int_equal(fkm_reader_open(&in, &spec, &e), FKM_OK);
     assert_int_equal(fkm_fit(&out, in, &o, NULL, &e), FKM_ENOMEM);
     fkm_reader_close(in);
@@ -167,24 +168,24 @@ static int64_t least_memory(const char *path, fkm_fit_options o)
 }
 
 /* Alternates what must not matter. */
-static void set_machine(fkm_fit_options *o, int run, int64_t small)
+static void set_machine(fkm_fit_options *o, int run, int threads, int64_t small)
 {
-    o->machine.threads = 1 + (run & 1);
+    o->machine.threads = threads ? 1 + run % threads : 1 + (run & 1);
     o->machine.memory_bytes = run & 2 ? small : INT64_C(1) << 30;
 }
 
 /* The rest of a run, each of whose parts is stopped after `calls` calls of progress. Each goes on
  * from the one before, the first one if there is a state. Returns the number of parts. */
-static int run_in_parts(
-    fkm_result *out, const char *path, fkm_fit_options o, int calls, int machine, int64_t small)
+static int run_in_parts(fkm_result *out, const plan_case *c, int calls, int machine, int64_t small)
 {
+    fkm_fit_options o = c->o;
     int resumes = access(STATE, F_OK) == 0;
     for (int part = 0; part < 400; part++) {
         fkm_saving saving = {.path = STATE, .every_s = part & 1 ? 1e-9 : 1e9};
         watch w = {.stop_at = calls};
         o.saving = &saving;
-        set_machine(&o, machine + part, small);
-        fkm_status st = fit(out, path, &o, &w);
+        set_machine(&o, machine + part, c->threads, small);
+        fkm_status st = fit(out, "x.npy", &o, &w);
         assert_int_equal(saving.resumes, resumes);
         resumes += resumes > 0 || saving.kept;
         if (st == FKM_OK)
@@ -206,13 +207,22 @@ static void check_case(const plan_case *c)
         x[(i * 37 + 5) * c->dims] = NAN;
     save("x.npy", x, c->batch, c->rows, c->dims);
     free(x);
-    int64_t small = least_memory("x.npy", c->o);
+    int64_t small = least_memory("x.npy", c->o, c->threads ? c->threads : 2);
     fkm_fit_options o = c->o;
-    set_machine(&o, 2, small);
+    set_machine(&o, 2, 0, small);
     assert_int_equal(fit(&whole, "x.npy", &o, &w), FKM_OK);
     assert_false(whole.run.plan.resident);
     if (c->groups)
         assert_true(whole.problems[0].reseeded > 0);
+    if (c->threads) { /* places of such a run, which has fewer */
+        w.calls = 0;
+        o.machine = (fkm_machine){.threads = c->threads};
+        assert_int_equal(fit(&parts, "x.npy", &o, &w), FKM_OK);
+        assert_int_equal(parts.run.plan.lanes, c->threads);
+        same_result(&parts, &whole);
+        fkm_result_free(&parts);
+    }
+    int least = c->threads ? 15 : 40; /* calls a part */
     int total = w.calls, parts_run = 0, stopped = 0, resumed = 0,
         places = short_form_of("tsan") ? 3
                  : short_form()        ? 6
@@ -224,8 +234,11 @@ static void check_case(const plan_case *c)
         fkm_saving saving = {.path = STATE, .every_s = 1e9};
         watch first = {.stop_at = calls};
         o.saving = &saving;
-        set_machine(&o, 2 + calls % 2, small); /* streams: more places to stop */
+        set_machine(&o, 2 + calls % 2, 0, small); /* streams: more places to stop */
+        if (c->threads)                           /* side by side, which streams never are */
+            o.machine = (fkm_machine){.threads = 2 + calls % (c->threads - 1)};
         fkm_status st = fit(&parts, "x.npy", &o, &first);
+        assert_true(!c->threads || !saving.kept || parts.run.plan.lanes > 1);
         if (st == FKM_OK) { /* stopped after the last look at the flag */
             same_result(&parts, &whole);
             fkm_result_free(&parts);
@@ -236,8 +249,7 @@ static void check_case(const plan_case *c)
         stopped++;
         resumed += saving.kept;
         assert_int_equal(saving.kept, access(STATE, F_OK) == 0);
-        parts_run +=
-            run_in_parts(&parts, "x.npy", c->o, total / 3 > 40 ? total / 3 : 40, calls, small);
+        parts_run += run_in_parts(&parts, c, total / 3 > least ? total / 3 : least, calls, small);
         same_result(&parts, &whole);
         fkm_result_free(&parts);
         step = 1 + total / places; /* a sample of long runs */
@@ -332,6 +344,24 @@ static void batches(void **state)
     check_case(&c);
 }
 
+/* Several are at work, and end in any order, whenever the run stops; what goes on has other
+ * threads, or streams one after the other. */
+static void side_by_side(void **state)
+{
+    (void)state;
+    plan_case c = standard("batch side by side");
+    c.batch = 8;
+    c.rows = 24000;
+    c.threads = 4;
+    c.o.clusters = 10;
+    c.o.max_iter = 6;
+    check_case(&c);
+    c.o.restarts = 2;
+    c.o.max_iter = 3;
+    c.o.method = FKM_INIT_PLUSPLUS;
+    check_case(&c);
+}
+
 /* The result itself is kept when it could not be written. */
 static void complete_result(void **state)
 {
@@ -374,6 +404,7 @@ int main(void)
         cmocka_unit_test(settling_after_reseeding),
         cmocka_unit_test(several_starts),
         cmocka_unit_test(batches),
+        cmocka_unit_test(side_by_side),
         cmocka_unit_test(complete_result),
     };
     fkm_log_set_level(FKM_LOG_QUIET);
