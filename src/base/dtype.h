@@ -19,14 +19,22 @@ typedef enum fkm_dtype {
 /* Bytes of one element; 0 for NONE. */
 static inline size_t fkm_dtype_size(fkm_dtype t)
 {
-    static const unsigned char size[] = {[FKM_F32] = 4,
-        [FKM_F64] = 8,
-        [FKM_F16] = 2,
-        [FKM_BF16] = 2,
-        [FKM_U8] = 1,
-        [FKM_I8] = 1,
-        [FKM_I32] = 4};
-    return (size_t)t < sizeof size ? size[t] : 0;
+    switch (t) {
+    case FKM_F64:
+        return 8;
+    case FKM_F32:
+    case FKM_I32:
+        return 4;
+    case FKM_F16:
+    case FKM_BF16:
+        return 2;
+    case FKM_U8:
+    case FKM_I8:
+        return 1;
+    case FKM_DTYPE_NONE:
+        break;
+    }
+    return 0;
 }
 
 const char *fkm_dtype_name(fkm_dtype t);     /* "float32", "bfloat16", "uint8" ... */
