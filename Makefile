@@ -16,6 +16,8 @@ INSTALL ?= install
 PKG_CONFIG ?= pkg-config
 
 B := build/$(CONFIG)$(if $(filter emulated,$(CUDA)),-emulated)
+# Objects of C: all but src/backend.o are the same with and without CUDA=emulated.
+O := $(patsubst %-emulated,%,$(B))
 
 # ---- sources, by folder (calls go down only: see CONTRIBUTING.md) ----
 
@@ -62,8 +64,8 @@ ifeq ($(CJSON_DIR),)
   CJSON_CFLAGS := $(shell $(PKG_CONFIG) --cflags libcjson 2>/dev/null)
   CJSON_LIBS := $(or $(shell $(PKG_CONFIG) --libs libcjson 2>/dev/null),-lcjson)
 else ifneq ($(wildcard $(CJSON_DIR)/cJSON.c),)
-  CJSON_CFLAGS := -I$(B)/include -I$(B)/include/cjson
-  CJSON_OBJ := $(B)/cJSON.o
+  CJSON_CFLAGS := -I$(O)/include -I$(O)/include/cjson
+  CJSON_OBJ := $(O)/cJSON.o
 else
   CJSON_CFLAGS := -I$(CJSON_DIR) -I$(CJSON_DIR)/cjson
   CJSON_LIBS := -L$(CJSON_DIR) -Wl,-rpath,$(abspath $(CJSON_DIR)) -lcjson
@@ -99,34 +101,36 @@ HARDEN := -fPIE -fstack-protector-strong -fstack-clash-protection \
 
 # -ffp-contract=off: a contracted multiply-add would change the bits of the canonical distance.
 ALL_CFLAGS := -std=c11 $(WARN) $(OPT) $(HARDEN) -ffp-contract=off -pthread $(CFLAGS)
-ALL_CPPFLAGS := -D_GNU_SOURCE -DFKM_HAVE_HDF5=$(HAVE_HDF5) -DFKM_HAVE_CUDA=$(HAVE_CUDA) \
-	$(CJSON_CFLAGS) $(HDF5_CFLAGS) $(CPPFLAGS)
+ALL_CPPFLAGS := -D_GNU_SOURCE -DFKM_HAVE_HDF5=$(HAVE_HDF5) $(CJSON_CFLAGS) \
+	$(HDF5_CFLAGS) $(CPPFLAGS)
 ALL_LDFLAGS := $(filter -fsanitize% --coverage,$(OPT)) -pie -pthread -Wl,-z,relro,-z,now,-z,noexecstack $(LDFLAGS)
 ALL_LDLIBS := $(CJSON_LIBS) $(CUDA_LIBS) -lm -ldl $(LDLIBS)
 
-$(B)/formats/h5lib.o: ISA_FLAGS := -DFKM_HDF5_SONAME='"$(HDF5_SONAME)"'
+$(B)/src/backend.o: ISA_FLAGS := -DFKM_HAVE_CUDA=$(HAVE_CUDA)
+$(O)/formats/h5lib.o: ISA_FLAGS := -DFKM_HDF5_SONAME='"$(HDF5_SONAME)"'
 # Instruction sets: for these objects only, chosen at run time. No -mfma for the canonical code:
 # -ffp-contract=off covers it.
 ifneq ($(filter x86_64% amd64%,$(shell $(CC) -dumpmachine)),)
-$(B)/src/cpu/kernels_avx2.o: ISA_FLAGS := -mavx2 -mfma -mf16c -O3
-$(B)/src/cpu/kernels_avx2_int8.o: ISA_FLAGS := -mavx2 -mfma -O3
-$(B)/src/cpu/kernels_avx512.o: ISA_FLAGS := -mavx512f -mavx512dq -mavx512bw -mavx512vl -mavx2 -mfma -mf16c -O3
-$(B)/src/cpu/kernels_amx.o: ISA_FLAGS := -mamx-tile -mamx-bf16 -mavx512bf16 -mavx512f -mavx512dq -mavx512bw -mavx512vl -O3
-$(B)/src/cpu/kernels_amx_int8.o $(B)/src/cpu/kernels_amx_s8.o: ISA_FLAGS := -mamx-tile -mamx-int8 -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -O3
-$(B)/src/cpu/kernels_vnni.o $(B)/src/cpu/kernels_vnni_s8.o: ISA_FLAGS := -mavx512vnni -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -O3
-$(B)/src/cpu/ceilings_avx2.o: ISA_FLAGS := -mavx2 -mfma -O3
-$(B)/src/cpu/ceilings_avx512.o: ISA_FLAGS := -mavx512f -O3
-$(B)/src/cpu/ceilings_vnni.o: ISA_FLAGS := -mavx512vnni -mavx512f -O3
-$(B)/src/cpu/ceilings_amx.o: ISA_FLAGS := -mamx-tile -mamx-bf16 -mamx-int8 -O3
+$(O)/src/cpu/kernels_avx2.o: ISA_FLAGS := -mavx2 -mfma -mf16c -O3
+$(O)/src/cpu/kernels_avx2_int8.o: ISA_FLAGS := -mavx2 -mfma -O3
+$(O)/src/cpu/kernels_avx512.o: ISA_FLAGS := -mavx512f -mavx512dq -mavx512bw -mavx512vl -mavx2 -mfma -mf16c -O3
+$(O)/src/cpu/kernels_amx.o: ISA_FLAGS := -mamx-tile -mamx-bf16 -mavx512bf16 -mavx512f -mavx512dq -mavx512bw -mavx512vl -O3
+$(O)/src/cpu/kernels_amx_int8.o $(O)/src/cpu/kernels_amx_s8.o: ISA_FLAGS := -mamx-tile -mamx-int8 -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -O3
+$(O)/src/cpu/kernels_vnni.o $(O)/src/cpu/kernels_vnni_s8.o: ISA_FLAGS := -mavx512vnni -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -O3
+$(O)/src/cpu/ceilings_avx2.o: ISA_FLAGS := -mavx2 -mfma -O3
+$(O)/src/cpu/ceilings_avx512.o: ISA_FLAGS := -mavx512f -O3
+$(O)/src/cpu/ceilings_vnni.o: ISA_FLAGS := -mavx512vnni -mavx512f -O3
+$(O)/src/cpu/ceilings_amx.o: ISA_FLAGS := -mamx-tile -mamx-bf16 -mamx-int8 -O3
 endif
-$(B)/src/cpu/kernels_scalar.o $(B)/src/cpu/ceilings.o $(B)/src/cpu/screen.o: ISA_FLAGS := $(if $(filter release,$(CONFIG)),-O3)
+$(O)/src/cpu/kernels_scalar.o $(O)/src/cpu/ceilings.o $(O)/src/cpu/screen.o: ISA_FLAGS := $(if $(filter release,$(CONFIG)),-O3)
 
 LIB_SRC := $(BASE_SRC) $(FORMAT_SRC) $(CPU_SRC) $(CORE_SRC)
-LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o) $(CUDA_OBJ) $(CJSON_OBJ)
-CMD_OBJ := $(CMD_SRC:%.c=$(B)/%.o)
+C_OBJ := $(filter-out %/src/backend.o,$(LIB_SRC:%.c=$(O)/%.o)) $(B)/src/backend.o
+LIB_OBJ := $(C_OBJ) $(CUDA_OBJ) $(CJSON_OBJ)
+CMD_OBJ := $(CMD_SRC:%.c=$(O)/%.o)
 # The fault layer stands in front of libc: its names must be seen by the libraries, too.
 ifeq ($(CONFIG),faults)
-  FAULT_OBJ := $(B)/src/base/faults.o
+  FAULT_OBJ := $(O)/src/base/faults.o
   ALL_LDFLAGS += -rdynamic
 # It is called before AddressSanitizer has begun.
 $(FAULT_OBJ): ISA_FLAGS := -fno-sanitize=all
@@ -145,25 +149,33 @@ $(B)/fkm: $(CMD_OBJ) $(FAULT_OBJ) $(B)/libfkm.a
 $(B)/libfkm.a: $(LIB_OBJ)
 	$(call say,AR,$@)rm -f $@ && ar rcs $@ $^
 
-# Objects depend on the flags: the stamp changes when they do.
-FLAGS := $(CC) $(HDF5_SONAME) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(ALL_LDLIBS) $(CUDA_FLAGS)
+# Objects depend on the flags: a stamp changes when they do. Of C: cflags; of all else: flags.
+C_FLAGS := $(CC) $(HDF5_SONAME) $(ALL_CPPFLAGS) $(ALL_CFLAGS)
+FLAGS := $(C_FLAGS) $(HAVE_CUDA) $(ALL_LDFLAGS) $(ALL_LDLIBS) $(CUDA_FLAGS)
+stamp = @mkdir -p $(@D); printf '%s\n' '$(1)' | cmp -s - $@ || printf '%s\n' '$(1)' > $@
+$(O)/cflags: FORCE
+	$(call stamp,$(C_FLAGS))
 $(B)/flags: FORCE
-	@mkdir -p $(@D)
-	@printf '%s\n' '$(FLAGS)' | cmp -s - $@ || printf '%s\n' '$(FLAGS)' > $@
+	$(call stamp,$(FLAGS))
 .PHONY: FORCE
 FORCE:
 
-$(B)/%.o: %.c $(B)/flags
+define compile
 	@mkdir -p $(@D)
 	$(call say,CC,$<)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(ISA_FLAGS) -MMD -MP -c -o $@ $<
+endef
+$(O)/%.o: %.c $(O)/cflags
+	$(compile)
+$(B)/src/backend.o: src/backend.c $(O)/cflags $(B)/flags
+	$(compile)
 
 ifneq ($(CJSON_OBJ),)
-$(B)/include/cjson/cJSON.h: $(CJSON_DIR)/cJSON.h
+$(O)/include/cjson/cJSON.h: $(CJSON_DIR)/cJSON.h
 	@mkdir -p $(@D)
 	cp $< $@
-$(B)/cJSON.o: $(CJSON_DIR)/cJSON.c $(B)/include/cjson/cJSON.h $(B)/flags
+$(O)/cJSON.o: $(CJSON_DIR)/cJSON.c $(O)/include/cjson/cJSON.h $(O)/cflags
 	$(call say,CC,$<)$(CC) $(OPT) $(HARDEN) $(CFLAGS) -c -o $@ $<
-$(LIB_SRC:%.c=$(B)/%.o) $(CMD_OBJ): | $(B)/include/cjson/cJSON.h
+$(C_OBJ) $(CMD_OBJ): | $(O)/include/cjson/cJSON.h
 endif
 
 -include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(FAULT_OBJ:.o=.d)
@@ -188,7 +200,7 @@ uninstall:
 
 # ---- upkeep ----
 
-.PHONY: dist clean help format lint coverage
+.PHONY: dist clean help format lint coverage coverage-cuda
 dist:
 	git archive --prefix=fkm/ -o fkm.tar.gz HEAD
 
@@ -211,6 +223,13 @@ coverage:
 	gcovr --config tests/gcovr.cfg --html-details build/coverage/index.html --fail-under-line 90 \
 		--fail-under-branch 80 build/coverage build/coverage-faults
 
+# The GPU backend's, on the emulation.
+coverage-cuda:
+	find build -name '*.gcda' -delete 2>/dev/null || true
+	-$(MAKE) CONFIG=coverage CUDA=emulated check TESTS='^(cuda/|contract/(same|batches|empty|real))'
+	gcovr --config tests/gcovr-cuda.cfg --html-details build/coverage-emulated/index.html --fail-under-line 90 \
+		--fail-under-branch 80 build/coverage-emulated
+
 lint:
 	scripts/check-layers
 	scripts/check-format
@@ -220,7 +239,7 @@ help:
 	@echo 'make                 build $(B)/fkm'
 	@echo 'make check           build and run the test suite (CTest) of this CONFIG'
 	@echo 'make install         to DESTDIR, PREFIX=$(PREFIX); also uninstall'
-	@echo 'make coverage        lines and branches reached, to build/coverage/index.html'
+	@echo 'make coverage        lines and branches reached, to build/coverage/index.html; also coverage-cuda'
 	@echo 'make lint format dist clean'
 	@echo
 	@echo 'CONFIG=release|debug|asan|ubsan|tsan|fuzz|faults|coverage  now: $(CONFIG)'

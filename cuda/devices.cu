@@ -8,7 +8,7 @@
 
 enum { LEAST_MAJOR = 8 };
 
-/* How many devices the driver has; says why there is none. */
+/* How many devices the driver has; says why there is none, with a hint if one might be used. */
 static fkm_status count_devices(int *found, fkm_err *e)
 {
     *found = 0;
@@ -26,10 +26,10 @@ static fkm_status count_devices(int *found, fkm_err *e)
         int driver = 0;
         if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0)
             return fkm_fail(e, FKM_EDEVICE, "no NVIDIA driver is installed");
-        return fkm_fail(e, FKM_EDEVICE,
-            "the NVIDIA driver supports CUDA %d.%d, this fkm was built with %d.%d: update the "
-            "driver",
-            driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+        fkm_fail(e, FKM_EDEVICE,
+            "the NVIDIA driver supports CUDA %d.%d, this fkm was built with %d.%d", driver / 1000,
+            driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+        return fkm_hint(e, "update the driver");
     }
     default:
         return fkm_cuda_check(st, "cudaGetDeviceCount()", __FILE__, __LINE__, "cuda", e);
@@ -44,10 +44,11 @@ static fkm_status check_device(int device, int found, fkm_err *e)
             e, FKM_EDEVICE, "there is no device %d: this machine has 0 to %d", device, found - 1);
     FKM_CUDA("cuda", cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
     FKM_CUDA("cuda", cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
-    if (major < LEAST_MAJOR)
-        return fkm_fail(e, FKM_EDEVICE,
-            "device %d has compute capability %d.%d: fkm needs %d.0 or later", device, major, minor,
-            (int)LEAST_MAJOR);
+    if (major < LEAST_MAJOR) {
+        fkm_fail(e, FKM_EDEVICE, "device %d has compute capability %d.%d: fkm needs %d.0 or later",
+            device, major, minor, (int)LEAST_MAJOR);
+        return fkm_hint(e, "use another device");
+    }
     return FKM_OK;
 }
 

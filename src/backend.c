@@ -40,7 +40,10 @@ static fkm_status choose_best(const fkm_backend_ops **out, const char *isa, fkm_
             *out = table[i];
             return FKM_OK;
         }
-        fkm_verbose("%s: %s", table[i]->name, e->msg);
+        if (e->hint[0])
+            fkm_warn("no GPU is used: %s", e->msg);
+        else
+            fkm_verbose("%s: %s", table[i]->name, e->msg);
     }
     return st;
 }

@@ -121,7 +121,8 @@ typedef struct fkm_backend fkm_backend; /* opaque; defined by each implementatio
 typedef struct fkm_backend_ops {
     const char *name; /* spelling used by --device */
 
-    /* FKM_OK when the device can be used; else FKM_EDEVICE with the reason. Cheap. */
+    /* FKM_OK when the device can be used; else FKM_EDEVICE with the reason, and with a hint if
+     * there is one that cannot be used, not none. Cheap. */
     fkm_status (*probe)(const char *devices, fkm_err *e);
 
     /* The GPUs that open will use: list has room for FKM_MOST_GPUS. FKM_EDEVICE, FKM_EUSAGE, as

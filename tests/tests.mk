@@ -31,14 +31,19 @@ ifeq ($(CUDA),emulated)
   SCRIPT_TESTS := $(filter-out %/seeding.py,$(filter tests/contract/%,$(SCRIPT_TESTS))) \
 	$(sort $(wildcard tests/cuda_on_cpu/*.sh))
 endif
-UNIT_BIN := $(UNIT_SRC:%.c=$(B)/%)
-FUZZ_BIN := $(FUZZ_SRC:%.c=$(B)/%)
-CUDA_TEST_BIN := $(addprefix $(B)/,$(basename $(CUDA_TEST_SRC)))
+# Those that TESTS names, or all. (planted_faults.sh runs those of the GPU backend.)
+wanted = $(if $(TESTS),$(shell for t in $(1); do \
+	echo "$$t $$t" | sed -E 's,^[^ ]*/([^/ ]*/)(test_)?(fuzz_)?([^/ ]*)\.[a-z]* ,\1\4 ,'; \
+	done | awk '$$1 ~ "$(TESTS)" { print $$2 }'),$(1))
+UNIT_BIN := $(patsubst %.c,$(B)/%,$(call wanted,$(UNIT_SRC)))
+FUZZ_BIN := $(patsubst %.c,$(B)/%,$(call wanted,$(FUZZ_SRC)))
+CUDA_TEST_BIN := $(addprefix $(B)/,$(basename $(if $(call wanted,$(filter %/planted_faults.sh,$(SCRIPT_TESTS))),\
+	$(CUDA_TEST_SRC),$(call wanted,$(CUDA_TEST_SRC)))))
 SCRIPT_TESTS += $(CUDA_SCRIPTS)
 
 # Every header compiles alone. Included template files (*_tmpl.h) are no headers in that sense.
 HEADERS := $(sort $(filter-out %_tmpl.h,$(wildcard cmd/*.h src/*.h src/base/*.h src/cpu/*.h formats/*.h cuda/*.h)))
-HEADERS_OK := $(HEADERS:%.h=$(B)/tests/headers/%.ok)
+HEADERS_OK := $(if $(TESTS),,$(HEADERS:%.h=$(B)/tests/headers/%.ok))
 
 # Objects of cmd/ but for main(), for tests of the option tables.
 $(B)/tests/libcmd.a: $(filter-out %/main.o,$(CMD_OBJ))
@@ -69,22 +74,30 @@ endif
 # It makes the files by the library that fkm only loads.
 $(B)/tests/fuzz/fuzz_hdf5: ALL_LDLIBS += $(shell $(PKG_CONFIG) --libs $(HDF5_PKG))
 
-$(B)/tests/gen: $(B)/tests/gen.o
+$(B)/tests/gen: $(O)/tests/gen.o
 	$(call say,LD,$@)$(CC) $(ALL_LDFLAGS) -o $@ $< $(ALL_LDLIBS)
 
-$(HEADERS_OK): $(B)/tests/headers/%.ok: %.h $(B)/flags
+$(HEADERS_OK): $(B)/tests/headers/%.ok: %.h $(O)/cflags
 	@mkdir -p $(@D)
 	@printf '#include "%s"\n' $< | $(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -I. -fsyntax-only -x c - \
 		|| { echo '$<: does not compile alone' >&2; exit 1; }
 	@touch $@
 
--include $(UNIT_BIN:=.d) $(addprefix $(B)/,$(CUDA_TEST_SRC:=.d)) $(FUZZ_BIN:=.d) $(B)/tests/gen.d $(B)/tests/fuzz/replay.d
+-include $(UNIT_BIN:=.d) $(addprefix $(B)/,$(CUDA_TEST_SRC:=.d)) $(FUZZ_BIN:=.d) $(O)/tests/gen.d $(B)/tests/fuzz/replay.d
 
 # ---- targets ----
 
+LIST_TESTS = EMULATED=$(filter emulated,$(CUDA)) tests/list-tests $(B) $(CONFIG) $(PYTHON) $(UNIT_SRC) \
+	$(CUDA_TEST_SRC) $(FUZZ_SRC) $(SCRIPT_TESTS) $(LINT_TESTS)
 $(B)/CTestTestfile.cmake: FORCE
 	@mkdir -p $(@D)
-	@EMULATED=$(filter emulated,$(CUDA)) tests/list-tests $(B) $(CONFIG) $(PYTHON) $(UNIT_SRC) $(CUDA_TEST_SRC) $(FUZZ_SRC) $(SCRIPT_TESTS) $(LINT_TESTS) > $@
+	@$(LIST_TESTS) > $@
+
+# For scripts/check, which runs several suites as one: the list of this one, on standard output.
+.PHONY: list-tests
+list-tests:
+	@rm -rf $(B)/tests/tmp
+	@TESTS='$(TESTS)' SUITE='$(SUITE)' $(LIST_TESTS)
 
 .PHONY: tests check fuzz cuda-tests
 cuda-tests: $(CUDA_TEST_BIN)

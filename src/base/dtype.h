@@ -19,13 +19,8 @@ typedef enum fkm_dtype {
 /* Bytes of one element; 0 for NONE. */
 static inline size_t fkm_dtype_size(fkm_dtype t)
 {
-    static const unsigned char size[] = {[FKM_F32] = 4,
-        [FKM_F64] = 8,
-        [FKM_F16] = 2,
-        [FKM_BF16] = 2,
-        [FKM_U8] = 1,
-        [FKM_I8] = 1,
-        [FKM_I32] = 4};
+    /* In the order of the enum: C++ takes this header too, and has no designators for arrays. */
+    static const unsigned char size[] = {0, 4, 8, 2, 2, 1, 1, 4};
     return (size_t)t < sizeof size ? size[t] : 0;
 }
 

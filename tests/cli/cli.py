@@ -11,7 +11,7 @@ sys.dont_write_bytecode = True
 FKM = os.environ["FKM"]
 SRC = os.environ["SRC"]
 TMP = os.environ["TEST_TMP"]
-SLOW = os.environ.get("CONFIG", "release") != "release"
+SLOW = os.environ.get("CONFIG", "release") != "release" and "FKM_TEST_FULL" not in os.environ
 
 
 def clean_environment(**extra):

@@ -193,7 +193,7 @@ class Shapes(ContractTest):
         self.check_fit(blobs(120, 4097, 5), 5, iterations=3)
 
     def test_65536_dims(self):
-        self.check_fit(blobs(12, 65536, 3), 3, iterations=2)
+        self.check_fit(blobs(12, 65536, 3), 3, iterations=1 if harness.SLOW else 2)
 
     def test_cluster_counts(self):
         x = blobs(260, 6, 30)

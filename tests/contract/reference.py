@@ -106,14 +106,14 @@ def exact_inertia(x, c, label):
     q = quantize(x, e, wide)
     total, count = sums(q, label, len(c))
     flat = [int(v) for v in q.ravel()]
-    constant = Fraction(sum(v * v for v in flat)) / Fraction(2) ** (2 * e)
-    rest = Fraction(0)
+    squares = sum(v * v for v in flat)                    # in steps of 2^-2e
+    own, cross = 0, 0                                     # 2^-298: every float32 is an integer times 2^-149
     for j in np.flatnonzero(count):
-        for t in range(x.shape[1]):
-            v = Fraction(float(c[j, t]))
-            if v:
-                rest += int(count[j]) * v * v - 2 * v * Fraction(int(total[j, t])) / Fraction(2) ** e
-    return float(constant + rest)                         # Fraction -> float rounds to nearest even
+        steps = [int(v) for v in np.ldexp(c[j].astype(np.float64), 149)]
+        own += int(count[j]) * sum(v * v for v in steps)
+        cross += sum(v * int(s) for v, s in zip(steps, total[j]))   # 2^-(e + 149)
+    two = Fraction(2)                                     # Fraction -> float rounds to nearest even
+    return float(squares / two ** (2 * e) + own / two ** 298 - 2 * cross / two ** (e + 149))
 
 
 def plain_inertia(x, c, label):

@@ -162,6 +162,7 @@ def choose_parallel(x, k, seed):
     return fill(x, plusplus(cover, rows, k, seed), k, seed)
 
 
+STREAM_ROWS, STREAM_MEMORY = (90000, "3M") if SLOW else (270000, "9M")     # of 6 float32: more than that
 METHODS = {"k-means++": choose_plusplus, "k-means||": choose_parallel}
 
 
@@ -254,14 +255,15 @@ class Seeding(ContractTest):
             self.assertEqual("rows are streamed" in run.err, memory != "1G", run.err)
 
     def test_nan_rows_in_a_stream(self):
-        x = blobs(270000, 6, 9)
-        x[200000, 3] = np.nan
-        x[200007, 5] = -np.inf
-        self.refuses(x, "row 200000 has NaN in column 3 (2 of 270000 rows have NaN or Inf)", "9M")
+        bad = STREAM_ROWS * 3 // 4
+        x = blobs(STREAM_ROWS, 6, 9)
+        x[bad, 3] = np.nan
+        x[bad + 7, 5] = -np.inf
+        self.refuses(x, f"row {bad} has NaN in column 3 (2 of {STREAM_ROWS} rows have NaN or Inf)", STREAM_MEMORY)
         data = harness.save(x, ".npy")
         for name in METHODS:
             skip = ["-i", name, "--nan", "skip"]
-            stream = Fit(data, *skip, "-m", "9M", k=9, iterations=2)
+            stream = Fit(data, *skip, "-m", STREAM_MEMORY, k=9, iterations=2)
             self.same_fit(stream, Fit(data, *skip, "-m", "1G", k=9, iterations=2), name)
             self.assertEqual(stream.stats["result"]["rows_skipped"], 2)
 
@@ -275,7 +277,7 @@ class Seeding(ContractTest):
     def test_machine_settings(self):
         """Threads, instruction sets, memory: the same bits."""
         import same_bits
-        x = harness.glove(2000 if SLOW else 10000)
+        x = harness.glove(1000 if SLOW else 10000)
         data = harness.save(x, ".fvecs")
         for name in METHODS:
             one = Fit(data, "-i", name, "-j", 1, k=120, iterations=2)
@@ -348,11 +350,11 @@ class Restarts(ContractTest):
 
     def test_in_a_stream(self):
         """Nothing is kept between starts but the best centroids; and the file may be read at any time."""
-        data = harness.save(blobs(270000, 6, 15), ".npy")
+        data = harness.save(blobs(STREAM_ROWS, 6, 15), ".npy")
         for name in ("random", "k-means++", "k-means||"):
             args = ["-i", name, "--restarts", 3]
             stay = Fit(data, *args, k=12, iterations=3)
-            stream = Fit(data, *args, "-m", "9M", "-v", "-j", 2, k=12, iterations=3)
+            stream = Fit(data, *args, "-m", STREAM_MEMORY, "-v", "-j", 2, k=12, iterations=3)
             self.assertIn("rows are streamed", stream.run.err)
             self.same_fit(stream, stay, name)
             self.assertEqual(stream.stats["result"]["restarts"], stay.stats["result"]["restarts"])

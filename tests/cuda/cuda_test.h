@@ -36,6 +36,11 @@ static inline void skip_without_gpu(void)
     exit(77);
 }
 
+/* main() of a test that may run on a GPU; ONLY in the environment: the tests of that name. */
+#define RUN_ON_GPU(tests)                                                                          \
+    (skip_without_gpu(), cmocka_set_test_filter(getenv("ONLY")),                                   \
+        cmocka_run_group_tests(tests, NULL, NULL))
+
 /* xorshift64*: the tests' own numbers. */
 struct random_numbers {
     uint64_t state;

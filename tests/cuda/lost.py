@@ -66,7 +66,7 @@ def check_lost(data, args, whole, fault, device):
 
 
 def check_case(data, args, last, **env):
-    """last: the iteration that is at work when the latest faults come."""
+    """last: the iteration that is at work when the latest faults come; where few are tried, the one before."""
     whole = cli.new_directory()
     report = os.path.join(cli.TMP, "report")
     run = fit(whole, data, args, "cuda", CUO_REPORT=report)
@@ -77,7 +77,7 @@ def check_case(data, args, last, **env):
         resumed = [check_lost(data, args, whole, fault.format(n), ("cpu", "cuda")[n // step % 2])
                    for n in range(1 + step // 2, total, step)]
         print(args, fault, "of", total, "- resumed at", resumed)
-        cli.check(max(i or 0 for i in resumed) >= last, "no more is lost than a pass", resumed, args, fault)
+        cli.check(max(i or 0 for i in resumed) >= last - cli.SLOW, "no more is lost than a pass", resumed, args, fault)
         states = [i for i in resumed if i is not None]
         cli.check(states == sorted(states) or "--restarts" in args, "later faults keep more", resumed, args, fault)
 

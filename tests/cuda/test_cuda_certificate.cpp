@@ -118,10 +118,9 @@ void lost_in_adding(void **)
 
 int main()
 {
-    skip_without_gpu();
     const CMUnitTest tests[] = {
         cmocka_unit_test(lost_in_rounding),
         cmocka_unit_test(lost_in_adding),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return RUN_ON_GPU(tests);
 }

@@ -4,6 +4,11 @@
  * only: a GPU cannot be told to fail. */
 #include "cuda_test.h"
 
+#include "../short_form.h"
+
+#include <algorithm>
+#include <map>
+
 #ifndef FKM_CUDA_ON_CPU
 int main()
 {
@@ -81,57 +86,93 @@ out:
     return st;
 }
 
+/* Calls from..to of the run that was just done, with CUO_PLACES: all, or, for each place that calls
+ * (by its callers), the first, the second and the last time. */
+std::vector<int64_t> calls_to_fail(int64_t from, int64_t to)
+{
+    std::map<uint64_t, std::vector<int64_t>> places;
+    std::vector<int64_t> calls;
+    for (int64_t n = from; n <= to; n++) {
+        assert_true(cuo_place(n) != 0);
+        places[short_form() ? cuo_place(n) : (uint64_t)n].push_back(n);
+    }
+    for (const auto &place : places) {
+        const std::vector<int64_t> &at = place.second;
+        for (size_t i = 0; i < at.size(); i++)
+            if (i < 2 || i == at.size() - 1)
+                calls.push_back(at[i]);
+    }
+    std::sort(calls.begin(), calls.end());
+    printf(
+        "%zu places, %zu of %lld calls\n", places.size(), calls.size(), (long long)(to - from + 1));
+    return calls;
+}
+
+struct tally {
+    int failed, survived;
+};
+
+/* A run in which call n fails once, or it and all later ones. */
+void one_fault(const problem &p, const std::vector<int32_t> &right, int64_t n, bool sticky,
+    int code, int64_t budget, int passes, tally *t)
+{
+    char fault[64];
+    std::vector<int32_t> labels;
+    fkm_err e;
+    memset(&e, 0, sizeof e);
+    snprintf(fault, sizeof fault, "%lld%s:%d", (long long)n, sticky ? "+" : "", code);
+    setenv("CUO_FAIL", fault, 1);
+    cuo_reset();
+    fkm_status st = run(p, &labels, budget, &e, passes);
+    cuo_counts_t c = cuo_counts();
+    unsetenv("CUO_FAIL");
+    if (st == FKM_OK) { /* smaller pieces, fewer rows kept, no graph, or in closing */
+        assert_memory_equal(right.data(), labels.data(), right.size() * 4);
+        t->survived++;
+        return;
+    }
+    t->failed++;
+    if (st != (code == 2 ? FKM_ENOMEM : FKM_EDEVICE))
+        fail_msg("CUO_FAIL=%s: status %d: %s", fault, (int)st, e.msg);
+    assert_true(e.code == st && e.msg[0] != '\0');
+    assert_non_null(strstr(e.msg, n > 20 ? "cuda:" : "cuda"));
+    /* after a sticky fault nothing can be freed either; else only a failed free loses */
+    if (!sticky && (c.device_blocks != 0 || c.host_blocks != 0))
+        fail_msg("CUO_FAIL=%s: %lld device and %lld host blocks left", fault,
+            (long long)c.device_blocks, (long long)c.host_blocks);
+}
+
+/* A run that nothing disturbs; how many calls it makes. */
+int64_t count_calls(const problem &p, std::vector<int32_t> *labels, int64_t budget, int passes)
+{
+    fkm_err e;
+    memset(&e, 0, sizeof e);
+    setenv("CUO_PLACES", "1", 1);
+    cuo_reset();
+    OK(run(p, labels, budget, &e, passes));
+    unsetenv("CUO_PLACES");
+    return cuo_counts().calls;
+}
+
 void fault_at_every_call(void **)
 {
     const problem p = small_problem();
     std::vector<int32_t> right, labels;
-    fkm_err e;
-    memset(&e, 0, sizeof e);
+    tally t = {0, 0};
     setenv("CUO_DEVICES", "2", 1);
-    unsetenv("CUO_FAIL");
-    cuo_reset();
-    OK(run(p, &right, 0, &e));
+    assert_true(count_calls(p, &right, 0, 3) > 100);
     const int64_t most = cuo_counts().peak_bytes / 2;
-    int64_t calls = 0;
-    int failed = 0, survived = 0;
     for (int code : {2, 700}) { /* cudaErrorMemoryAllocation, cudaErrorIllegalAddress */
         const int64_t budget = code == 2 ? 0 : most - 4096; /* some rows travel */
-        unsetenv("CUO_FAIL");
-        cuo_reset();
-        OK(run(p, &labels, budget, &e));
-        calls = cuo_counts().calls;
-        assert_true(calls > 100);
-        for (int sticky = 0; sticky < 2; sticky++) {
-            for (int64_t n = 1; n <= calls; n += 1 + 4 * sticky) {
-                char fault[64];
-                snprintf(fault, sizeof fault, "%lld%s:%d", (long long)n, sticky ? "+" : "", code);
-                setenv("CUO_FAIL", fault, 1);
-                cuo_reset();
-                memset(&e, 0, sizeof e);
-                fkm_status st = run(p, &labels, budget, &e);
-                cuo_counts_t c = cuo_counts();
-                if (st == FKM_OK) { /* smaller pieces, fewer rows kept, or in closing */
-                    assert_memory_equal(right.data(), labels.data(), right.size() * 4);
-                    survived++;
-                } else {
-                    if (st != (code == 2 ? FKM_ENOMEM : FKM_EDEVICE))
-                        fail_msg("CUO_FAIL=%s: status %d: %s", fault, (int)st, e.msg);
-                    assert_true(e.code == st && e.msg[0] != '\0');
-                    assert_non_null(strstr(e.msg, n > 20 ? "cuda:" : "cuda"));
-                    failed++;
-                }
-                /* after a sticky fault nothing can be freed either; else only a failed free loses
-                 */
-                if (!sticky && st != FKM_OK && (c.device_blocks != 0 || c.host_blocks != 0))
-                    fail_msg("CUO_FAIL=%s: %lld device and %lld host blocks left", fault,
-                        (long long)c.device_blocks, (long long)c.host_blocks);
-            }
-        }
+        const std::vector<int64_t> calls = calls_to_fail(1, count_calls(p, &labels, budget, 3));
+        for (size_t i = 0; i < calls.size(); i++)
+            one_fault(p, right, calls[i], false, code, budget, 3, &t);
+        for (size_t i = 0; i < calls.size(); i += 5)
+            one_fault(p, right, calls[i], true, code, budget, 3, &t);
     }
-    unsetenv("CUO_FAIL");
     cuo_reset();
-    printf("%lld calls; %d runs failed, %d went on\n", (long long)calls, failed, survived);
-    assert_true(failed > calls / 2 && survived > 0);
+    printf("%d runs failed, %d went on\n", t.failed, t.survived);
+    assert_true(t.failed > t.survived && t.survived > 0);
 }
 
 /* While passes are captured and launched as graphs: what cannot be captured is queued call by call.
@@ -139,42 +180,20 @@ void fault_at_every_call(void **)
 void fault_in_a_graph(void **)
 {
     problem p = small_problem();
-    std::vector<int32_t> right, labels;
-    fkm_err e;
+    std::vector<int32_t> right;
+    tally t = {0, 0};
     p.plan.chunk_rows = p.plan.rows;
-    memset(&e, 0, sizeof e);
-    unsetenv("CUO_FAIL");
     setenv("CUO_DEVICES", "1", 1);
-    int64_t from = 0, to = 0;
-    for (int passes = 2; passes <= 8; passes += 6) {
-        cuo_reset();
-        OK(run(p, &right, 0, &e, passes));
-        from = passes == 2 ? cuo_counts().calls / 2 : from;
-        to = cuo_counts().calls;
-    }
+    const int64_t from = count_calls(p, &right, 0, 2) / 2, to = count_calls(p, &right, 0, 8);
     assert_true(cuo_counts().graphs > 3);
-    int failed = 0, survived = 0;
-    for (int code : {2, 900}) /* cudaErrorMemoryAllocation, cudaErrorStreamCaptureUnsupported */
-        for (int64_t n = from; n <= to; n += code == 2 ? 1 : 3) {
-            char fault[64];
-            snprintf(fault, sizeof fault, "%lld:%d", (long long)n, code);
-            setenv("CUO_FAIL", fault, 1);
-            cuo_reset();
-            memset(&e, 0, sizeof e);
-            fkm_status st = run(p, &labels, 0, &e, 8);
-            if (st == FKM_OK)
-                assert_memory_equal(right.data(), labels.data(), right.size() * 4);
-            else if (st != (code == 2 ? FKM_ENOMEM : FKM_EDEVICE))
-                fail_msg("CUO_FAIL=%s: status %d: %s", fault, (int)st, e.msg);
-            survived += st == FKM_OK;
-            failed += st != FKM_OK;
-            if (st != FKM_OK && (cuo_counts().device_blocks != 0 || cuo_counts().host_blocks != 0))
-                fail_msg("CUO_FAIL=%s: blocks are left", fault);
-        }
-    unsetenv("CUO_FAIL");
+    const std::vector<int64_t> calls = calls_to_fail(from, to);
+    for (size_t i = 0; i < calls.size(); i++)
+        one_fault(p, right, calls[i], false, 2, 0, 8, &t); /* cudaErrorMemoryAllocation */
+    for (size_t i = 0; i < calls.size(); i += 3)
+        one_fault(p, right, calls[i], false, 900, 0, 8, &t); /* ...StreamCaptureUnsupported */
     cuo_reset();
-    printf("%lld calls; %d runs failed, %d went on\n", (long long)(to - from), failed, survived);
-    assert_true(failed > 50 && survived > 50);
+    printf("%d runs failed, %d went on\n", t.failed, t.survived);
+    assert_true(t.failed > 25 && t.survived > 25);
 }
 
 /* Less and less memory: rows stay, rows travel, pieces shrink, and in the end a clear refusal. */
@@ -190,7 +209,7 @@ void budgets(void **)
     OK(run(p, &right, 0, &e));
     const int64_t peak = cuo_counts().peak_bytes;
     int64_t least = 0;
-    for (int64_t bytes = 2 * peak; bytes > 0; bytes -= 997) {
+    for (int64_t bytes = 2 * peak; bytes > 0; bytes -= short_form() ? 2477 : 997) {
         cuo_reset();
         memset(&e, 0, sizeof e);
         fkm_status st = run(p, &labels, bytes, &e);

@@ -93,12 +93,11 @@ void found_out_later(void **)
 
 int main()
 {
-    skip_without_gpu();
     fkm_int8_least_products = 0;
     const CMUnitTest tests[] = {
         cmocka_unit_test(far_apart),
         cmocka_unit_test(near_together),
         cmocka_unit_test(found_out_later),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return RUN_ON_GPU(tests);
 }

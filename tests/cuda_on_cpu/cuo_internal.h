@@ -42,7 +42,7 @@ struct Settings {
     unsigned seed;
     int64_t fail_call, fail_kernel; /* 0: none */
     int fail_code;
-    bool fail_sticky, trace;
+    bool fail_sticky, trace, places;
 };
 extern Settings settings;
 extern cuo_counts_t counts;

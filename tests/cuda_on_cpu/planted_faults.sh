@@ -28,12 +28,16 @@ same() {
     done
 }
 
+touch "$TEST_TMP/passed"
 while IFS='|' read -r number what command; do
     case $number in
     '#'* | '') continue ;;
     esac
-    export CUO_PLANT=0
-    (eval "$command") > "$TEST_TMP/log" 2>&1 || complain "fails without a plant:$command"
+    if ! grep -qxF "$command" "$TEST_TMP/passed"; then
+        export CUO_PLANT=0
+        (eval "$command") > "$TEST_TMP/log" 2>&1 || complain "fails without a plant:$command"
+        echo "$command" >> "$TEST_TMP/passed"
+    fi
     export CUO_PLANT=$((number))
     if (eval "$command") > "$TEST_TMP/log" 2>&1; then
         complain "fault $number was not noticed:$what ($command)"

@@ -1,6 +1,7 @@
 /* Devices, memory, errors, and the knobs. */
 #include "cuo_runtime.h"
 
+#include <execinfo.h>
 #include <linux/futex.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -136,6 +137,7 @@ static void read_settings()
         (Streams)knob_choice("STREAMS", "lazy|eager|random|kernels-first|copies-first");
     settings.mma = (MmaMode)knob_choice("MMA", "rounded|exact|worst");
     settings.seed = (unsigned)knob_number("SEED", 1, 0, UINT32_MAX);
+    settings.places = knob_number("PLACES", 0, 0, 1) != 0;
     settings.trace = knob_number("TRACE", 0, 0, 1) != 0;
     settings.name = knob("NAME") ? knob("NAME") : "Emulated GPU";
     planted = (int)knob_number("PLANT", 0, 0, 1 << 20);
@@ -179,6 +181,19 @@ static void start()
 
 /* ---- calls ---- */
 
+static std::vector<uint64_t> &places = *new std::vector<uint64_t>;
+
+/* FNV-1a of the return addresses. */
+static uint64_t place_of_caller()
+{
+    void *at[32];
+    const int n = backtrace(at, 32);
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (int i = 0; i < n; i++)
+        hash = (hash ^ (uintptr_t)at[i]) * 0x100000001b3u;
+    return hash;
+}
+
 Call::Call(const char *name, bool counted, bool needs_device) : error(cudaSuccess)
 {
     lock();
@@ -190,6 +205,8 @@ Call::Call(const char *name, bool counted, bool needs_device) : error(cudaSucces
         counts.calls++;
         counts.threads += caller != resets + 1;
         caller = resets + 1;
+        if (settings.places)
+            places.push_back(place_of_caller());
         if (settings.fail_call &&
             (counts.calls == settings.fail_call ||
                 (settings.fail_sticky && counts.calls > settings.fail_call))) {
@@ -646,7 +663,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, in
 cudaError_t cudaDriverGetVersion(int *version)
 {
     Call call("cudaDriverGetVersion", false, false);
-    *version = settings.no_device ? 0 : CUDART_VERSION;
+    *version = (int)knob_number("DRIVER", settings.no_device ? 0 : CUDART_VERSION, 0, 99999);
     return cudaSuccess;
 }
 
@@ -797,6 +814,15 @@ cuo_counts_t cuo_counts(void)
     return now;
 }
 
+uint64_t cuo_place(int64_t call)
+{
+    lock();
+    const bool known = call > 0 && (size_t)call <= places.size();
+    const uint64_t place = known ? places[(size_t)call - 1] : 0;
+    unlock();
+    return place;
+}
+
 void cuo_set(const char *name, const char *value)
 {
     lock();
@@ -821,6 +847,7 @@ void cuo_reset(void)
         release_block(&blocks.begin()->second);
     shared_attributes.clear();
     overrides.clear();
+    places.clear();
     counts = cuo_counts_t();
     resets++;
     current_device = 0;

@@ -26,6 +26,10 @@ typedef struct cuo_counts {
 /* Since the process started or the last reset. */
 cuo_counts_t cuo_counts(void);
 
+/* Where call number `call` (from 1, as CUO_FAIL counts) of those since the last reset came from:
+ * the same for the same chain of callers in this process. 0 without CUO_PLACES=1. */
+uint64_t cuo_place(int64_t call);
+
 /* Forgets devices, memory, streams and faults, as if the process had just started, and reads the
  * environment again. Whatever was allocated is gone. */
 void cuo_reset(void);
