@@ -377,6 +377,7 @@ fkm_status fkm_fit(
 {
     fkm_status st = FKM_OK;
     fkm_run r = {.o = o, .w = w, .in = in, .out = out, .shape = *fkm_reader_shape(in)};
+    bool kept;
     memset(out, 0, sizeof *out);
     pthread_mutex_init(&r.talk, NULL);
     r.begin_s = fkm_now();
@@ -386,7 +387,7 @@ fkm_status fkm_fit(
     finish_stats(&r);
     warn_of_empty(&r);
 out:
-    bool kept = st == FKM_ESTOPPED && o->saving && o->saving->kept;
+    kept = st == FKM_ESTOPPED && o->saving && o->saving->kept;
     if (kept)
         finish_stopped(&r);
     close_run(&r);
