@@ -17,11 +17,12 @@
 #include <stdio.h>
 #include <string.h>
 
-/* A chunk is laid out anew when more than 1 / STRAY_SHARE of its rows have moved, and its rows are
- * packed one by one when bounds leave fewer than 1 / LIST_SHARE of them. */
+/* A chunk is laid out anew when more than 1 / STRAY_SHARE of its rows have moved, or when strays
+ * have cost about as much since as that will: a stray each row. Its rows are packed one by one when
+ * bounds leave fewer than 1 / LIST_SHARE of them. */
 #define STRAY_SHARE 5
-#define STRAY_SHARE_TURNED 2 /* or rows of LONG_ROW bytes */
-#define LONG_ROW 2048
+#define STRAY_SHARE_TURNED 2 /* or rows of LONG_ROW dims */
+#define LONG_ROW 512
 #define LIST_SHARE 2
 #define LIST_SHARE_TURNED 16 /* with a head, packing is dearer and screening cheaper */
 
@@ -379,14 +380,15 @@ static bool any_label(const int32_t *labels, int64_t count)
  * far as one can tell: rows have labels, and few enough moved in the last pass. */
 static bool lay_out(fkm_backend *b, fkm_row_store *store, int64_t count, bool *keep)
 {
-    bool dear = b->tiles.axes || b->plan.dims * (int64_t)fkm_dtype_size(b->plan.dtype) >= LONG_ROW;
+    bool dear = b->tiles.axes || b->plan.dims >= LONG_ROW;
     int64_t most = count / (dear ? STRAY_SHARE_TURNED : STRAY_SHARE);
     bool labelled = store->ordered || any_label(store->label, count);
     *keep =
         labelled && store->moved <= 2 * most + most / 8; /* about half as many move in the next */
     if (!labelled)
         return true;
-    if (!store->ordered || store->strays > most)
+    store->debt += store->strays;
+    if (!store->ordered || store->strays > most || store->debt > count)
         fkm_row_store_sort(store, count, b->plan.clusters, b->start, b->list);
     bool stale = store->frame != b->tiles.frame;
     store->frame = *keep ? b->tiles.frame : 0;

@@ -50,7 +50,7 @@ void fkm_row_store_start(fkm_row_store *s, const int32_t *labels, int64_t count)
     memcpy(s->label, labels, (size_t)count * sizeof *labels);
     s->known = true;
     s->ordered = false;
-    s->strays = 0;
+    s->strays = s->debt = 0;
     s->moved = count;
     s->frame = 0;
 }
@@ -71,6 +71,6 @@ void fkm_row_store_sort(
         for (; p < start[j]; p++)
             s->label[p] = j < clusters ? j : -1;
     s->ordered = true;
-    s->strays = 0;
+    s->strays = s->debt = 0;
     s->frame = 0;
 }

@@ -14,6 +14,7 @@ typedef struct fkm_row_store {
     bool ordered;   /* by label */
     int64_t strays; /* labels that have changed since */
     int64_t moved;  /* in the last pass */
+    int64_t debt;   /* strays of all passes since */
     int32_t *order; /* [rows rounded up to panels] */
     int32_t *label; /* the same: labels of the last pass, by position */
     char *panels;
