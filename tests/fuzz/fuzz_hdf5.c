@@ -104,6 +104,7 @@ static hid_t some_layout(int ndim, bool huge, bool *writable)
         H5Pset_layout(p, H5D_CONTIGUOUS);
     }
     int when = take(4);
+    H5Pset_fill_time(p, H5D_FILL_TIME_ALLOC); /* else rows never written hold what was there */
     H5Pset_alloc_time(p, huge || !*writable ? H5D_ALLOC_TIME_LATE : (H5D_alloc_time_t)when);
     return p;
 }
