@@ -74,7 +74,9 @@ endif
 # It makes the files by the library that fkm only loads.
 $(B)/tests/fuzz/fuzz_hdf5: ALL_LDLIBS += $(shell $(PKG_CONFIG) --libs $(HDF5_PKG))
 
+# Its object may lie in another build, and be there before anything of this one is.
 $(B)/tests/gen: $(O)/tests/gen.o
+	@mkdir -p $(@D)
 	$(call say,LD,$@)$(CC) $(ALL_LDFLAGS) -o $@ $< $(ALL_LDLIBS)
 
 $(HEADERS_OK): $(B)/tests/headers/%.ok: %.h $(O)/cflags
