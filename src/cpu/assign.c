@@ -162,6 +162,7 @@ static void prefetch_row(const fkm_assign_job *job, const fkm_assign_scratch *s,
     size_t bytes = (size_t)job->tiles->dims * fkm_dtype_size(job->dtype);
     for (size_t b = 0; b < bytes && b < PREFETCH_BYTES; b += 64)
         __builtin_prefetch(x + b);
+    __asm__ volatile("" : : "r"(x)); /* else GCC holds this to have no effect, and calls it never */
 }
 
 /* An upper bound of |X~| from its float32 sum of squares (see screen.h). Not below FKM_NORM_MAX,
