@@ -23,9 +23,12 @@
  *   scores_of         of the sums of a centroid
  *   max_scores, to_float */
 #include "amx_tiles_tmpl.h"
+#include "avx512_tmpl.h"
 #include "transpose_tmpl.h"
 
 enum { PANEL = 32, TILE = 32, PART = 16 * 64, GROUP_BYTES = 16 << 10, QUARTER = TILE / 2 };
+
+#include "apart_tmpl.h"
 
 /* A panel and a tile. */
 typedef struct pair {
@@ -119,8 +122,9 @@ static inline SCORES best_of(const terms *e, const sums *s, int h, int first)
     return max_scores(best[0], best[1]);
 }
 
-/* Compares the best scores of 16 rows in a tile with what they have. */
-static inline void finish(
+/* Compares the best scores of 16 rows in a tile with what they have. Returns the distances of rows
+ * to the tile less ref, when they are to be kept: see apart.h. */
+static inline __m512 finish(
     fkm_row_block *b, const fkm_tiles *t, const sums *s, pair of, int h, __m512 top)
 {
     const int32_t row = of.panel * PANEL + 16 * h;
@@ -143,6 +147,18 @@ static inline void finish(
     __m512 limit = _mm512_sub_ps(_mm512_load_ps(b->floor + row), margin);
     if (__builtin_expect(_mm512_cmp_ps_mask(top, limit, _CMP_GE_OQ), 0))
         report(b, t, s, of, h, top, margin);
+    if (!b->apart)
+        return top;
+    const __m512 v = _mm512_add_ps(top, _mm512_add_ps(margin, _mm512_load_ps(b->base + row)));
+    return distances_less_ref(v, b->ref + row);
+}
+
+/* By the distances of both halves of the rows. */
+static inline void keep_apart(
+    fkm_row_block *b, const fkm_tiles *t, pair of, __m512 first, __m512 second)
+{
+    if (b->apart)
+        fkm_keep_apart(b, t, of.panel, of.tile, _mm512_reduce_min_ps(_mm512_min_ps(first, second)));
 }
 
 /* Centroids come from the second-level cache and are not to drive panels from the first. */
@@ -200,8 +216,9 @@ static inline void step(
     if (steps > 3)
         multiply(x, c, 3);
     top1 = max_scores(top1, best_of(&e1, s, 1, QUARTER));
-    finish(b, t, s, last, 0, to_float(&e0, top0));
-    finish(b, t, s, last, 1, to_float(&e1, top1));
+    const __m512 near0 = finish(b, t, s, last, 0, to_float(&e0, top0));
+    const __m512 near1 = finish(b, t, s, last, 1, to_float(&e1, top1));
+    keep_apart(b, t, last, near0, near1);
     for (int32_t k = 4; k < steps; k++)
         multiply(x, c, k);
 }
@@ -228,11 +245,13 @@ conclude(sums *s, fkm_row_block *b, const fkm_tiles *t, pair last)
     _tile_stored(1, s->of[1][0], 64);
     _tile_stored(2, s->of[0][QUARTER], 64);
     _tile_stored(3, s->of[1][QUARTER], 64);
+    __m512 near[2];
     for (int h = 0; h < 2; h++) {
         const terms e = terms_of(b, t, last.panel, last.tile, h);
         const SCORES top = max_scores(best_of(&e, s, h, 0), best_of(&e, s, h, QUARTER));
-        finish(b, t, s, last, h, to_float(&e, top));
+        near[h] = finish(b, t, s, last, h, to_float(&e, top));
     }
+    keep_apart(b, t, last, near[0], near[1]);
 }
 
 /* The pairs as they go by: one is in the registers. */
@@ -253,6 +272,26 @@ static inline void next(
     q->last = now;
 }
 
+/* The tiles of the rows' own centroids: the floors that they set tell which others to look at. */
+static void screen_own(
+    parade *q, fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t)
+{
+    float *apart = b->apart;
+    b->apart = NULL;
+    for (int32_t p = panel; p < panel + panels; p++)
+        for (int i = 0; i < FKM_OWN_TILES; i++)
+            if (b->own[p * FKM_OWN_TILES + i] >= 0)
+                next(q, b, t, p, b->own[p * FKM_OWN_TILES + i]);
+    b->apart = apart;
+    if (!apart)
+        return;
+    if (q->last.panel >= 0)
+        conclude(&q->s, b, t, q->last);
+    q->last.panel = -1;
+    for (int32_t p = panel; p < panel + panels; p++)
+        start_panel(b, t, p);
+}
+
 /* Panels in groups that stay in the first-level cache while the tiles go by. */
 static void screen(
     fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t, int32_t begin, int32_t end)
@@ -262,15 +301,13 @@ static void screen(
     q.panel_bytes = (size_t)((t->screened + STEP - 1) / STEP) * 2 * PART + PANEL_MORE;
     const int32_t fit = (int32_t)(GROUP_BYTES / q.panel_bytes), group = fit > 0 ? fit : 1;
     configure();
-    for (int32_t p = panel; begin == 0 && p < panel + panels; p++)
-        for (int i = 0; i < FKM_OWN_TILES; i++)
-            if (b->own[p * FKM_OWN_TILES + i] >= 0)
-                next(&q, b, t, p, b->own[p * FKM_OWN_TILES + i]);
+    if (begin == 0)
+        screen_own(&q, b, panel, panels, t);
     for (int32_t g = panel; g < panel + panels; g += group) {
         int32_t g_end = panel + panels - g < group ? panel + panels : g + group;
         for (int32_t i = begin; i < end; i++)
             for (int32_t p = g; p < g_end; p++)
-                if (!fkm_is_own(b->own + p * FKM_OWN_TILES, i))
+                if (!fkm_is_own(b->own + p * FKM_OWN_TILES, i) && !fkm_is_apart(b, t, p, i))
                     next(&q, b, t, p, i);
     }
     if (q.last.panel >= 0)

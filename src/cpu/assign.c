@@ -4,6 +4,7 @@
 #include "../base/checked.h"
 #include "../base/clock.h"
 #include "../base/mem.h"
+#include "apart.h"
 #include "bounds.h"
 #include "head.h"
 
@@ -33,7 +34,7 @@ int64_t fkm_assign_scratch_bytes(
     const fkm_kernels *k, int32_t clusters, int32_t dims, fkm_dtype dtype, int32_t top)
 {
     int64_t rows = fkm_assign_block_rows(k, dims);
-    int64_t per_row = 16 * (int64_t)sizeof(float) + FKM_OWN_TILES * (int64_t)sizeof(int32_t) +
+    int64_t per_row = 18 * (int64_t)sizeof(float) + FKM_OWN_TILES * (int64_t)sizeof(int32_t) +
                       FKM_CANDIDATES * (int64_t)(sizeof(int32_t) + sizeof(float)) +
                       (int64_t)fkm_panel_bytes(k, dims) / k->panel;
     if (dtype != FKM_F32)
@@ -55,6 +56,9 @@ static fkm_status open_block(fkm_row_block *b, int64_t rows, int64_t panels, fkm
     FKM_TRY(fkm_alloc(&b->position, rows * FKM_CANDIDATES, sizeof(int32_t), what, e));
     FKM_TRY(fkm_alloc(&b->upper, rows * FKM_CANDIDATES, sizeof(float), what, e));
     b->stride = (int32_t)rows;
+    FKM_TRY(fkm_alloc(&b->base, rows, sizeof(float), what, e));
+    FKM_TRY(fkm_alloc(&b->reach, panels, sizeof(float), what, e));
+    FKM_TRY(fkm_alloc(&b->beyond, panels, sizeof(float), what, e));
     return fkm_alloc(&b->own, panels * FKM_OWN_TILES, sizeof(int32_t), what, e);
 }
 
@@ -101,6 +105,9 @@ void fkm_assign_scratch_close(fkm_assign_scratch *s)
     fkm_free(s->block.position);
     fkm_free(s->block.upper);
     fkm_free(s->block.own);
+    fkm_free(s->block.base);
+    fkm_free(s->block.reach);
+    fkm_free(s->block.beyond);
     fkm_free(s->block.second);
     fkm_free(s->block.old_tile);
     fkm_free(s->block.old_slot);
@@ -394,6 +401,18 @@ static bool keeps_panels(const fkm_assign_job *job)
     return job->store && !job->list && job->keep && (job->tiles->kernels->low || job->tiles->axes);
 }
 
+/* Points the block at the distances of its panels to tiles. */
+static void find_apart(const fkm_assign_job *job, fkm_row_block *b, int64_t first, int32_t padded)
+{
+    const int32_t panel = job->tiles->kernels->panel;
+    b->apart = job->apart ? job->store->apart + first / panel * job->tiles->count : NULL;
+    b->apart_known = job->apart && job->apart_known;
+    b->ref = job->apart ? job->store->ref + first : NULL;
+    for (int32_t p = 0; p < padded / panel; p++)
+        b->beyond[p] = FKM_APART_FAR;
+    b->spared = 0;
+}
+
 /* Points the block at its rows' panels, packing them if need be, and sets floors. */
 static void start_block(
     const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows)
@@ -413,6 +432,7 @@ static void start_block(
     if (!store || job->pack)
         pack_block(job, s, rows);
     find_old(job, s, rows, padded);
+    find_apart(job, b, first, padded);
     memset(b->own, -1, (size_t)(padded / k->panel * FKM_OWN_TILES) * sizeof *b->own);
     for (int32_t r = 0; r < padded; r++) {
         b->count[r] = 0;
@@ -436,6 +456,7 @@ static void screen_block(const fkm_assign_job *job, fkm_assign_scratch *s)
         int32_t end = t->count - begin < range ? t->count : begin + range;
         k->screen(&s->block, 0, panels, t, begin, end);
     }
+    s->counts.apart += s->block.spared;
 }
 
 /* The nearest centroid found so far, by canonical distance, ties to the lowest index. */
@@ -579,7 +600,10 @@ static int32_t hand_on(
         s->counts.rows += s->label[r] >= 0;
         s->counts.skipped += s->label[r] < 0;
         if (job->upper)
-            fkm_bounds_set(&job->upper[at], &job->lower[at], &s->block, r, dims, same);
+            fkm_bounds_set(&job->upper[at], &job->lower[at], &s->block, r, dims,
+                s->block.apart ? fkm_apart_beyond(&s->block, r, job->tiles->kernels->panel)
+                               : INFINITY,
+                same);
         if (same)
             continue;
         s->some[moved++] = r;

@@ -11,12 +11,13 @@ typedef struct fkm_assign_job {
     const fkm_tiles *tiles; /* with their kernels */
     const float *centroids; /* [clusters][dims], the master copy */
     fkm_dtype dtype;
-    const void *x;        /* [rows][dims] of dtype */
-    fkm_row_store *store; /* NULL: rows are packed as they come */
-    bool pack;            /* the store's panels are stale: lay its rows out again */
-    bool keep;            /* in the store; else in scratch */
-    const int32_t *list;  /* [count]: which positions (of the store, or rows), when not all */
-    float *upper, *lower; /* bounds to fill, by position, see bounds.h; NULL: not wanted */
+    const void *x;           /* [rows][dims] of dtype */
+    fkm_row_store *store;    /* NULL: rows are packed as they come */
+    bool pack;               /* the store's panels are stale: lay its rows out again */
+    bool keep;               /* in the store; else in scratch */
+    const int32_t *list;     /* [count]: which positions (of the store, or rows), when not all */
+    float *upper, *lower;    /* bounds to fill, by position, see bounds.h; NULL: not wanted */
+    bool apart, apart_known; /* keep the store's distances; they hold */
     int64_t count;
     int32_t *labels;    /* [rows]; see fkm_backend_ops.feed */
     double *distances;  /* [rows] or NULL */
@@ -29,6 +30,7 @@ typedef struct fkm_assign_job {
 
 typedef struct fkm_assign_counts {
     int64_t rows, skipped, moved, in_doubt, candidates, rescans;
+    int64_t apart; /* pairs of a panel and a tile left out */
     double sums_s; /* time spent on sums */
 } fkm_assign_counts;
 

@@ -12,12 +12,23 @@
 #define V_SET1(f) _mm256_set1_ps(f)
 #define V_ADD(a, b) _mm256_add_ps(a, b)
 #define V_SUB(a, b) _mm256_sub_ps(a, b)
+#define V_MUL(a, b) _mm256_mul_ps(a, b)
 #define V_MAX(a, b) _mm256_max_ps(a, b)
+#define V_MIN(a, b) _mm256_min_ps(a, b)
+#define V_ROOT(a) _mm256_sqrt_ps(a)
+#define V_LEAST(v) least_lane(v)
 #define V_FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define V_GE(a, b) (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ))
 #define V_HAS(p, i)                                                                                \
     (_mm256_movemask_epi8(_mm256_cmpeq_epi32(                                                      \
          _mm256_load_si256((const __m256i *)(const void *)(p)), _mm256_set1_epi32(i))) != 0)
+
+static inline float least_lane(__m256 v)
+{
+    __m128 m = _mm_min_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    m = _mm_min_ps(m, _mm_movehl_ps(m, m));
+    return _mm_cvtss_f32(_mm_min_ss(m, _mm_shuffle_ps(m, m, 1)));
+}
 
 /* 8 x 8 transpose: m[r] holds row r on entry, column r on return. */
 static inline void transpose(__m256 m[8])

@@ -7,6 +7,7 @@
 #include "../base/log.h"
 #include "../base/mem.h"
 #include "../base/pool.h"
+#include "apart.h"
 #include "assign.h"
 #include "bounds.h"
 #include "ceilings.h"
@@ -25,6 +26,10 @@
 #define LONG_ROW 512
 #define LIST_SHARE 2
 #define LIST_SHARE_TURNED 16 /* with a head, packing is dearer and screening cheaper */
+
+/* Distances of panels and tiles are kept when fewer than 1 / CALM_SHARE of the rows moved in the
+ * last pass: else centroids move too far for them to last. */
+#define CALM_SHARE 8
 
 /* A quicker way of screening that sends more than 1 / LEAST_RESCANS of the rows to a rescan is
  * given up. */
@@ -49,6 +54,7 @@ struct fkm_backend {
     fkm_row_store *stores; /* [store_count], one a chunk: kept copies of rows; NULL: none */
     int64_t store_count;
     fkm_bounds bounds; /* open when rows are kept */
+    fkm_apart apart;   /* of panels and tiles */
     fkm_head head;     /* open when rows are kept and have dims to spare */
     int32_t *list;     /* [chunk_rows]: positions that bounds do not spare; scratch */
     int64_t *start;    /* [clusters + 2]: scratch */
@@ -137,6 +143,17 @@ static size_t stored_panel_bytes(const fkm_plan *p, const fkm_kernels *k)
     return head > coarse ? head : coarse;
 }
 
+/* Tiles that panels keep their distances to: all, where that takes little beside the rows, or
+ * little more than panels do. */
+static int32_t kept_tiles(const fkm_plan *p, const fkm_kernels *k)
+{
+    int64_t tiles = (p->clusters + (int64_t)k->tile - 1) / k->tile;
+    int64_t rows = p->dims * (int64_t)fkm_dtype_size(p->dtype) * k->panel; /* of a panel */
+    int64_t bytes = tiles * (int64_t)sizeof(float);
+    bool small = bytes + (int64_t)stored_panel_bytes(p, k) <= rows / 2 && bytes <= rows / 8;
+    return small || bytes <= rows / 32 ? (int32_t)tiles : 0;
+}
+
 static int64_t chunk_count(const fkm_plan *p)
 {
     return (p->rows + p->chunk_rows - 1) / p->chunk_rows;
@@ -155,7 +172,8 @@ static int64_t bytes(const fkm_plan *p)
     int64_t each = fkm_assign_scratch_bytes(k, p->clusters, p->dims, p->dtype, p->top);
     total = fkm_add_sat(total, fkm_mul_sat(p->threads, each + (int64_t)sizeof(worker)));
     if (p->keep) {
-        int64_t store = fkm_row_store_bytes(k->panel, stored_panel_bytes(p, k), p->chunk_rows) +
+        int64_t store = fkm_row_store_bytes(
+                            k->panel, stored_panel_bytes(p, k), kept_tiles(p, k), p->chunk_rows) +
                         (int64_t)sizeof(fkm_row_store);
         total = fkm_add_sat(total, fkm_mul_sat(chunk_count(p), store));
         total = fkm_add_sat(total, fkm_bounds_bytes(p->rows, p->clusters));
@@ -227,6 +245,8 @@ static fkm_status open_stores(fkm_backend *b, fkm_err *e)
     const fkm_plan *p = &b->plan;
     int64_t n = chunk_count(p);
     size_t panel_bytes = stored_panel_bytes(p, b->kernels);
+    int32_t tiles = kept_tiles(p, b->kernels);
+    b->apart = (fkm_apart){.possible = tiles > 0, .patience = 1};
     FKM_TRY(fkm_bounds_open(&b->bounds, p->rows, p->clusters, e));
     if (fkm_head_suits(b->kernels, p->dims))
         FKM_TRY(fkm_head_open(&b->head, b->kernels, p->dims, e));
@@ -235,7 +255,7 @@ static fkm_status open_stores(fkm_backend *b, fkm_err *e)
     FKM_TRY(fkm_calloc(&b->stores, n, sizeof *b->stores, "rows laid out for screening", e));
     for (int64_t i = 0; i < n; i++) {
         int64_t rows = fkm_min_i64(p->chunk_rows, p->rows - i * p->chunk_rows);
-        FKM_TRY(fkm_row_store_open(&b->stores[i], b->kernels->panel, panel_bytes, rows, e));
+        FKM_TRY(fkm_row_store_open(&b->stores[i], b->kernels->panel, panel_bytes, tiles, rows, e));
         b->store_count = i + 1;
     }
     return FKM_OK;
@@ -297,6 +317,8 @@ static void reset(fkm_backend *b)
     forget_labels(b);
     b->bounds.valid = false;
     b->bounds.pause = 0;
+    b->apart.pause = 0;
+    b->apart.patience = 1;
     b->head.decided = false;
     screen_finely(b);
 }
@@ -329,6 +351,7 @@ static fkm_status begin(fkm_backend *b, const fkm_pass_options *o, fkm_err *e)
     for (int32_t i = 0; i < b->plan.threads; i++)
         memset(&b->workers[i].scratch.counts, 0, sizeof b->workers[i].scratch.counts);
     fkm_bounds_begin(&b->bounds, b->tiles.frame, o->update && b->sums_hold);
+    fkm_apart_begin(&b->apart);
     if (!o->update)
         return FKM_OK;
     /* A row that moves costs two additions, but about half as many move as in the last pass. */
@@ -443,6 +466,12 @@ static int64_t choose_rows(fkm_backend *b, fkm_assign_job *job, const fkm_rows *
         return n;
     }
     job->pack = lay_out(b, store, r->count, &job->keep);
+    bool calm = store->moved < r->count / CALM_SHARE, known = store->apart_order == b->tiles.order;
+    job->apart = b->apart.collect && job->keep && (calm || known);
+    job->apart_known = job->apart && known;
+    store->apart_order = job->apart ? b->tiles.order : 0;
+    if (job->apart_known)
+        b->apart.seen += (r->count + b->kernels->panel - 1) / b->kernels->panel * b->tiles.count;
     return r->count;
 }
 
@@ -499,6 +528,9 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
     memset(out, 0, sizeof *out);
     out->assign_s = b->assign_s;
     fkm_bounds_end(&b->bounds);
+    for (int32_t i = 0; i < b->plan.threads; i++)
+        b->apart.spared += b->workers[i].scratch.counts.apart;
+    fkm_apart_end(&b->apart);
     out->rows = out->skipped_by_bounds = b->spared;
     for (int32_t i = 0; i < b->plan.threads; i++) {
         const fkm_assign_counts *c = &b->workers[i].scratch.counts;
@@ -528,13 +560,25 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
     return FKM_OK;
 }
 
+/* Are there distances that hold as long as centroids stay in their tiles? */
+static bool keeps_distances(const fkm_backend *b)
+{
+    bool any = false;
+    for (int64_t i = 0; i < b->store_count; i++)
+        any = any || b->stores[i].apart_order == b->tiles.order;
+    return any;
+}
+
 static fkm_status move(fkm_backend *b, double *max_shift, fkm_err *e)
 {
     (void)e;
     *max_shift = fkm_update_move(&b->update, b->centroids, b->shift);
     if (b->bounds.valid)
         fkm_bounds_move(&b->bounds, b->shift, b->tiles.scale);
-    fkm_tiles_set(&b->tiles, b->centroids, 1, b->pool);
+    if (keeps_distances(b))
+        fkm_tiles_follow(&b->tiles, b->centroids, b->shift, b->pool);
+    else
+        fkm_tiles_set(&b->tiles, b->centroids, 1, b->pool);
     return FKM_OK;
 }
 

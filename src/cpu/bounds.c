@@ -111,8 +111,8 @@ int64_t fkm_bounds_list(
     return n;
 }
 
-void fkm_bounds_set(
-    float *upper, float *lower, const fkm_row_block *b, int32_t r, int32_t dims, bool same)
+void fkm_bounds_set(float *upper, float *lower, const fkm_row_block *b, int32_t r, int32_t dims,
+    float beyond, bool same)
 {
     *upper = INFINITY;
     *lower = 0;
@@ -124,5 +124,5 @@ void fkm_bounds_set(
     near += ETA * (most + fabsf(b->floor[r]) + fabsf(near));
     far -= ETA * (most + fabsf(b->second[r]) + fabsf(far));
     *upper = near > 0 ? sqrtf(near) * UP : 0;
-    *lower = far > 0 ? sqrtf(far) * DOWN : 0;
+    *lower = far > 0 ? fminf(sqrtf(far) * DOWN, beyond) : 0;
 }

@@ -51,8 +51,8 @@ int64_t fkm_bounds_list(
     fkm_bounds *b, int32_t *list, int64_t row0, const int32_t *labels, int64_t count);
 
 /* The bounds of row r of a block that has been screened with rivals; `same`: its label has not
- * changed. */
-void fkm_bounds_set(
-    float *upper, float *lower, const fkm_row_block *b, int32_t r, int32_t dims, bool same);
+ * changed. beyond: at most its distance to any centroid that it was not screened against. */
+void fkm_bounds_set(float *upper, float *lower, const fkm_row_block *b, int32_t r, int32_t dims,
+    float beyond, bool same);
 
 #endif

@@ -5,13 +5,16 @@
  *   LANES                               floats in it
  *   TILE                                centroids in a tile
  *   V_LOAD(p) V_STORE(p, v) V_SET1(f)
- *   V_ADD V_SUB V_MAX(a, b)
+ *   V_ADD V_SUB V_MUL V_MAX V_MIN(a, b)
  *   V_FMA(a, b, c)                      a * b + c
  *   V_GE(a, b)                          bit mask of lanes where a >= b
  *   V_HAS(p, i)                         is one of the LANES integers at p equal to i?
+ *   V_ROOT V_LEAST                      see apart_tmpl.h
  * and before the function screen_tile. */
 
 enum { PANEL = 2 * LANES };
+
+#include "apart_tmpl.h"
 
 #if defined(__clang__)
 #define UNROLL _Pragma("unroll")
@@ -48,6 +51,18 @@ static void __attribute__((noinline)) leave_out_old(
     }
 }
 
+/* Keeps what the best scores of a tile tell of its distance, see apart.h; near0, near1: they and
+ * their margins. */
+static inline void keep_apart(
+    fkm_row_block *b, int32_t row0, const fkm_tiles *t, int32_t tile, V near0, V near1)
+{
+    near0 = V_ADD(near0, V_LOAD(b->base + row0));
+    near1 = V_ADD(near1, V_LOAD(b->base + row0 + LANES));
+    const V d0 = distances_less_ref(near0, b->ref + row0);
+    const V d1 = distances_less_ref(near1, b->ref + row0 + LANES);
+    fkm_keep_apart(b, t, row0 / PANEL, tile, V_LEAST(V_MIN(d0, d1)));
+}
+
 /* What the scores of a tile are to its panel's rows. */
 static inline void finish(
     fkm_row_block *b, int32_t row0, const fkm_tiles *t, int32_t tile, const V *acc0, const V *acc1)
@@ -68,6 +83,8 @@ static inline void finish(
     margin1 = V_FMA(V_LOAD(b->residual + row0 + LANES), residual, margin1);
     margin0 = V_FMA(V_LOAD(b->tail + row0), tail, margin0);
     margin1 = V_FMA(V_LOAD(b->tail + row0 + LANES), tail, margin1);
+    if (b->apart)
+        keep_apart(b, row0, t, tile, V_ADD(top0, margin0), V_ADD(top1, margin1));
     V floor0 = V_LOAD(b->floor + row0), floor1 = V_LOAD(b->floor + row0 + LANES);
     const bool hit = V_GE(top0, V_SUB(floor0, margin0)) | V_GE(top1, V_SUB(floor1, margin1));
     const bool old =
@@ -110,16 +127,4 @@ static inline void finish(
 /* Scores of a panel and a tile, and what comes of them. */
 static void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int32_t tile);
 
-static void screen(
-    fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t, int32_t begin, int32_t end)
-{
-    for (int32_t p = panel; p < panel + panels; p++) {
-        const int32_t *own = b->own + (int64_t)p * FKM_OWN_TILES;
-        for (int i = 0; begin == 0 && i < FKM_OWN_TILES; i++)
-            if (own[i] >= 0)
-                screen_tile(b, p, t, own[i]);
-        for (int32_t i = begin; i < end; i++)
-            if (!fkm_is_own(own, i))
-                screen_tile(b, p, t, i);
-    }
-}
+#include "tiles_loop_tmpl.h"

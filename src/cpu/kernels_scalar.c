@@ -67,6 +67,37 @@ static float margin_of(const fkm_row_block *b, int32_t row, const fkm_tiles *t, 
            b->tail[row] * t->tile_tail[tile] + t->tile_offset[tile] + b->slack[row];
 }
 
+#define V float
+#define LANES 1
+#define V_LOAD(p) (*(p))
+#define V_STORE(p, v) (*(p) = (v))
+#define V_SET1(f) (f)
+#define V_ADD(a, b) ((a) + (b))
+#define V_SUB(a, b) ((a) - (b))
+#define V_MUL(a, b) ((a) * (b))
+#define V_MAX(a, b) ((a) > (b) ? (a) : (b))
+#define V_MIN(a, b) ((a) < (b) ? (a) : (b))
+#define V_FMA(a, b, c) ((a) * (b) + (c))
+#define V_ROOT(a) sqrtf(a)
+#define V_LEAST(v) (v)
+#include "apart_tmpl.h"
+
+/* Keeps what the scores of a tile tell of its distance: see apart.h. */
+static void keep_apart(
+    fkm_row_block *b, int32_t panel, const fkm_tiles *t, int32_t tile, const float (*score)[PANEL])
+{
+    float least = INFINITY;
+    for (int32_t r = 0; r < PANEL; r++) {
+        int32_t row = panel * PANEL + r;
+        float top = score[0][r];
+        for (int32_t j = 1; j < TILE; j++)
+            top = V_MAX(score[j][r], top);
+        float nearness = b->base[row] + margin_of(b, row, t, tile) + top;
+        least = V_MIN(distances_less_ref(nearness, b->ref + row), least);
+    }
+    fkm_keep_apart(b, t, panel, tile, least);
+}
+
 static void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int32_t tile)
 {
     const float *packed = (const float *)(const void *)t->packed;
@@ -74,6 +105,8 @@ static void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int
     float score[TILE][PANEL];
     int32_t first = tile * TILE;
     score_tile(score, x, packed + (int64_t)first * t->screened, t->half + first, t->screened);
+    if (b->apart)
+        keep_apart(b, panel, t, tile, (const float(*)[PANEL])score);
     for (int32_t r = 0; r < PANEL; r++) {
         int32_t row = panel * PANEL + r;
         float margin = margin_of(b, row, t, tile);
@@ -87,19 +120,7 @@ static void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int
     }
 }
 
-static void screen(
-    fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t, int32_t begin, int32_t end)
-{
-    for (int32_t p = panel; p < panel + panels; p++) {
-        const int32_t *own = b->own + (int64_t)p * FKM_OWN_TILES;
-        for (int i = 0; begin == 0 && i < FKM_OWN_TILES; i++)
-            if (own[i] >= 0)
-                screen_tile(b, p, t, own[i]);
-        for (int32_t i = begin; i < end; i++)
-            if (!fkm_is_own(own, i))
-                screen_tile(b, p, t, i);
-    }
-}
+#include "tiles_loop_tmpl.h"
 
 static void rotate(
     float *out, const float *x, int32_t rows, int32_t dims, const float *axes, int32_t heads)

@@ -9,11 +9,14 @@
 #include <immintrin.h>
 #include <string.h>
 
+#include "avx512_tmpl.h"
 #include "transpose_tmpl.h"
 
 #include "bytes_tmpl.h"
 
 enum { PANEL = BYTES_PANEL, TILE = 12 };
+
+#include "apart_tmpl.h"
 
 #define UNROLL _Pragma("GCC unroll 32")
 
@@ -59,7 +62,9 @@ static __m512 rivals(const fkm_row_block *b, int32_t row0, const fkm_tiles *t, c
     return _mm512_mask_blend_ps(old, top, others);
 }
 
-static void finish(
+/* Compares the best scores of 16 rows in a tile with what they have. Returns the distances of rows
+ * to the tile less ref, when they are to be kept: see apart.h. */
+static __m512 finish(
     fkm_row_block *b, int32_t row0, const fkm_tiles *t, int32_t tile, const scores *s, int h)
 {
     __m512i best = _mm512_load_si512(s->of[0] + 16 * h);
@@ -82,6 +87,10 @@ static void finish(
     __m512 limit = _mm512_sub_ps(_mm512_load_ps(b->floor + row0), margin);
     if (_mm512_cmp_ps_mask(top, limit, _CMP_GE_OQ))
         report(b, row0, t, tile, s, h, top, margin);
+    if (!b->apart)
+        return top;
+    const __m512 v = _mm512_add_ps(top, _mm512_add_ps(margin, _mm512_load_ps(b->base + row0)));
+    return distances_less_ref(v, b->ref + row0);
 }
 
 static inline void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int32_t tile)
@@ -112,23 +121,13 @@ static inline void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles 
         _mm512_store_si512(s.of[j], low[j]);
         _mm512_store_si512(s.of[j] + 16, high[j]);
     }
-    finish(b, panel * PANEL, t, tile, &s, 0);
-    finish(b, panel * PANEL + 16, t, tile, &s, 1);
+    const __m512 d0 = finish(b, panel * PANEL, t, tile, &s, 0);
+    const __m512 d1 = finish(b, panel * PANEL + 16, t, tile, &s, 1);
+    if (b->apart)
+        fkm_keep_apart(b, t, panel, tile, _mm512_reduce_min_ps(_mm512_min_ps(d0, d1)));
 }
 
-static void screen(
-    fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t, int32_t begin, int32_t end)
-{
-    for (int32_t p = panel; p < panel + panels; p++) {
-        const int32_t *own = b->own + (int64_t)p * FKM_OWN_TILES;
-        for (int i = 0; begin == 0 && i < FKM_OWN_TILES; i++)
-            if (own[i] >= 0)
-                screen_tile(b, p, t, own[i]);
-        for (int32_t i = begin; i < end; i++)
-            if (!fkm_is_own(own, i))
-                screen_tile(b, p, t, i);
-    }
-}
+#include "tiles_loop_tmpl.h"
 
 static void pack_tile(fkm_tiles *t, int64_t first, const float *c, int32_t bias)
 {

@@ -27,7 +27,7 @@ int64_t fkm_tiles_bytes(const fkm_kernels *k, int32_t clusters, int32_t dims)
     int64_t flat = 7 * sizeof(float) + 5 * sizeof(int32_t) + 2 * sizeof(double);
     int64_t total = fkm_add_sat(fkm_add_sat(rows, packed), fkm_mul_sat(padded, flat));
     return fkm_add_sat(total,
-        count * 5 * (int64_t)sizeof(float) + (int64_t)sizeof(float) * dims * (1 + k->tile) + 4096);
+        count * 6 * (int64_t)sizeof(float) + (int64_t)sizeof(float) * dims * (1 + k->tile) + 4096);
 }
 
 fkm_status fkm_tiles_open(
@@ -68,6 +68,7 @@ fkm_status fkm_tiles_open(
     FKM_GO(fkm_alloc(&t->place, n, sizeof *t->place, order, e));
     FKM_GO(fkm_alloc(&t->order_key, n, sizeof(double), order, e));
     FKM_GO(fkm_alloc(&t->start, n, sizeof(int32_t), "centroid norms", e));
+    FKM_GO(fkm_calloc(&t->drift, t->count, sizeof(float), "movements", e));
     return FKM_OK;
 out:
     fkm_tiles_close(t);
@@ -77,6 +78,7 @@ out:
 void fkm_tiles_close(fkm_tiles *t)
 {
     fkm_free(t->shift);
+    fkm_free(t->drift);
     fkm_free(t->packed);
     fkm_free(t->rows);
     fkm_free(t->half);
@@ -428,17 +430,52 @@ static void make_tile(void *arg, int64_t i, int worker)
     t->kernels->pack_tile(t, first, rows);
 }
 
-void fkm_tiles_set(fkm_tiles *t, const float *c, double margin_factor, fkm_pool *pool)
+/* Where centroids go: by their margins, for as long as nobody wants to find them there. */
+static void choose_order(fkm_tiles *t, const float *c)
+{
+    choose_keys(t, c);
+    sort_by_key(t);
+    t->order++;
+    t->order_frame = t->frame;
+    memset(t->drift, 0, (size_t)t->count * sizeof *t->drift);
+}
+
+static void add_to_drift(fkm_tiles *t, const double *shift)
+{
+    for (int32_t i = 0; i < t->count; i++) {
+        double most = 0;
+        for (int64_t p = (int64_t)i * t->tile; p < ((int64_t)i + 1) * t->tile; p++)
+            if (t->index[p] >= 0)
+                most = fmax(most, shift[t->index[p]]);
+        t->drift[i] = (t->drift[i] + (float)(most * t->scale * (1 + 0x1p-20))) * (1 + 0x1p-22f);
+    }
+}
+
+/* shift NULL: in a new order. */
+static void set_tiles(
+    fkm_tiles *t, const float *c, const double *shift, double margin_factor, fkm_pool *pool)
 {
     choose_frame(t, c);
     choose_quantum(t, c);
     run(pool, (t->clusters + NORMS_AT_ONCE - 1) / NORMS_AT_ONCE, measure_norms, t, c);
-    choose_keys(t, c);
-    sort_by_key(t);
+    if (shift && t->order_frame == t->frame)
+        add_to_drift(t, shift);
+    else
+        choose_order(t, c);
     run(t->axes ? NULL : pool, t->count, make_tile, t, c); /* heads share t->turned */
     set_fine_margins(t, margin_factor);
     set_margins(t, margin_factor);
     set_tile_margins(t);
+}
+
+void fkm_tiles_set(fkm_tiles *t, const float *c, double margin_factor, fkm_pool *pool)
+{
+    set_tiles(t, c, NULL, margin_factor, pool);
+}
+
+void fkm_tiles_follow(fkm_tiles *t, const float *c, const double *shift, fkm_pool *pool)
+{
+    set_tiles(t, c, shift, 1, pool);
 }
 
 int32_t fkm_block_settle(fkm_row_block *b, int32_t row)

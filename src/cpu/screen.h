@@ -88,18 +88,20 @@ typedef struct fkm_place {
 typedef struct fkm_tiles {
     const struct fkm_kernels *kernels;
     int32_t dims, clusters;
-    int32_t tile, count;              /* centroids a tile; tiles */
-    size_t tile_bytes;                /* of one tile in `packed` */
-    uint32_t frame;                   /* number of the frame (scale, shift) in use; 0: none yet */
-    float scale;                      /* s */
-    float *shift;                     /* [dims]: mu s */
-    char *packed;                     /* [count] tiles in the kernel's own layout, of C~ or C^ */
-    float *rows;                      /* [positions][dims]: C~ again, for `dot` */
-    float *half;                      /* [positions]: h~ */
-    float *slope, *residual, *offset; /* [positions]: of m(i, j), or e(i, j) */
-    float *tail;                      /* [positions]: see head.h; 0 without a head */
-    float *fine_slope, *fine_offset;  /* [positions]: of e(i, j) */
-    float *tile_tail;                 /* [count] */
+    int32_t tile, count;         /* centroids a tile; tiles */
+    size_t tile_bytes;           /* of one tile in `packed` */
+    uint32_t frame;              /* number of the frame (scale, shift) in use; 0: none yet */
+    uint32_t order, order_frame; /* number of the order of positions; the frame it was made in */
+    float *drift;                /* [count]: how far centroids have moved in it, see apart.h */
+    float scale;                 /* s */
+    float *shift;                /* [dims]: mu s */
+    char *packed;                /* [count] tiles in the kernel's own layout, of C~ or C^ */
+    float *rows;                 /* [positions][dims]: C~ again, for `dot` */
+    float *half;                 /* [positions]: h~ */
+    float *slope, *residual, *offset;                /* [positions]: of m(i, j), or e(i, j) */
+    float *tail;                                     /* [positions]: see head.h; 0 without a head */
+    float *fine_slope, *fine_offset;                 /* [positions]: of e(i, j) */
+    float *tile_tail;                                /* [count] */
     float *tile_slope, *tile_residual, *tile_offset; /* [count]: maxima of m over a tile */
     float
         *tile_quantum; /* [count]: of rounded coordinates, kernels that round to integers by tile */
@@ -134,6 +136,10 @@ void fkm_tiles_close(fkm_tiles *t); /* safe on zeroed structs */
  * take 0.5 to see that the bound is not idle. */
 void fkm_tiles_set(fkm_tiles *t, const float *c, double margin_factor, fkm_pool *pool);
 
+/* The same for centroids that have moved by shift[j]: [clusters], in data units, since they were
+ * set; they keep their positions as long as the frame stays. */
+void fkm_tiles_follow(fkm_tiles *t, const float *c, const double *shift, fkm_pool *pool);
+
 /* Screens by the first coordinates along `axes` from the next fkm_tiles_set on, in a new frame: see
  * head.h. axes NULL: by all coordinates again. */
 void fkm_tiles_turn(fkm_tiles *t, const float *axes, int32_t screened, float gram);
@@ -166,6 +172,13 @@ typedef struct fkm_row_block {
     bool rivals;       /* collect `second` */
     float *second;     /* [rows]: no centroid but the row's old one has a true score above this */
     int32_t *old_tile, *old_slot; /* [rows]: where its old centroid is; -1: it had none */
+    float *apart;                 /* [panels][tiles]: to be kept, see apart.h; NULL: not wanted */
+    bool apart_known;             /* apart and ref hold */
+    float *ref;                   /* [rows] */
+    float *base;                  /* [rows]; when apart */
+    float *reach;                 /* [panels]; when apart */
+    float *beyond;  /* [panels]: least apart - drift of the tiles that were left out */
+    int64_t spared; /* pairs of a panel and a tile that were left out */
 } fkm_row_block;
 
 /* Has this tile been screened first? own: [FKM_OWN_TILES] of the panel. */

@@ -6,15 +6,16 @@
 
 #include <string.h>
 
-int64_t fkm_row_store_bytes(int32_t panel, size_t panel_bytes, int64_t rows)
+int64_t fkm_row_store_bytes(int32_t panel, size_t panel_bytes, int32_t apart, int64_t rows)
 {
     int64_t padded = fkm_round_up(rows, panel);
     int64_t panels = fkm_mul_sat(padded / panel, (int64_t)panel_bytes);
-    return fkm_add_sat(panels, fkm_mul_sat(padded, 2 * sizeof(int32_t) + 3 * sizeof(float)));
+    panels = fkm_add_sat(panels, fkm_mul_sat(padded / panel, apart * (int64_t)sizeof(float)));
+    return fkm_add_sat(panels, fkm_mul_sat(padded, 2 * sizeof(int32_t) + 4 * sizeof(float)));
 }
 
 fkm_status fkm_row_store_open(
-    fkm_row_store *s, int32_t panel, size_t panel_bytes, int64_t rows, fkm_err *e)
+    fkm_row_store *s, int32_t panel, size_t panel_bytes, int32_t apart, int64_t rows, fkm_err *e)
 {
     static const char what[] = "rows laid out for screening";
     fkm_status st = FKM_OK;
@@ -25,6 +26,10 @@ fkm_status fkm_row_store_open(
     FKM_GO(fkm_alloc(&s->label, padded, sizeof *s->label, what, e));
     FKM_GO(fkm_alloc(&s->norm, padded, sizeof *s->norm, what, e));
     FKM_GO(fkm_alloc(&s->residual, padded, sizeof *s->residual, what, e));
+    if (apart > 0)
+        FKM_GO(fkm_alloc(&s->apart, padded / panel, (size_t)apart * sizeof(float), what, e));
+    if (apart > 0)
+        FKM_GO(fkm_alloc(&s->ref, padded, sizeof *s->ref, what, e));
     FKM_GO(fkm_alloc(&s->tail, padded, sizeof *s->tail, what, e));
     return FKM_OK;
 out:
@@ -39,6 +44,8 @@ void fkm_row_store_close(fkm_row_store *s)
     fkm_free(s->label);
     fkm_free(s->norm);
     fkm_free(s->residual);
+    fkm_free(s->apart);
+    fkm_free(s->ref);
     fkm_free(s->tail);
     memset(s, 0, sizeof *s);
 }
@@ -53,6 +60,7 @@ void fkm_row_store_start(fkm_row_store *s, const int32_t *labels, int64_t count)
     s->strays = s->debt = 0;
     s->moved = count;
     s->frame = 0;
+    s->apart_order = 0;
 }
 
 void fkm_row_store_sort(
@@ -73,4 +81,5 @@ void fkm_row_store_sort(
     s->ordered = true;
     s->strays = s->debt = 0;
     s->frame = 0;
+    s->apart_order = 0;
 }

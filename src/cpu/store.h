@@ -20,14 +20,18 @@ typedef struct fkm_row_store {
     char *panels;
     float *norm; /* see fkm_row_block */
     float *tail;
-    float *residual; /* negative: the row cannot be screened */
+    float *residual;      /* negative: the row cannot be screened */
+    float *apart;         /* [panels][tiles]: see apart.h; NULL: there is no room */
+    float *ref;           /* the same */
+    uint32_t apart_order; /* of the tiles that they are of; 0: none are kept */
 } fkm_row_store;
 
 /* dims: coordinates of a row in the panels; 0: the order is kept, not the panels. */
 /* panel: rows of one, in panel_bytes. */
-int64_t fkm_row_store_bytes(int32_t panel, size_t panel_bytes, int64_t rows);
-fkm_status fkm_row_store_open(
-    fkm_row_store *s, int32_t panel, size_t panel_bytes, int64_t rows, fkm_err *e) FKM_MUST_USE;
+/* apart: tiles to keep distances to; 0: none. */
+int64_t fkm_row_store_bytes(int32_t panel, size_t panel_bytes, int32_t apart, int64_t rows);
+fkm_status fkm_row_store_open(fkm_row_store *s, int32_t panel, size_t panel_bytes, int32_t apart,
+    int64_t rows, fkm_err *e) FKM_MUST_USE;
 void fkm_row_store_close(fkm_row_store *s); /* safe on zeroed structs */
 
 /* Forgets the labels: rows in the order they come. labels: [count], by row. */

@@ -3,6 +3,7 @@
 
 #include "../short_form.h"
 
+#include "../../src/cpu/apart.h"
 #include "../../src/cpu/assign.h"
 #include "../../src/cpu/bounds.h"
 
@@ -14,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROWS = 300, CLUSTERS = 50 };
+enum { ROWS = 300, CLUSTERS = 100 };
 
 typedef struct setting {
     const fkm_kernels *kernels;
@@ -24,6 +25,7 @@ typedef struct setting {
     fkm_tiles tiles;
     fkm_assign_scratch scratch;
     fkm_bounds bounds;
+    double far[ROWS][CLUSTERS]; /* for panels: as centroids are now */
 } setting;
 
 static double distance(const setting *s, int32_t i, int32_t j)
@@ -106,10 +108,9 @@ static void check_bounds(const setting *s)
     }
 }
 
-/* Moves centroids a little and a few of them more, as an iteration does. */
-static void move_centroids(setting *s, float step, uint64_t *random)
+/* Moves centroids a little and a few of them more, as an iteration does. shift: how far. */
+static void move_centroids(setting *s, float step, uint64_t *random, double *shift)
 {
-    double shift[CLUSTERS];
     for (int32_t j = 0; j < CLUSTERS; j++) {
         double square = 0;
         for (int32_t t = 0; t < s->dims; t++) {
@@ -120,7 +121,6 @@ static void move_centroids(setting *s, float step, uint64_t *random)
         shift[j] = sqrt(square);
     }
     fkm_bounds_move(&s->bounds, shift, s->tiles.scale);
-    fkm_tiles_set(&s->tiles, s->c, 1, NULL);
 }
 
 /* Returns how many rows were spared. */
@@ -143,8 +143,11 @@ static int64_t check_kernels(const fkm_kernels *k)
             fkm_bounds_end(&s.bounds);
             check_bounds(&s);
             for (int round = 0; round < 4; round++) {
-                for (int moves = 0; moves < round; moves++) /* none, one, several */
-                    move_centroids(&s, round == 3 ? step : 0.02f * step, &random);
+                for (int moves = 0; moves < round; moves++) { /* none, one, several */
+                    double shift[CLUSTERS];
+                    move_centroids(&s, round == 3 ? step : 0.02f * step, &random, shift);
+                    fkm_tiles_set(&s.tiles, s.c, 1, NULL);
+                }
                 fkm_bounds_begin(&s.bounds, s.tiles.frame, true);
                 if (!s.bounds.collect || !s.bounds.valid)
                     break;
@@ -177,11 +180,181 @@ static void bounds_of_bytes_hold(void **state)
     }
 }
 
+/* ---- of panels and tiles ---- */
+
+/* Two rows that cannot be screened: one is too long, one has no distance. */
+static bool beyond_screening(const setting *s, int32_t row)
+{
+    return !s->kernels->bytes && row < 2;
+}
+
+static void measure_all(setting *s)
+{
+    for (int32_t i = 0; i < ROWS; i++)
+        for (int32_t j = 0; j < CLUSTERS; j++)
+            s->far[i][j] = distance(s, i, j);
+}
+
+/* Screens the store, in label order, with the distances of its panels. */
+static void label_store(setting *s, fkm_row_store *store, bool known)
+{
+    int32_t block = fkm_assign_block_rows(s->kernels, s->dims);
+    fkm_assign_job job = {
+        .tiles = &s->tiles,
+        .centroids = s->c,
+        .dtype = FKM_F32,
+        .x = s->x,
+        .store = store,
+        .pack = true,
+        .keep = true,
+        .apart = true,
+        .apart_known = known,
+        .upper = s->bounds.upper,
+        .lower = s->bounds.lower,
+        .count = ROWS,
+        .labels = s->labels,
+    };
+    s->scratch.counts.apart = 0;
+    for (int32_t first = 0; first < ROWS; first += block)
+        fkm_assign_block(&job, &s->scratch, first, ROWS - first < block ? ROWS - first : block);
+}
+
+/* How many pairs of panels and tiles claim to be farther apart than they are, when tiles had
+ * drifted by so much less than they have. */
+static int64_t false_claims(const setting *s, const fkm_row_store *store, float drift)
+{
+    const int32_t panel = s->kernels->panel, tile = s->kernels->tile;
+    int64_t claims = 0;
+    for (int32_t p = 0; p * panel < ROWS; p++)
+        for (int32_t i = 0; i < s->tiles.count; i++) {
+            double least = INFINITY;
+            for (int32_t r = p * panel; r < (p + 1) * panel && r < ROWS; r++)
+                for (int32_t j = i * tile; j < (i + 1) * tile; j++)
+                    if (s->tiles.index[j] >= 0 && !beyond_screening(s, store->order[r]))
+                        least = fmin(
+                            least, s->far[store->order[r]][s->tiles.index[j]] * s->tiles.scale -
+                                       store->ref[r]);
+            double kept = store->apart[p * s->tiles.count + i];
+            claims += kept - (double)s->tiles.drift[i] * drift > least;
+        }
+    return claims;
+}
+
+static void check_labels(const setting *s)
+{
+    for (int32_t i = 0; i < ROWS; i++) {
+        int32_t best = -1;
+        double least = INFINITY;
+        for (int32_t j = 0; j < CLUSTERS; j++)
+            if (s->far[i][j] < least) {
+                least = s->far[i][j];
+                best = j;
+            }
+        assert_int_equal(s->labels[i], best);
+    }
+}
+
+/* Bounds of rows that were screened with tiles left out. */
+static void check_rows(const setting *s, const fkm_row_store *store)
+{
+    for (int32_t at = 0; at < ROWS; at++) {
+        int32_t i = store->order[at], own = s->labels[i];
+        if (beyond_screening(s, i))
+            continue;
+        assert_true(s->bounds.upper[at] >= s->far[i][own] * s->tiles.scale);
+        for (int32_t j = 0; j < CLUSTERS; j++)
+            if (j != own)
+                assert_true(s->bounds.lower[at] <= s->far[i][j] * s->tiles.scale);
+    }
+}
+
+typedef struct findings {
+    int64_t spared;
+    int64_t halved; /* false claims if tiles had drifted by half as much */
+} findings;
+
+static void follow_panels(setting *s, float step, findings *f)
+{
+    fkm_err e = {0};
+    fkm_row_store store;
+    double shift[CLUSTERS];
+    int64_t start[CLUSTERS + 2];
+    int32_t other[ROWS];
+    uint64_t random = 9;
+    if (!s->kernels->bytes)
+        for (int32_t t = 0; t < s->dims; t++) {
+            s->x[t] = 1e30f;
+            s->x[s->dims + t] = NAN;
+        }
+    assert_int_equal(fkm_row_store_open(&store, s->kernels->panel,
+                         fkm_panel_bytes(s->kernels, s->dims), s->tiles.count, ROWS, &e),
+        FKM_OK);
+    label_rows(s, NULL, ROWS, false);
+    fkm_row_store_start(&store, s->labels, ROWS);
+    fkm_row_store_sort(&store, ROWS, CLUSTERS, start, other);
+    fkm_tiles_set(&s->tiles, s->c, 1, NULL);
+    label_store(s, &store, false);
+    const uint32_t order = s->tiles.order;
+    for (int round = 0; round < 6; round++) {
+        move_centroids(s, round == 4 ? step : 0.01f * step, &random, shift);
+        measure_all(s);
+        fkm_tiles_follow(&s->tiles, s->c, shift, NULL);
+        bool known = s->tiles.order == order; /* else they have outgrown the frame */
+        f->halved += known ? false_claims(s, &store, 0.5f) : 0;
+        assert_true(!known || false_claims(s, &store, 1) == 0);
+        label_store(s, &store, known);
+        assert_int_equal(false_claims(s, &store, 1), 0);
+        check_labels(s);
+        check_rows(s, &store);
+        f->spared += s->scratch.counts.apart;
+        if (!known)
+            break;
+    }
+    fkm_row_store_close(&store);
+}
+
+static void check_panels(const fkm_kernels *k)
+{
+    const int32_t dims[] = {1, 3, 20, 64, 100, 520};
+    const float offsets[] = {0, 100}, spreads[] = {0.01f, 0.3f};
+    findings f = {0};
+    for (int d = 0; d < 6; d++)
+        for (int v = d % 2; v < 4; v += short_form() ? 2 : 1) {
+            setting s;
+            float offset = k->bytes ? offsets[v % 2] / 50 : offsets[v % 2];
+            open_setting(&s, k, dims[d], offset, spreads[(v / 2 + d) % 2]);
+            follow_panels(&s, k->bytes ? 50 : 1, &f);
+            close_setting(&s);
+        }
+    assert_true(f.spared > 100);
+    assert_true(f.halved > 10);
+}
+
+static void panels_hold(void **state)
+{
+    (void)state;
+    FOR_EACH_ISA(k)
+    {
+        check_panels(k);
+    }
+}
+
+static void panels_of_bytes_hold(void **state)
+{
+    (void)state;
+    FOR_EACH_BYTE_ISA(k)
+    {
+        check_panels(k);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bounds_hold),
         cmocka_unit_test(bounds_of_bytes_hold),
+        cmocka_unit_test(panels_hold),
+        cmocka_unit_test(panels_of_bytes_hold),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -320,7 +320,7 @@ static void fill_case(float *x, float *c, const shape *s)
 static fkm_status open_store(fkm_row_store *store, const fkm_tiles *t, int32_t rows, fkm_err *e)
 {
     return fkm_row_store_open(
-        store, t->kernels->panel, fkm_panel_bytes(t->kernels, t->dims), rows, e);
+        store, t->kernels->panel, fkm_panel_bytes(t->kernels, t->dims), 0, rows, e);
 }
 
 /* The same labels from rows that are kept, rounded and in another order, whatever it is. */

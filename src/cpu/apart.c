@@ -1,0 +1,31 @@
+/* Bounds that spare panels whole tiles: see apart.h for the proof. */
+#include "apart.h"
+
+#define LEAST_SHARE 0.06 /* of pairs spared: keeping distances costs half of that */
+#define LONGEST_PAUSE 64 /* passes */
+
+float fkm_apart_beyond(const fkm_row_block *b, int32_t row, int32_t rows)
+{
+    float rest = b->beyond[row / rows];
+    return rest + b->ref[row] - FKM_APART_ETA * (fabsf(rest) + b->ref[row]);
+}
+
+void fkm_apart_begin(fkm_apart *a)
+{
+    a->spared = a->seen = 0;
+    if (a->pause > 0)
+        a->pause--;
+    a->collect = a->possible && a->pause == 0;
+}
+
+void fkm_apart_end(fkm_apart *a)
+{
+    if (a->seen == 0)
+        return;
+    if ((double)a->spared >= LEAST_SHARE * (double)a->seen) {
+        a->patience = 1;
+        return;
+    }
+    a->pause = a->patience + 1;
+    a->patience = a->patience < LONGEST_PAUSE ? 2 * a->patience : LONGEST_PAUSE;
+}

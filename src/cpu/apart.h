@@ -1,0 +1,93 @@
+/* Bounds that spare panels whole tiles: after Ding et al. 2015, "Yinyang k-means", which bounds a
+ * row's distance to groups of centroids; here rows are grouped, too, so that what is spared is a
+ * product of matrices.
+ *
+ * In the units of the frame (distances times s), each row r keeps a constant ref_r, near the
+ * distance to its centroid when its chunk was laid out, and each panel p and tile i
+ *
+ *   apart[p][i] - drift[i] <= (distance of r to any centroid of i) - ref_r    for all rows r of p,
+ *   reach[p] >= (distance of r to some centroid) - ref_r                      for all rows r of p.
+ *
+ * Centroids stay in their tiles while this is in use, and drift[i] grows by the largest movement in
+ * tile i. A panel's own tiles are screened first: they set the floors, and these reach[p]. Where
+ * reach[p] < apart[p][i] - drift[i], no row of the panel has its centroid in the tile: of every row
+ * some other centroid is nearer by a factor of at least 1 + 2^-20, see bounds.h. Without ref_r,
+ * the row that is farthest from its centroid and the one nearest to a foreign one, mostly two,
+ * would speak for the panel.
+ *
+ * From a screen: |X - C|^2 = |X|^2 - 2 S, S at most the score plus its margin m. `base` of a row is
+ * ETA nx^2 - |X|^2 / 2, |X|^2 rounded down as in bounds.h; with v = base + m + S~, S~ the tile's
+ * best score, -2 v (1 - 2 ETA) is at most the square of the distance: sum and margin err by a few
+ * 2^-24 of nx^2 and of S + m, which is at most (nx^2 + |2 v|) / 2, and both ETAs take off more.
+ * Roots are approximate, within 2^-14, and give way by 2^-13. Differences with ref_r err by 2^-24
+ * of their terms: reach pays with 3 ETA (distance + ref_r), which is the factor of bounds.h, too,
+ * and apart with ETA of its own terms.
+ *
+ * What rows that cannot be screened, and padding, seem to be only makes reach larger and apart
+ * smaller. A row without a centroid yet has a floor that puts it out of any reach. */
+#ifndef FKM_APART_H
+#define FKM_APART_H
+
+#include "screen.h"
+
+#include <math.h>
+
+#define FKM_APART_ETA 0x1p-20f
+#define FKM_APART_ROOT 0x1p-13f  /* how much approximate roots give way */
+#define FKM_APART_LEAST 0x1p-62f /* distances kept are too large by less than this */
+#define FKM_APART_UP (1 + 0x1p-22f)
+#define FKM_APART_FAR 1e30f /* farther than any row that can be screened */
+
+/* `base` of a row, as a part of nx^2 (rounded up). */
+static inline float fkm_apart_share(int32_t dims)
+{
+    return FKM_APART_ETA - (1 - (float)(3 * (int64_t)dims + 64) * 0x1p-24f) / 2;
+}
+
+/* Is the tile out of the panel's reach? It is left out then. */
+static inline bool fkm_is_apart(fkm_row_block *b, const fkm_tiles *t, int32_t panel, int32_t tile)
+{
+    if (!b->apart_known)
+        return false;
+    float rest = b->apart[(int64_t)panel * t->count + tile] - t->drift[tile];
+    if (!(rest > b->reach[panel]))
+        return false;
+    b->spared++;
+    b->beyond[panel] = rest < b->beyond[panel] ? rest : b->beyond[panel];
+    return true;
+}
+
+/* Keeps what a screen tells of a panel and a tile. least: of the distances less ref, over its rows.
+ */
+static inline void fkm_keep_apart(
+    fkm_row_block *b, const fkm_tiles *t, int32_t panel, int32_t tile, float least)
+{
+    float drift = t->drift[tile];
+    b->apart[(int64_t)panel * t->count + tile] =
+        least + drift - FKM_APART_ETA * (fabsf(least) + drift) - FKM_APART_LEAST;
+}
+
+/* A panel's own tiles are not apart from it. */
+static inline void fkm_apart_own(fkm_row_block *b, const fkm_tiles *t, int32_t panel)
+{
+    const int32_t *own = b->own + (int64_t)panel * FKM_OWN_TILES;
+    for (int i = 0; i < FKM_OWN_TILES; i++)
+        if (own[i] >= 0)
+            b->apart[(int64_t)panel * t->count + own[i]] = -FKM_APART_FAR;
+}
+
+/* At most the distance of a row to any centroid that it was not screened against; rows: of a panel.
+ */
+float fkm_apart_beyond(const fkm_row_block *b, int32_t row, int32_t rows);
+
+/* When to keep distances: while they spare enough. */
+typedef struct fkm_apart {
+    bool possible, collect;  /* this pass */
+    int64_t spared, seen;    /* pairs of a panel and a tile in this pass that much was known of */
+    int32_t pause, patience; /* passes to go without; doubled when it does not pay */
+} fkm_apart;
+
+void fkm_apart_begin(fkm_apart *a);
+void fkm_apart_end(fkm_apart *a);
+
+#endif
