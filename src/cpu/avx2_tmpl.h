@@ -3,6 +3,7 @@
 #define FKM_AVX2_TMPL_H
 
 #include <immintrin.h>
+#include <stdint.h>
 #include <string.h>
 
 #define V __m256
@@ -18,6 +19,17 @@
 #define V_HAS(p, i)                                                                                \
     (_mm256_movemask_epi8(_mm256_cmpeq_epi32(                                                      \
          _mm256_load_si256((const __m256i *)(const void *)(p)), _mm256_set1_epi32(i))) != 0)
+
+/* Up to 8 floats; the rest are zero. */
+static inline __m256 load_some(const float *p, int64_t live)
+{
+    float part[8] = {0};
+    if (live >= 8)
+        return _mm256_loadu_ps(p);
+    for (int64_t i = 0; i < live; i++)
+        part[i] = p[i];
+    return _mm256_loadu_ps(part);
+}
 
 /* 8 x 8 transpose: m[r] holds row r on entry, column r on return. */
 static inline void transpose(__m256 m[8])

@@ -60,17 +60,6 @@ static void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int
     finish(b, panel * PANEL, t, tile, acc0, acc1);
 }
 
-/* Up to 8 floats; the rest are zero. */
-static inline __m256 load_some(const float *p, int64_t live)
-{
-    float part[8] = {0};
-    if (live >= 8)
-        return _mm256_loadu_ps(p);
-    for (int64_t i = 0; i < live; i++)
-        part[i] = p[i];
-    return _mm256_loadu_ps(part);
-}
-
 /* 32 integers, given as floats, as bytes; adds up (x scale - shift)^2. */
 static inline __m256i bytes_step(
     const float *x, int64_t live, const float *shift, __m256 scale, __m256i bias, __m256 *square)
