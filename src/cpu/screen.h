@@ -105,6 +105,7 @@ typedef struct fkm_tiles {
     float
         *tile_quantum; /* [count]: of rounded coordinates, kernels that round to integers by tile */
     float *centroid_quantum; /* [positions]: likewise, kernels that round to integers by centroid */
+    bool *narrow;            /* [count]: may a kernel add by 16 bits? see kernels_avx2_int8.c */
     int32_t *start;          /* [positions]: what sums of integers start at, or are raised by */
     float unit;              /* of a kernel's sums, in scores: 1, or that of its integers */
     float quantum;           /* of a rounded coordinate, byte kernels */

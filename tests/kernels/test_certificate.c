@@ -227,6 +227,25 @@ static void byte_margin_is_needed(void **state)
     }
 }
 
+/* The largest bytes meet integers of one sign, of which 8 add up to 128 and to more. At the origin,
+ * where all other centroids are, is the first of them. */
+static void sums_of_bytes_fit(void **state)
+{
+    (void)state;
+    static float x[DIMS], c[CLUSTERS * DIMS];
+    FOR_EACH_BYTE_ISA(k)
+    {
+        for (int integer = -63; integer <= 63; integer++) {
+            c[DIMS - 1] = k->most_quanta; /* so that the quantum is 1; no row has this coordinate */
+            for (int t = 0; t < DIMS - 1; t++) {
+                x[t] = test_byte(k, 255);
+                c[GOOD * DIMS + t] = (float)integer;
+            }
+            assert_int_equal(label_with(k, x, c, NULL, 1), integer > 0 ? GOOD : 1);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -236,6 +255,7 @@ int main(void)
         cmocka_unit_test(sums_of_integers_fit),
         cmocka_unit_test(tail_margin_is_needed),
         cmocka_unit_test(byte_margin_is_needed),
+        cmocka_unit_test(sums_of_bytes_fit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
