@@ -38,14 +38,14 @@ enum { GROUP = 4, STEP = 32, PANEL_MORE = 2 * PANEL * 4 };
 #define ROW_TOP 102.0f
 #define TILE_TOP 80.0f
 #define RAISE 80
-#define TILE_SET 140.0f /* |h| at most; rounding adds sqrt(8) / 2 */
-#define ROUNDED_SET 138.5f
-/* 80 |sum v| + 140 |v| at most, before rounding, which adds 80 * 4 + 140 * sqrt(8) / 2 < 518;
- * float32 arithmetic has the rest to lose, 2^-10 of it. */
+#define TILE_SET 140.0f    /* |h| of a set at most: rounding adds sqrt(8) / 2 to */
+#define ROUNDED_SET 138.5f /* this */
+/* 80 |sum v| + 140 |v| at most: rounding adds 80 * 4 + 140 * sqrt(8) / 2 < 518, and float32
+ * arithmetic less than the 49 that are left. */
 #define ROUNDED_SUM 32200.0f
-#define LEAST_TOP                                                                                  \
-    0x1p-60f /* of a row or a tile: below it all is zero; squares are normal                       \
-              */
+/* Of a row or a centroid: below it all is zero. Squares of coordinates that matter do not
+ * underflow. */
+#define LEAST_TOP 0x1p-60f
 
 static inline __m256i load_bytes(const char *p)
 {
