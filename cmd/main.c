@@ -71,7 +71,7 @@ static void print_isa(void)
     bool usable;
     printf(
         "CPU paths for --isa, best first; the last ones round all rows to 8-bit integers, which\n"
-        "amx and avx512vnni do where it pays:\n\n");
+        "amx, avx512vnni and avx2 do where it pays:\n\n");
     for (int i = 0; fkm_isa_name(i, &usable); i++) {
         const char *name = fkm_isa_name(i, &usable);
         printf("  %-12s %s\n", name, usable ? "yes" : "not on this CPU");

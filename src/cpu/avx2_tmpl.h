@@ -3,6 +3,7 @@
 #define FKM_AVX2_TMPL_H
 
 #include <immintrin.h>
+#include <stdint.h>
 #include <string.h>
 
 #define V __m256
@@ -28,6 +29,17 @@ static inline float least_lane(__m256 v)
     __m128 m = _mm_min_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     m = _mm_min_ps(m, _mm_movehl_ps(m, m));
     return _mm_cvtss_f32(_mm_min_ss(m, _mm_shuffle_ps(m, m, 1)));
+}
+
+/* Up to 8 floats; the rest are zero. */
+static inline __m256 load_some(const float *p, int64_t live)
+{
+    float part[8] = {0};
+    if (live >= 8)
+        return _mm256_loadu_ps(p);
+    for (int64_t i = 0; i < live; i++)
+        part[i] = p[i];
+    return _mm256_loadu_ps(part);
 }
 
 /* 8 x 8 transpose: m[r] holds row r on entry, column r on return. */

@@ -256,6 +256,7 @@ const fkm_kernels fkm_kernels_avx2 = {
     .item = sizeof(float),
     .dim_step = 1,
     .rate = 15,
+    .coarse = &fkm_kernels_avx2_s8,
     .widen = widen,
     .pack = pack,
     .pack_tile = pack_tile,

@@ -2,7 +2,11 @@
  * registers; rows lie along the lanes, four dims are multiplied at a time.
  *
  * vpmaddubsw adds two products of an unsigned byte and a signed one in 16 bits, and saturates:
- * coordinates of centroids are 63 quanta at most, 2 * 255 * 63 < 2^15.
+ * coordinates of centroids are 63 quanta at most, 2 * 255 * 63 < 2^15. To widen each pair takes two
+ * more instructions, so where their integers allow it, which is looked up tile by tile, four pairs
+ * are added in 16 bits first, over a set of 8 of 16 dims: |sum| <= 255 * 128 < 2^15 if neither the
+ * positive nor the negative integers of a centroid add up to more than 128 in any set. (In 16 bits
+ * modulo 2^16, so that only the whole sum must fit.)
  *
  *   panel   [groups of 4 dims][16 rows][4]       bytes, dims padded with zeros to 64
  *   tile    [groups of 4 dims][6 centroids][4]   bytes */
@@ -19,11 +23,37 @@
 #include "finish_tmpl.h"
 
 #define QUANTA 63
-#define GROUP 4 /* dims */
+#define GROUP 4      /* dims */
+#define SET 16       /* dims whose pairs are added in 16 bits: two sets */
+#define MOST_SUM 128 /* of a set's integers of one sign */
 
 static inline __m256 to_float(__m256i v, __m256 unit)
 {
     return _mm256_mul_ps(_mm256_cvtepi32_ps(v), unit);
+}
+
+/* Adds the products of `groups` groups of dims. */
+static inline __attribute__((always_inline)) void add_products(
+    __m256i low[TILE], __m256i high[TILE], const char *x, const char *c, int groups)
+{
+    const __m256i ones = _mm256_set1_epi16(1);
+    UNROLL
+    for (int j = 0; j < TILE; j++) {
+        __m256i sum0 = _mm256_setzero_si256(), sum1 = sum0;
+        UNROLL
+        for (int g = 0; g < groups; g++) {
+            const char *at = x + GROUP * PANEL * g;
+            const __m256i x0 = _mm256_load_si256((const __m256i *)(const void *)at);
+            const __m256i x1 = _mm256_load_si256((const __m256i *)(const void *)(at + 32));
+            int32_t four;
+            memcpy(&four, c + GROUP * (TILE * g + j), sizeof four);
+            const __m256i cj = _mm256_set1_epi32(four);
+            sum0 = _mm256_add_epi16(sum0, _mm256_maddubs_epi16(x0, cj));
+            sum1 = _mm256_add_epi16(sum1, _mm256_maddubs_epi16(x1, cj));
+        }
+        low[j] = _mm256_add_epi32(low[j], _mm256_madd_epi16(sum0, ones));
+        high[j] = _mm256_add_epi32(high[j], _mm256_madd_epi16(sum1, ones));
+    }
 }
 
 static void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int32_t tile)
@@ -31,25 +61,16 @@ static void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int
     const char *x = b->panels + (size_t)panel * fkm_panel_bytes(&fkm_kernels_avx2_u8, t->dims);
     const char *c = t->packed + (size_t)tile * t->tile_bytes;
     const int32_t *start = t->start + (int64_t)tile * TILE;
-    const __m256i ones = _mm256_set1_epi16(1);
     __m256i low[TILE], high[TILE];
     UNROLL
     for (int j = 0; j < TILE; j++)
         low[j] = high[j] = _mm256_set1_epi32(start[j]);
-    for (int32_t d = 0; d < t->dims; d += GROUP, x += GROUP * PANEL, c += GROUP * TILE) {
-        const __m256i x0 = _mm256_load_si256((const __m256i *)(const void *)x);
-        const __m256i x1 = _mm256_load_si256((const __m256i *)(const void *)(x + 32));
-        UNROLL
-        for (int j = 0; j < TILE; j++) {
-            int32_t four;
-            memcpy(&four, c + GROUP * j, sizeof four);
-            const __m256i cj = _mm256_set1_epi32(four);
-            const __m256i p0 = _mm256_madd_epi16(_mm256_maddubs_epi16(x0, cj), ones);
-            const __m256i p1 = _mm256_madd_epi16(_mm256_maddubs_epi16(x1, cj), ones);
-            low[j] = _mm256_add_epi32(low[j], p0);
-            high[j] = _mm256_add_epi32(high[j], p1);
-        }
-    }
+    if (t->narrow[tile])
+        for (int32_t d = 0; d < t->dims; d += SET, x += SET * PANEL, c += SET * TILE)
+            add_products(low, high, x, c, SET / GROUP);
+    else
+        for (int32_t d = 0; d < t->dims; d += GROUP, x += GROUP * PANEL, c += GROUP * TILE)
+            add_products(low, high, x, c, 1);
     const __m256 unit = _mm256_set1_ps(t->unit);
     V acc0[TILE], acc1[TILE];
     UNROLL
@@ -58,17 +79,6 @@ static void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int
         acc1[j] = to_float(high[j], unit);
     }
     finish(b, panel * PANEL, t, tile, acc0, acc1);
-}
-
-/* Up to 8 floats; the rest are zero. */
-static inline __m256 load_some(const float *p, int64_t live)
-{
-    float part[8] = {0};
-    if (live >= 8)
-        return _mm256_loadu_ps(p);
-    for (int64_t i = 0; i < live; i++)
-        part[i] = p[i];
-    return _mm256_loadu_ps(part);
 }
 
 /* 32 integers, given as floats, as bytes; adds up (x scale - shift)^2. */
@@ -169,16 +179,33 @@ static int32_t round_centroid(
     return 0;
 }
 
+/* May products with g: [padded] be added in 16 bits by sets? */
+static bool is_narrow(const int8_t *g, int32_t padded)
+{
+    bool narrow = true;
+    for (int32_t d = 0; d < padded; d += SET) {
+        int32_t sum[2][2] = {{0}}; /* [set][sign] */
+        for (int32_t i = 0; i < SET; i++)
+            sum[i / 2 % 2][g[d + i] < 0] += g[d + i];
+        for (int set = 0; set < 2; set++)
+            narrow = narrow && sum[set][0] <= MOST_SUM && sum[set][1] >= -MOST_SUM;
+    }
+    return narrow;
+}
+
 static void pack_tile(fkm_tiles *t, int64_t first, const float *c, int32_t bias)
 {
     char *out = t->packed + (size_t)(first / TILE) * t->tile_bytes;
     int32_t padded = (t->dims + BYTES_STEP - 1) / BYTES_STEP * BYTES_STEP;
     int8_t g[FKM_BYTES_MOST_DIMS];
+    bool narrow = true;
     for (int j = 0; j < TILE; j++) {
         t->start[first + j] = round_centroid(g, t, first + j, c + (int64_t)j * t->dims, bias);
+        narrow = narrow && is_narrow(g, padded);
         for (int32_t d = 0; d < padded; d += GROUP)
             memcpy(out + (size_t)d * TILE + GROUP * j, g + d, GROUP);
     }
+    t->narrow[first / TILE] = narrow;
 }
 
 #define BASE fkm_kernels_avx2

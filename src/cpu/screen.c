@@ -24,10 +24,10 @@ int64_t fkm_tiles_bytes(const fkm_kernels *k, int32_t clusters, int32_t dims)
     int64_t count = (clusters + (int64_t)k->tile - 1) / k->tile, padded = count * k->tile;
     int64_t rows = fkm_mul_sat(padded, (int64_t)sizeof(float) * dims);
     int64_t packed = fkm_mul_sat(count, (int64_t)fkm_tile_bytes(k, dims));
-    int64_t flat = 7 * sizeof(float) + 5 * sizeof(int32_t) + 2 * sizeof(double);
+    int64_t flat = 8 * sizeof(float) + 5 * sizeof(int32_t) + 2 * sizeof(double);
     int64_t total = fkm_add_sat(fkm_add_sat(rows, packed), fkm_mul_sat(padded, flat));
-    return fkm_add_sat(total,
-        count * 6 * (int64_t)sizeof(float) + (int64_t)sizeof(float) * dims * (1 + k->tile) + 4096);
+    return fkm_add_sat(total, count * (6 * (int64_t)sizeof(float) + (int64_t)sizeof(bool)) +
+                                  (int64_t)sizeof(float) * dims * (1 + k->tile) + 4096);
 }
 
 fkm_status fkm_tiles_open(
@@ -63,6 +63,8 @@ fkm_status fkm_tiles_open(
     FKM_GO(fkm_alloc(&t->tile_residual, t->count, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->tile_offset, t->count, sizeof(float), margins, e));
     FKM_GO(fkm_calloc(&t->tile_quantum, t->count, sizeof(float), margins, e));
+    FKM_GO(fkm_calloc(&t->narrow, t->count, sizeof(bool), margins, e));
+    FKM_GO(fkm_calloc(&t->centroid_quantum, n, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->index, n, sizeof(int32_t), order, e));
     FKM_GO(fkm_alloc(&t->position, n, sizeof(int32_t), order, e));
     FKM_GO(fkm_alloc(&t->place, n, sizeof *t->place, order, e));
@@ -95,6 +97,8 @@ void fkm_tiles_close(fkm_tiles *t)
     fkm_free(t->tile_residual);
     fkm_free(t->tile_offset);
     fkm_free(t->tile_quantum);
+    fkm_free(t->centroid_quantum);
+    fkm_free(t->narrow);
     fkm_free(t->start);
     fkm_free(t->index);
     fkm_free(t->position);

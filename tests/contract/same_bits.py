@@ -72,10 +72,10 @@ class SameBits(ContractTest):
             if "amx" in isas() and "amxint8" in isas():
                 self.assertRegex(one.run.err, "screening: " + says)
             self.same_fit(Fit(data, "--isa", other, k=k, iterations=3), one, says)
-            if "avx512vnni" in isas():
-                vnni = Fit(data, "-v", "--isa", "avx512vnni", k=k, iterations=3)
-                self.assertRegex(vnni.run.err, "screening: .* dims, (rounded|as)")
-                self.same_fit(vnni, one, says)
+            for name in set(isas()) & {"avx512vnni", "avx2"}:
+                fit = Fit(data, "-v", "--isa", name, k=k, iterations=3)
+                self.assertRegex(fit.run.err, "screening: .* dims, (rounded|as)")
+                self.same_fit(fit, one, says)
 
     def test_formats(self):
         for suffix in (".npy", ".fbin", ".h5", ".safetensors"):

@@ -113,32 +113,75 @@ static void low_margin_is_needed(void **state)
 }
 
 /* Rows rounded to integers: all quanta are 1 here. The row loses 0.49 in each of 64 coordinates
- * where GOOD is 2: 62.7 of its score of 1214.7, all that Cauchy-Schwarz allows. BAD has 1210.5,
+ * where GOOD is 2: 62.7 of its score of 1214.7, all that Cauchy-Schwarz allows. BAD has 1211.5,
  * exactly. */
 static void coarse_margin_is_needed(void **state)
 {
     (void)state;
     static float x[DIMS], c[CLUSTERS * DIMS];
-    c[DIMS - 1] = 127;
-    x[0] = 127;
-    x[66] = 20;
-    x[67] = 4;
     for (int t = 1; t <= 64; t++) {
         x[t] = 10.49f;
         c[GOOD * DIMS + t] = 2;
     }
-    c[BAD * DIMS] = 9;
-    c[BAD * DIMS + 66] = 6;
-    c[BAD * DIMS + 67] = 2;
-    double good = fkm_kernels_scalar.canonical(x, c + GOOD * DIMS, DIMS);
-    double bad = fkm_kernels_scalar.canonical(x, c + BAD * DIMS, DIMS);
-    assert_true(good < bad);
+    for (int t = 200; t < 360; t += 40) { /* 4 * 60 * 5 - 4 * 5^2 / 2 */
+        x[t] = 60;
+        c[BAD * DIMS + t] = 5;
+    }
+    x[66] = 20;
+    c[BAD * DIMS + 66] = 3; /* 20 * 3 - 3^2 / 2 */
+    x[67] = 4;
+    c[BAD * DIMS + 67] = 2; /* 4 * 2 - 2^2 / 2 */
     FOR_EACH_ISA(k)
     {
+        const bool sets = !strcmp(k->isa, "avx2int8"); /* whose integers end earlier */
+        x[DIMS - 2] = sets ? 102 : 127;                /* no centroid has this coordinate, */
+        c[DIMS - 1] = sets ? 80 : 127;                 /* and no row that one */
+        double good = fkm_kernels_scalar.canonical(x, c + GOOD * DIMS, DIMS);
+        double bad = fkm_kernels_scalar.canonical(x, c + BAD * DIMS, DIMS);
+        assert_true(good < bad);
         assert_int_equal(label_with(k, x, c, NULL, 1), GOOD);
         if (k->named)
             assert_int_equal(label_with(k, x, c, NULL, 0.5), BAD);
     }
+}
+
+/* Patterns that repeat every 16 dims: what makes sums of a few products large. */
+static const float patterns[][16] = {
+    {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},
+    {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1},
+    {1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+    {3, 3, 0, 0, -1, -1, 0, 0, -1, -1, 0, 0, -1, -1, 0, 0},
+    {0, 0, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+    {1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1},
+    {0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1},
+    {8, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},
+};
+#define PATTERNS (int)(sizeof patterns / sizeof patterns[0])
+
+/* GOOD lies along its pattern, so far that it is only just nearer than zero, where BAD and all
+ * others are: a sum of integers that wraps or saturates would leave it below. */
+static void sums_of_integers_fit(void **state)
+{
+    (void)state;
+    static float x[DIMS], c[CLUSTERS * DIMS];
+    for (int p = 0; p < PATTERNS; p++)
+        for (int q = 0; q < PATTERNS; q++) {
+            float along = 0, square = 0;
+            for (int t = 0; t < 16; t++) {
+                along += patterns[p][t] * patterns[q][t];
+                square += patterns[q][t] * patterns[q][t];
+            }
+            if (along <= 0)
+                continue;
+            for (int t = 0; t < DIMS / 16 * 16; t++) {
+                x[t] = patterns[p][t % 16];
+                c[GOOD * DIMS + t] = patterns[q][t % 16] * 1.8f * along / square;
+            }
+            FOR_EACH_ISA(k)
+            {
+                assert_int_equal(label_with(k, x, c, NULL, 1), GOOD);
+            }
+        }
 }
 
 /* Screening by the first 32 coordinates: GOOD shares a coordinate with the row that the head does
@@ -184,14 +227,35 @@ static void byte_margin_is_needed(void **state)
     }
 }
 
+/* The largest bytes meet integers of one sign, of which 8 add up to 128 and to more. At the origin,
+ * where all other centroids are, is the first of them. */
+static void sums_of_bytes_fit(void **state)
+{
+    (void)state;
+    static float x[DIMS], c[CLUSTERS * DIMS];
+    FOR_EACH_BYTE_ISA(k)
+    {
+        for (int integer = -63; integer <= 63; integer++) {
+            c[DIMS - 1] = k->most_quanta; /* so that the quantum is 1; no row has this coordinate */
+            for (int t = 0; t < DIMS - 1; t++) {
+                x[t] = test_byte(k, 255);
+                c[GOOD * DIMS + t] = (float)integer;
+            }
+            assert_int_equal(label_with(k, x, c, NULL, 1), integer > 0 ? GOOD : 1);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(margin_is_needed),
         cmocka_unit_test(low_margin_is_needed),
         cmocka_unit_test(coarse_margin_is_needed),
+        cmocka_unit_test(sums_of_integers_fit),
         cmocka_unit_test(tail_margin_is_needed),
         cmocka_unit_test(byte_margin_is_needed),
+        cmocka_unit_test(sums_of_bytes_fit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
