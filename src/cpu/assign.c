@@ -223,7 +223,7 @@ static void pack_heads(const fkm_assign_job *job, fkm_assign_scratch *s, const p
     for (int32_t r = 0; r < live; r++)
         heads[r] = s->turned + (int64_t)r * t->screened;
     k->rotate(s->turned, s->framed, live, t->dims, t->axes, t->screened);
-    k->pack(at->panel, s->square, at->residual, heads, live, t->screened, s->zero, 1);
+    k->pack(at->panel, s->square, at->residual, heads, live, t->screened, s->zero, 1, NULL);
     for (int32_t r = 0; r < k->panel; r++) {
         float bound = r < live ? at->norm[r] : 0;
         bool good = r < live && screenable(bound);
@@ -238,7 +238,7 @@ static void pack_heads(const fkm_assign_job *job, fkm_assign_scratch *s, const p
 
 /* Packs rows [begin, begin + live) of the block as one panel. */
 static void pack_panel(const fkm_assign_job *job, fkm_assign_scratch *s, const panel_rows *at,
-    int32_t begin, int32_t live)
+    int32_t begin, int32_t live, const float *const *ahead)
 {
     const fkm_kernels *k = job->tiles->kernels;
     const fkm_tiles *t = job->tiles;
@@ -249,7 +249,7 @@ static void pack_panel(const fkm_assign_job *job, fkm_assign_scratch *s, const p
         pack_heads(job, s, at, x, live);
         return;
     }
-    k->pack(at->panel, s->square, at->residual, x, live, t->dims, t->shift, t->scale);
+    k->pack(at->panel, s->square, at->residual, x, live, t->dims, t->shift, t->scale, ahead);
     for (int32_t r = 0; r < k->panel; r++) {
         float bound = norm_bound(s->square[r], t->dims);
         bool good = r < live && screenable(bound);
@@ -259,22 +259,40 @@ static void pack_panel(const fkm_assign_job *job, fkm_assign_scratch *s, const p
     }
 }
 
+/* The rows of the panel that begins at row `begin` of the block, for packing to fetch while it is
+ * at the panel before: *ahead points at them. Rows of other types are fetched at once, to be
+ * widened. */
+static const float *const *look_ahead(const fkm_assign_job *job, const fkm_assign_scratch *s,
+    int32_t begin, int32_t rows, const float **ahead)
+{
+    int32_t panel = job->tiles->kernels->panel;
+    bool direct = job->dtype == FKM_F32 && !job->tiles->axes;
+    if (begin >= rows)
+        return NULL;
+    for (int32_t i = 0; i < panel; i++) {
+        int32_t r = begin + i < rows ? begin + i : rows - 1;
+        if (direct)
+            ahead[i] = (const float *)(const void *)row_bytes(job, s, r);
+        else
+            prefetch_row(job, s, r);
+    }
+    return direct ? ahead : NULL;
+}
+
 /* Packs the block's panels, a panel ahead of the memory. */
 static void pack_block(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t rows)
 {
     const fkm_row_block *b = &s->block;
+    const float *ahead[MAX_PANEL];
     int32_t panel = job->tiles->kernels->panel;
     int64_t panel_bytes = (int64_t)fkm_panel_bytes(job->tiles->kernels, job->tiles->screened);
-    bool scattered = job->store || job->list;
-    for (int32_t r = 0; scattered && r < panel && r < rows; r++)
+    for (int32_t r = 0; r < panel && r < rows; r++)
         prefetch_row(job, s, r);
     for (int32_t begin = 0; begin < rows; begin += panel) {
         int32_t live = rows - begin < panel ? rows - begin : panel;
-        for (int32_t r = begin + panel; scattered && r < begin + 2 * panel && r < rows; r++)
-            prefetch_row(job, s, r);
         panel_rows at = {b->panels + begin / panel * panel_bytes, b->norm + begin,
             b->residual + begin, b->tail + begin};
-        pack_panel(job, s, &at, begin, live);
+        pack_panel(job, s, &at, begin, live, look_ahead(job, s, begin + panel, rows, ahead));
     }
     s->widened = true;
 }
@@ -757,7 +775,7 @@ static void nearest_of_row(const fkm_assign_job *job, fkm_assign_scratch *s, con
         distance[i] = NAN;
     }
     job->tiles->kernels->pack(
-        s->panels, s->square, s->residual, &x, 1, t->dims, t->shift, t->scale);
+        s->panels, s->square, s->residual, &x, 1, t->dims, t->shift, t->scale, NULL);
     bool bounded = job->top > 1 && screenable(norm_bound(s->square[0], t->dims));
     if (!bounded && !finite_row(x, t->dims)) {
         s->counts.skipped++;

@@ -24,12 +24,15 @@ static inline __m512 framed(const float *x, __mmask16 m, const float *shift, __m
     return shift ? _mm512_sub_ps(v, _mm512_maskz_loadu_ps(m, shift)) : v;
 }
 
-/* The largest magnitude of a row's coordinates; adds up their squares. */
-static inline float measure(
-    const float *x, int32_t dims, const float *shift, __m512 scale, __m512 *square)
+/* The largest magnitude of a row's coordinates; adds up their squares. ahead: a row to fetch
+ * meanwhile, or NULL. */
+static inline float measure(const float *x, int32_t dims, const float *shift, __m512 scale,
+    __m512 *square, const float *ahead)
 {
     __m512 top = _mm512_setzero_ps();
     for (int32_t t = 0; t < dims; t += 16) {
+        if (ahead)
+            __builtin_prefetch(ahead + t);
         const __m512 v = framed(x + t, first_lanes(dims - t), shift ? shift + t : NULL, scale);
         *square = _mm512_fmadd_ps(v, v, *square);
         top = _mm512_max_ps(top, _mm512_abs_ps(v));
@@ -75,7 +78,8 @@ static inline __m512i round_step(const float *x, int64_t live, const float *shif
 }
 
 static inline void pack_coarse(void *panel, float *square, float *residual, const float *const *x,
-    int32_t rows, int32_t dims, const float *shift, float scale, int32_t bias)
+    int32_t rows, int32_t dims, const float *shift, float scale, int32_t bias,
+    const float *const *ahead)
 {
     const __m512 s = _mm512_set1_ps(scale);
     const int32_t steps = (dims + COARSE_STEP - 1) / COARSE_STEP;
@@ -86,7 +90,8 @@ static inline void pack_coarse(void *panel, float *square, float *residual, cons
         for (int r = 0; r < 16; r++) {
             const int32_t row = 16 * half + r;
             __m512 squares = residuals[r] = _mm512_setzero_ps();
-            q[r] = quantum_of(row < rows ? measure(x[row], dims, shift, s, &squares) : 0);
+            const float *next = ahead ? ahead[row] : NULL;
+            q[r] = quantum_of(row < rows ? measure(x[row], dims, shift, s, &squares, next) : 0);
             square[row] = _mm512_reduce_add_ps(squares);
             quanta[row] = q[r].size;
         }
@@ -116,7 +121,8 @@ static inline quantum tile_quantum(fkm_tiles *t, int64_t first, const float *c, 
     float top = 0;
     for (int32_t j = 0; j < tile; j++) {
         __m512 square = _mm512_setzero_ps();
-        const float most = measure(c + (int64_t)j * t->screened, t->screened, NULL, one, &square);
+        const float most =
+            measure(c + (int64_t)j * t->screened, t->screened, NULL, one, &square, NULL);
         top = most > top ? most : top;
     }
     const quantum q = quantum_of(top);

@@ -50,9 +50,9 @@ static inline __m512 to_float(const terms *e, SCORES v)
 #include "amx_tmpl.h"
 
 static void pack(void *panel, float *square, float *residual, const float *const *x, int32_t rows,
-    int32_t dims, const float *shift, float scale)
+    int32_t dims, const float *shift, float scale, const float *const *ahead)
 {
-    pack_coarse(panel, square, residual, x, rows, dims, shift, scale, 0);
+    pack_coarse(panel, square, residual, x, rows, dims, shift, scale, 0, ahead);
 }
 
 static void pack_tile(fkm_tiles *t, int64_t first, const float *c)

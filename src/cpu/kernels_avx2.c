@@ -36,7 +36,7 @@ static void widen(float *out, const void *x, fkm_dtype t, int64_t n)
 }
 
 static void pack(void *panel, float *square, float *residual, const float *const *x, int32_t rows,
-    int32_t dims, const float *shift, float scale)
+    int32_t dims, const float *shift, float scale, const float *const *ahead)
 {
     float *out = panel;
     (void)residual; /* nothing is rounded */
@@ -50,6 +50,8 @@ static void pack(void *panel, float *square, float *residual, const float *const
             __m256 m[8];
             for (int r = 0; r < 8; r++) {
                 m[r] = _mm256_setzero_ps();
+                if (ahead && t % 16 == 0)
+                    __builtin_prefetch(ahead[row0 + r] + t);
                 if (row0 + r < rows) {
                     __m256 v = _mm256_loadu_ps(x[row0 + r] + t);
                     m[r] = _mm256_sub_ps(_mm256_mul_ps(v, s), mu);

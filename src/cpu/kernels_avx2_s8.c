@@ -263,8 +263,11 @@ static void pack_half(void *panel, float *square, float *residual, const float *
 }
 
 static void pack(void *panel, float *square, float *residual, const float *const *x, int32_t rows,
-    int32_t dims, const float *shift, float scale)
+    int32_t dims, const float *shift, float scale, const float *const *ahead)
 {
+    for (int r = 0; ahead && r < PANEL; r++)
+        for (int32_t t = 0; t < dims; t += 16)
+            __builtin_prefetch(ahead[r] + t);
     pack_half(panel, square, residual, x, rows, dims, shift, scale, 0);
     pack_half(panel, square, residual, x, rows, dims, shift, scale, 8);
 }

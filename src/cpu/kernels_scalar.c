@@ -15,10 +15,11 @@ static void widen(float *out, const void *x, fkm_dtype t, int64_t n)
 }
 
 static void pack(void *panel, float *square, float *residual, const float *const *x, int32_t rows,
-    int32_t dims, const float *shift, float scale)
+    int32_t dims, const float *shift, float scale, const float *const *ahead)
 {
     float *out = panel;
     (void)residual; /* nothing is rounded */
+    (void)ahead;    /* nothing is so quick here as to wait for memory */
     memset(square, 0, PANEL * sizeof *square);
     for (int32_t t = 0; t < dims; t++) {
         for (int32_t r = 0; r < PANEL; r++) {

@@ -57,9 +57,9 @@ static void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int
 }
 
 static void pack(void *panel, float *square, float *residual, const float *const *x, int32_t rows,
-    int32_t dims, const float *shift, float scale)
+    int32_t dims, const float *shift, float scale, const float *const *ahead)
 {
-    pack_coarse(panel, square, residual, x, rows, dims, shift, scale, BIAS);
+    pack_coarse(panel, square, residual, x, rows, dims, shift, scale, BIAS, ahead);
 }
 
 static int32_t sum_of(__m512i bytes)
@@ -112,9 +112,9 @@ const fkm_kernels fkm_kernels_vnni_s8 = {
 /* ---- float32, as AVX-512 has it, with the above to fall to ---- */
 
 static void pack_float(void *panel, float *square, float *residual, const float *const *x,
-    int32_t rows, int32_t dims, const float *shift, float scale)
+    int32_t rows, int32_t dims, const float *shift, float scale, const float *const *ahead)
 {
-    fkm_kernels_avx512.pack(panel, square, residual, x, rows, dims, shift, scale);
+    fkm_kernels_avx512.pack(panel, square, residual, x, rows, dims, shift, scale, ahead);
 }
 
 static void pack_float_tile(fkm_tiles *t, int64_t first, const float *c)

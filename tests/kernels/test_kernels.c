@@ -92,7 +92,7 @@ static void pack_transposes(void **state)
                 const float *row[64];
                 for (int32_t r = 0; r < rows; r++)
                     row[r] = x + (int64_t)r * dims;
-                k->pack(out, square, NULL, row, rows, dims, shift, 0.25f);
+                k->pack(out, square, NULL, row, rows, dims, shift, 0.25f, NULL);
                 for (int32_t r = 0; r < panel; r++) {
                     double want_square = 0;
                     for (int32_t t = 0; t < dims; t++) {
