@@ -14,42 +14,60 @@ int32_t fkm_float_parts(float v, int *exponent)
     return bits >> 31 ? -mantissa : mantissa;
 }
 
-/* Terms of one cluster, gathered by the exponent field of the coordinate (1 to 254) before they are
- * added in full width: a coordinate has 24 bits and a sum 63, so that 2^20 products fit 128 bits,
- * and PIECE squares 64. */
-enum { PIECE = 1 << 15 };
+/* Coordinates of a cluster are brought to one exponent, that of the largest less WINDOW, and so
+ * become integers of 24 + WINDOW bits: PIECE products with sums of 63 bits fit 128, and so do their
+ * squares. What is smaller yet is added on its own. */
+enum { WINDOW = 20, PIECE = 1 << 15 };
 
-typedef struct terms {
-    fkm_i128 product[256]; /* m S */
-    uint64_t square[256];  /* m^2 */
-    int low, high;         /* fields in use */
-} terms;
-
-static void add_narrow(terms *g, const float *c, const int64_t *sum, int32_t dims)
+static void add_alone(fkm_exact *acc, float c, int64_t sum, int64_t rows, int32_t exponent)
 {
-    int low = 255, high = 0;
-    for (int32_t t = 0; t < dims; t++) {
-        int e;
-        int64_t m = fkm_float_parts(c[t], &e);
-        int field = e + 150;
-        g->square[field] += (uint64_t)(m * m);
-        g->product[field] += (fkm_i128)m * sum[t];
-        low = field < low ? field : low;
-        high = field > high ? field : high;
-    }
-    g->low = low;
-    g->high = high;
+    int e;
+    int64_t m = fkm_float_parts(c, &e);
+    fkm_exact_add(acc, (fkm_i128)(m * m) * rows, 2 * e);
+    fkm_exact_add(acc, -(fkm_i128)m * sum, e + 1 - exponent);
 }
 
-static void flush(fkm_exact *acc, const terms *g, int64_t rows, int32_t exponent)
+static uint32_t bits_of(float v)
 {
-    for (int field = g->low; field <= g->high; field++) {
-        int e = field - 150;
-        if (g->square[field])
-            fkm_exact_add(acc, (fkm_i128)g->square[field] * rows, 2 * e);
-        if (g->product[field])
-            fkm_exact_add(acc, -g->product[field], e + 1 - exponent);
+    uint32_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    return bits;
+}
+
+/* The exponent field of the largest coordinate. */
+static int largest_field(const float *c, int32_t dims)
+{
+    uint32_t most = 0;
+    for (int32_t t = 0; t < dims; t++) {
+        uint32_t bits = bits_of(c[t]) & 0x7fffffff;
+        most = bits > most ? bits : most;
     }
+    return (int)(most >> 23);
+}
+
+static void add_narrow(fkm_exact *acc, const float *c, const int64_t *sum, int64_t rows,
+    int32_t dims, int32_t exponent)
+{
+    const int high = largest_field(c, dims), base = high > WINDOW ? high - WINDOW : 1;
+    fkm_i128 product = 0;
+    fkm_u128 square = 0;
+    for (int32_t t = 0; t < dims; t++) {
+        const uint32_t bits = bits_of(c[t]);
+        const int field = (int)(bits >> 23 & 255);
+        if (field < base) {
+            if (bits << 1)
+                add_alone(acc, c[t], sum[t], rows, exponent);
+            continue;
+        }
+        const int64_t v = (int64_t)((bits & 0x7fffff) | 0x800000) << (field - base);
+        const int64_t sign = -(int64_t)(bits >> 31);
+        product += (fkm_i128)((v ^ sign) - sign) * sum[t];
+        square += (fkm_u128)v * (uint64_t)v;
+    }
+    const int e = base - 150;
+    fkm_exact_add(acc, (fkm_i128)(uint64_t)square * rows, 2 * e);
+    fkm_exact_add(acc, (fkm_i128)(uint64_t)(square >> 64) * rows, 2 * e + 64);
+    fkm_exact_add(acc, -product, e + 1 - exponent);
 }
 
 /* A 128-bit sum goes in as two words, so that products fit. */
@@ -75,10 +93,7 @@ void fkm_inertia_add(fkm_exact *acc, const float *c, const void *sum, bool wide,
         return;
     }
     for (int32_t t = 0; t < dims; t += PIECE) {
-        terms g;
-        memset(&g, 0, sizeof g);
         int32_t n = dims - t < PIECE ? dims - t : PIECE;
-        add_narrow(&g, c + t, (const int64_t *)sum + t, n);
-        flush(acc, &g, rows, exponent);
+        add_narrow(acc, c + t, (const int64_t *)sum + t, rows, n, exponent);
     }
 }

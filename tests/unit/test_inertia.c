@@ -81,6 +81,31 @@ static void sums_that_need_128_bits(void **state)
     assert_true(fabs(fkm_exact_round(&acc) - d * d) <= 0x1p-52 * d * d);
 }
 
+/* Coordinates of all sizes, subnormal ones and zeros among them, and sums up to 63 bits. */
+static void sums_of_64_bits_give_what_those_of_128_give(void **state)
+{
+    (void)state;
+    enum { DIMS = 50 };
+    for (int round = 0; round < 500; round++) {
+        float c[DIMS];
+        int64_t sum[DIMS];
+        fkm_i128 wide[DIMS];
+        fkm_exact a = {{0}}, b = {{0}};
+        const int spread = round % 2 ? 250 : 30;
+        for (int t = 0; t < DIMS; t++) {
+            c[t] = ldexpf((float)random_in(-(1 << 24), 1 << 24), random_in(0, spread) - 150);
+            c[t] = random_in(0, 5) ? c[t] : 0;
+            sum[t] = (int64_t)(((uint64_t)random_in(INT32_MIN, INT32_MAX) << 32) |
+                               (uint32_t)random_in(INT32_MIN, INT32_MAX));
+            sum[t] >>= random_in(1, 60);
+            wide[t] = sum[t];
+        }
+        fkm_inertia_add(&a, c, sum, false, 1 + round, DIMS, round % 60);
+        fkm_inertia_add(&b, c, wide, true, 1 + round, DIMS, round % 60);
+        assert_memory_equal(&a, &b, sizeof a);
+    }
+}
+
 static void a_cluster_without_rows_adds_nothing(void **state)
 {
     (void)state;
@@ -97,6 +122,7 @@ int main(void)
         cmocka_unit_test(floats_come_apart_exactly),
         cmocka_unit_test(equals_the_sum_over_rows),
         cmocka_unit_test(sums_that_need_128_bits),
+        cmocka_unit_test(sums_of_64_bits_give_what_those_of_128_give),
         cmocka_unit_test(a_cluster_without_rows_adds_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
