@@ -6,47 +6,65 @@
 
 #include <string.h>
 
+/* Bytes of panels, of an array by position, and of distances: each on cache lines of its own. */
+typedef struct sizes {
+    int64_t panels, each, apart;
+} sizes;
+
+enum { ARRAYS = 6, LINE = 64 };
+
+static sizes sizes_of(int32_t panel, size_t panel_bytes, int32_t apart, int64_t rows)
+{
+    int64_t padded = fkm_round_up(rows, panel), line = LINE;
+    int64_t per_panel = (int64_t)panel_bytes, distances = apart * (int64_t)sizeof(float);
+    return (sizes){
+        .panels = fkm_add_sat(fkm_mul_sat(padded / panel, per_panel), line),
+        .each = fkm_add_sat(fkm_mul_sat(padded, (int64_t)sizeof(float)), line),
+        .apart = fkm_add_sat(fkm_mul_sat(padded / panel, distances), line),
+    };
+}
+
+static int64_t total(const sizes *s)
+{
+    return fkm_add_sat(fkm_add_sat(s->panels, s->apart), fkm_mul_sat(ARRAYS, s->each));
+}
+
 int64_t fkm_row_store_bytes(int32_t panel, size_t panel_bytes, int32_t apart, int64_t rows)
 {
-    int64_t padded = fkm_round_up(rows, panel);
-    int64_t panels = fkm_mul_sat(padded / panel, (int64_t)panel_bytes);
-    panels = fkm_add_sat(panels, fkm_mul_sat(padded / panel, apart * (int64_t)sizeof(float)));
-    return fkm_add_sat(panels, fkm_mul_sat(padded, 2 * sizeof(int32_t) + 4 * sizeof(float)));
+    const sizes s = sizes_of(panel, panel_bytes, apart, rows);
+    return total(&s);
+}
+
+/* The next `bytes` of the store. */
+static void *take(char **rest, int64_t bytes)
+{
+    void *p = *rest;
+    *rest += bytes / LINE * LINE;
+    return p;
 }
 
 fkm_status fkm_row_store_open(
     fkm_row_store *s, int32_t panel, size_t panel_bytes, int32_t apart, int64_t rows, fkm_err *e)
 {
-    static const char what[] = "rows laid out for screening";
-    fkm_status st = FKM_OK;
-    int64_t padded = fkm_round_up(rows, panel);
+    const sizes z = sizes_of(panel, panel_bytes, apart, rows);
+    char *rest;
     memset(s, 0, sizeof *s);
-    FKM_GO(fkm_alloc(&s->panels, padded / panel, panel_bytes, what, e));
-    FKM_GO(fkm_alloc(&s->order, padded, sizeof *s->order, what, e));
-    FKM_GO(fkm_alloc(&s->label, padded, sizeof *s->label, what, e));
-    FKM_GO(fkm_alloc(&s->norm, padded, sizeof *s->norm, what, e));
-    FKM_GO(fkm_alloc(&s->residual, padded, sizeof *s->residual, what, e));
-    if (apart > 0)
-        FKM_GO(fkm_alloc(&s->apart, padded / panel, (size_t)apart * sizeof(float), what, e));
-    if (apart > 0)
-        FKM_GO(fkm_alloc(&s->ref, padded, sizeof *s->ref, what, e));
-    FKM_GO(fkm_alloc(&s->tail, padded, sizeof *s->tail, what, e));
+    FKM_TRY(fkm_alloc(&s->memory, total(&z), 1, "rows laid out for screening", e));
+    rest = s->memory;
+    s->panels = take(&rest, z.panels);
+    s->order = take(&rest, z.each);
+    s->label = take(&rest, z.each);
+    s->norm = take(&rest, z.each);
+    s->residual = take(&rest, z.each);
+    s->tail = take(&rest, z.each);
+    s->ref = take(&rest, z.each);
+    s->apart = apart > 0 ? take(&rest, z.apart) : NULL;
     return FKM_OK;
-out:
-    fkm_row_store_close(s);
-    return st;
 }
 
 void fkm_row_store_close(fkm_row_store *s)
 {
-    fkm_free(s->panels);
-    fkm_free(s->order);
-    fkm_free(s->label);
-    fkm_free(s->norm);
-    fkm_free(s->residual);
-    fkm_free(s->apart);
-    fkm_free(s->ref);
-    fkm_free(s->tail);
+    fkm_free(s->memory);
     memset(s, 0, sizeof *s);
 }
 

@@ -24,11 +24,11 @@ typedef struct fkm_row_store {
     float *apart;         /* [panels][tiles]: see apart.h; NULL: there is no room */
     float *ref;           /* the same */
     uint32_t apart_order; /* of the tiles that they are of; 0: none are kept */
+    char *memory;         /* all of it */
 } fkm_row_store;
 
-/* dims: coordinates of a row in the panels; 0: the order is kept, not the panels. */
-/* panel: rows of one, in panel_bytes. */
-/* apart: tiles to keep distances to; 0: none. */
+/* panel: rows of one, in panel_bytes. apart: tiles to keep distances to; 0: none. One piece of
+ * memory, so that it lies on huge pages. */
 int64_t fkm_row_store_bytes(int32_t panel, size_t panel_bytes, int32_t apart, int64_t rows);
 fkm_status fkm_row_store_open(fkm_row_store *s, int32_t panel, size_t panel_bytes, int32_t apart,
     int64_t rows, fkm_err *e) FKM_MUST_USE;
