@@ -46,8 +46,14 @@ def machine(rng):
     return ["-j", str(rng.choice([1, 2, 3]))] + rng.choice([[], ["-m", STREAM], ["--isa", "scalar"]])
 
 
+def wait_for_state(d, p):
+    while p.poll() is None and "run.checkpoint" not in os.listdir(d):
+        time.sleep(0.01)
+
+
 def check_killed(rng, args, signals, kills, share):
-    """share: of the time that a whole run takes, within which each part is killed."""
+    """share: of the time that a whole run takes, within which each part is killed: counted from its begin, or
+    when share is less than 1 from when there is a state."""
     d, whole = cli.new_directory(), cli.new_directory()
     for place in (d, whole):
         os.symlink(os.path.join(DATA, "x.npy"), os.path.join(place, "x.npy"))
@@ -61,6 +67,8 @@ def check_killed(rng, args, signals, kills, share):
         parts += 1
         p = start(d, [*args, *machine(rng), "--checkpoint", "1ms"])
         number = rng.choice(signals) if parts <= kills else None
+        if number and share < 1:
+            wait_for_state(d, p)
         try:
             _, err = p.communicate(timeout=rng.uniform(0, share * length) if number else None)
         except subprocess.TimeoutExpired:
@@ -175,7 +183,8 @@ def main():
              (["-t", "0", "-n", "30", "-m", STREAM], [signal.SIGKILL, *caught]),
              (["-t", "1e-3", "--restarts", "3", "-i", "k-means||", "-n", "8"], [signal.SIGKILL, *caught])]
     for args, signals in cases:
-        # A machine that is quicker now than it was for the whole run is done before it is killed.
+        # A machine that is quicker now than it was for the whole run is done before it is killed; one that
+        # is slower is killed before it has a state.
         for share in (1, 0.5, 0.3, 0.2, 0.1):
             resumed = check_killed(rng, args, signals, 3 if cli.SLOW else 8, share)
             if resumed >= 2:

@@ -95,8 +95,8 @@ static void sums_of_64_bits_give_what_those_of_128_give(void **state)
         for (int t = 0; t < DIMS; t++) {
             c[t] = ldexpf((float)random_in(-(1 << 24), 1 << 24), random_in(0, spread) - 150);
             c[t] = random_in(0, 5) ? c[t] : 0;
-            sum[t] = (int64_t)(((uint64_t)random_in(INT32_MIN, INT32_MAX) << 32) |
-                               (uint32_t)random_in(INT32_MIN, INT32_MAX));
+            sum[t] = (int64_t)(((uint64_t)random_in(0, INT32_MAX) << 33) |
+                               (uint32_t)random_in(0, INT32_MAX));
             sum[t] >>= random_in(1, 60);
             wide[t] = sum[t];
         }
