@@ -37,11 +37,10 @@ int64_t fkm_assign_scratch_bytes(
     int64_t per_row = 18 * (int64_t)sizeof(float) + FKM_OWN_TILES * (int64_t)sizeof(int32_t) +
                       FKM_CANDIDATES * (int64_t)(sizeof(int32_t) + sizeof(float)) +
                       (int64_t)fkm_panel_bytes(k, dims) / k->panel;
-    if (dtype != FKM_F32)
-        per_row += 4 * (int64_t)dims;
+    int64_t widened = dtype != FKM_F32 ? (int64_t)sizeof(float) * k->panel * dims : 0;
     int64_t turning = fkm_head_most(k, dims) > 0 ? 4 * (2 * (int64_t)k->panel + 1) * dims : 0;
     int64_t nearest = top > 1 ? 2 * (int64_t)sizeof(float) * clusters + 4 * (int64_t)top : 0;
-    return rows * per_row + turning + nearest + 4096;
+    return rows * per_row + widened + turning + nearest + 4096;
 }
 
 static fkm_status open_block(fkm_row_block *b, int64_t rows, int64_t panels, fkm_err *e)
@@ -85,7 +84,7 @@ fkm_status fkm_assign_scratch_open(fkm_assign_scratch *s, const fkm_kernels *k, 
         FKM_GO(fkm_calloc(&s->zero, dims, sizeof(float), what, e));
     }
     if (dtype != FKM_F32)
-        FKM_GO(fkm_alloc(&s->rows, rows * dims, sizeof(float), what, e));
+        FKM_GO(fkm_alloc(&s->rows, (int64_t)k->panel * dims, sizeof(float), what, e));
     if (top > 1) {
         FKM_GO(fkm_alloc(&s->lower, clusters, sizeof(float), what, e));
         FKM_GO(fkm_alloc(&s->upper, clusters, sizeof(float), what, e));
@@ -141,7 +140,6 @@ static void name_rows(const fkm_assign_job *job, fkm_assign_scratch *s, int64_t 
         s->index[r] = store ? store->order[at] : at;
         s->old[r] = store ? store->label[at] : job->labels[s->index[r]];
     }
-    s->widened = false;
 }
 
 static const char *row_bytes(const fkm_assign_job *job, const fkm_assign_scratch *s, int32_t r)
@@ -150,16 +148,16 @@ static const char *row_bytes(const fkm_assign_job *job, const fkm_assign_scratch
            (size_t)s->index[r] * (size_t)job->tiles->dims * fkm_dtype_size(job->dtype);
 }
 
-/* Row r of the block as float32: in place, or widened into its place in scratch. */
+/* Row r of the block as float32: in place, or widened, and there until a panel of rows later. */
 static const float *row_at(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t r)
 {
     int64_t dims = job->tiles->dims;
     const char *x = row_bytes(job, s, r);
     if (job->dtype == FKM_F32)
         return (const float *)(const void *)x;
-    if (!s->widened)
-        job->tiles->kernels->widen(s->rows + r * dims, x, job->dtype, dims);
-    return s->rows + r * dims;
+    float *out = s->rows + r % job->tiles->kernels->panel * dims;
+    job->tiles->kernels->widen(out, x, job->dtype, dims);
+    return out;
 }
 
 /* Rows are in no order in memory: what will be read soon is fetched ahead. */
@@ -294,7 +292,6 @@ static void pack_block(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t
             b->residual + begin, b->tail + begin};
         pack_panel(job, s, &at, begin, live, look_ahead(job, s, begin + panel, rows, ahead));
     }
-    s->widened = true;
 }
 
 /* ---- floors ---- */
@@ -799,7 +796,6 @@ void fkm_assign_nearest(
 {
     for (int32_t r = 0; r < rows; r++) {
         s->index[r] = first + r;
-        s->widened = false;
         nearest_of_row(job, s, row_at(job, s, r), job->labels + (first + r) * job->top,
             job->distances + (first + r) * job->top);
     }
@@ -808,7 +804,6 @@ void fkm_assign_nearest(
 void fkm_assign_distances(
     const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows)
 {
-    s->widened = false;
     for (int32_t r = 0; r < rows; r++) {
         s->index[r] = first + r;
         s->label[r] = job->labels[first + r];

@@ -41,8 +41,7 @@ typedef struct fkm_assign_scratch {
     int64_t *index;                         /* [block_rows]: which row of x */
     int32_t *old, *label;                   /* [block_rows]: before and after */
     int32_t *some;                          /* [block_rows]: rows in doubt, then rows that move */
-    bool widened;                           /* `rows` holds the whole block */
-    float *rows;                            /* [block_rows][dims]: rows widened; NULL for float32 */
+    float *rows;                            /* [panel][dims]: rows widened; NULL for float32 */
     char *panels;                           /* of a block that is packed as it comes */
     float *norm, *residual, *tail, *square; /* [block_rows] */
     float *framed, *turned; /* [panel][dims]: a panel's rows in the frame, and their heads */

@@ -553,7 +553,7 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
             out->empty += b->update.count[j] == 0;
         out->inertia = fkm_update_inertia(&b->update, b->centroids);
         b->sums_hold = true;
-        b->moved = out->moved;
+        b->moved = b->pass.squares ? b->plan.rows / 2 : out->moved; /* in the first pass, all do */
     } else if (out->moved > 0) {
         b->sums_hold = false; /* they are of other labels than the next pass is handed */
     }
