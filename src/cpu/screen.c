@@ -133,9 +133,8 @@ static float largest_magnitude(const float *c, int64_t count)
 }
 
 /* A power of two that brings the largest coordinate below 1 (4 at the end of the float range). */
-static float choose_scale(const float *c, int64_t count)
+static float choose_scale(float top)
 {
-    float top = largest_magnitude(c, count);
     int exponent = 0;
     if (top > 0)
         (void)frexpf(top, &exponent);
@@ -212,6 +211,37 @@ static double norm2(const float *c, const fkm_tiles *t)
     return sum;
 }
 
+/* The largest coordinate in the frame. */
+static float largest_framed(const float *c, const fkm_tiles *t)
+{
+    int32_t top = 0;
+    for (int32_t d = 0; d < t->dims; d++) {
+        int32_t bits = magnitude_bits(c[d] * t->scale - t->shift[d]);
+        top = bits > top ? bits : top;
+    }
+    return from_bits(top);
+}
+
+/* Into order_key: the largest coordinate of each centroid. */
+static void measure_sizes(void *arg, int64_t block, int worker)
+{
+    (void)worker;
+    const tiles_job *job = arg;
+    fkm_tiles *t = job->t;
+    int64_t end = fkm_min_i64(t->clusters, (block + 1) * NORMS_AT_ONCE);
+    for (int64_t j = block * NORMS_AT_ONCE; j < end; j++)
+        t->order_key[j] = (double)largest_magnitude(job->c + j * t->dims, t->dims);
+}
+
+static float largest_key(const fkm_tiles *t)
+{
+    double top = 0;
+    for (int32_t j = 0; j < t->clusters; j++)
+        top = t->order_key[j] > top ? t->order_key[j] : top;
+    return (float)top;
+}
+
+/* And into order_key, for byte kernels, the largest coordinates in the frame. */
 static void measure_norms(void *arg, int64_t block, int worker)
 {
     (void)worker;
@@ -220,6 +250,8 @@ static void measure_norms(void *arg, int64_t block, int worker)
     int64_t end = fkm_min_i64(t->clusters, (block + 1) * NORMS_AT_ONCE);
     for (int64_t j = block * NORMS_AT_ONCE; j < end; j++) {
         t->norm2[j] = norm2(job->c + j * t->dims, t);
+        if (t->kernels->bytes)
+            t->order_key[j] = (double)largest_framed(job->c + j * t->dims, t);
     }
 }
 
@@ -354,7 +386,7 @@ static void set_tile_margins(fkm_tiles *t)
  */
 static void choose_frame(fkm_tiles *t, const float *c)
 {
-    float scale = choose_scale(c, (int64_t)t->clusters * t->dims);
+    float scale = choose_scale(largest_key(t));
     if (t->frame && scale >= t->scale / 4 && scale <= t->scale * 4)
         return;
     t->scale = scale;
@@ -363,18 +395,12 @@ static void choose_frame(fkm_tiles *t, const float *c)
 }
 
 /* One quantum for all coordinates of all centroids, so that scores are integers alike. */
-static void choose_quantum(fkm_tiles *t, const float *c)
+static void choose_quantum(fkm_tiles *t)
 {
-    int32_t bits = 0;
     t->unit = t->quantum = 1;
     if (!t->kernels->bytes)
         return;
-    for (int32_t j = 0; j < t->clusters; j++)
-        for (int32_t d = 0; d < t->dims; d++) {
-            int32_t b = magnitude_bits(c[(int64_t)j * t->dims + d] * t->scale - t->shift[d]);
-            bits = b > bits ? b : bits;
-        }
-    float top = from_bits(bits);
+    float top = largest_key(t);
     t->quantum = top > 0x1p-100f ? top / t->kernels->most_quanta : 1;
     t->unit = t->quantum * t->scale;
 }
@@ -459,9 +485,11 @@ static void add_to_drift(fkm_tiles *t, const double *shift)
 static void set_tiles(
     fkm_tiles *t, const float *c, const double *shift, double margin_factor, fkm_pool *pool)
 {
+    int64_t blocks = (t->clusters + NORMS_AT_ONCE - 1) / NORMS_AT_ONCE;
+    run(pool, blocks, measure_sizes, t, c);
     choose_frame(t, c);
-    choose_quantum(t, c);
-    run(pool, (t->clusters + NORMS_AT_ONCE - 1) / NORMS_AT_ONCE, measure_norms, t, c);
+    run(pool, blocks, measure_norms, t, c);
+    choose_quantum(t);
     if (shift && t->order_frame == t->frame)
         add_to_drift(t, shift);
     else
