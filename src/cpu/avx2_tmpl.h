@@ -31,6 +31,15 @@ static inline float least_lane(__m256 v)
     return _mm_cvtss_f32(_mm_min_ss(m, _mm_shuffle_ps(m, m, 1)));
 }
 
+static inline float sum_lanes(__m256 v)
+{
+    float part[8], sum = 0;
+    _mm256_storeu_ps(part, v);
+    for (int i = 0; i < 8; i++)
+        sum += part[i];
+    return sum;
+}
+
 /* Up to 8 floats; the rest are zero. */
 static inline __m256 load_some(const float *p, int64_t live)
 {

@@ -75,15 +75,6 @@ static void pack(void *panel, float *square, float *residual, const float *const
     }
 }
 
-static float sum_lanes(__m256 v)
-{
-    float part[8], sum = 0;
-    _mm256_storeu_ps(part, v);
-    for (int i = 0; i < 8; i++)
-        sum += part[i];
-    return sum;
-}
-
 /* Products of `rows` <= 3 rows with `heads` <= 2 axes, two sums each, so that chains are short. */
 static inline void rotate_block(float *out, int64_t stride, const float *x, int rows, int32_t dims,
     const float *axes, int heads)

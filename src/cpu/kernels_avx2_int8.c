@@ -122,11 +122,7 @@ static void pack_bytes(void *panel, float *square, float *residual, const float 
                 _mm256_store_ps((float *)(void *)(out + (size_t)(g * GROUP * PANEL)), m[g]);
         }
         for (int r = 0; r < 8; r++) {
-            float part[8], sum = 0;
-            _mm256_storeu_ps(part, squares[r]);
-            for (int i = 0; i < 8; i++)
-                sum += part[i];
-            square[8 * half + r] = sum;
+            square[8 * half + r] = sum_lanes(squares[r]);
             residual[8 * half + r] = 0;
         }
     }

@@ -140,15 +140,6 @@ static float largest_lane(__m256 v)
     return most;
 }
 
-static float sum_lanes(__m256 v)
-{
-    float part[8], sum = 0;
-    _mm256_storeu_ps(part, v);
-    for (int i = 0; i < 8; i++)
-        sum += part[i];
-    return sum;
-}
-
 /* Of a vector: the largest magnitude of a coordinate, and the largest along |sum| + across |v| over
  * the sets. */
 typedef struct extent {
