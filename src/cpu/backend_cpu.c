@@ -15,21 +15,24 @@
 #include "kernels.h"
 #include "update.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 /* A chunk is laid out anew when more than 1 / STRAY_SHARE of its rows have moved, or when strays
- * have cost about as much since as that will: a stray each row. Its rows are packed one by one when
- * bounds leave fewer than 1 / LIST_SHARE of them. */
+ * have cost about as much since as that will: RELAYOUT_STRAYS each row. Its rows are packed one by
+ * one when bounds leave fewer than 1 / LIST_SHARE of them. */
 #define STRAY_SHARE 5
 #define STRAY_SHARE_TURNED 2 /* or rows of LONG_ROW dims */
+#define RELAYOUT_STRAYS 1
+#define RELAYOUT_STRAYS_TURNED 4
 #define LONG_ROW 512
 #define LIST_SHARE 2
 #define LIST_SHARE_TURNED 16 /* with a head, packing is dearer and screening cheaper */
 
 /* Distances of panels and tiles are kept when fewer than 1 / CALM_SHARE of the rows moved in the
  * last pass: else centroids move too far for them to last. */
-#define CALM_SHARE 8
+#define CALM_SHARE 5
 
 /* A quicker way of screening that sends more than 1 / LEAST_RESCANS of the rows to a rescan is
  * given up. */
@@ -398,22 +401,34 @@ static bool any_label(const int32_t *labels, int64_t count)
     return i < count;
 }
 
+/* Will panels that are packed now be good for as many passes as pay for writing them to memory, two
+ * more, or one where packing is dear? Rows move on in a share that falls as it did last, but by
+ * half at most: the first ones always fall far. */
+static bool worth_keeping(const fkm_row_store *store, int64_t most, bool dear)
+{
+    double share = fmax(0.5, (double)store->moved / (double)fkm_max_i64(1, store->moved_before));
+    double strays = (double)store->moved * share;
+    return strays * (dear ? 1 : 1 + share) <= (double)most;
+}
+
 /* Whether the rows of a chunk must be packed: for a new frame, or because too many have moved
- * since. Then the kept copy is in label order. *keep: the next pass will not lay them out again, as
- * far as one can tell: rows have labels, and few enough moved in the last pass. */
+ * since, or as they were not kept. Then they are brought into label order. *keep: panels go to the
+ * store, where the next pass will find them. */
 static bool lay_out(fkm_backend *b, fkm_row_store *store, int64_t count, bool *keep)
 {
     bool dear = b->tiles.axes || b->plan.dims >= LONG_ROW;
     int64_t most = count / (dear ? STRAY_SHARE_TURNED : STRAY_SHARE);
-    bool labelled = store->ordered || any_label(store->label, count);
-    *keep =
-        labelled && store->moved <= 2 * most + most / 8; /* about half as many move in the next */
-    if (!labelled)
+    int64_t debt = count * (dear ? RELAYOUT_STRAYS_TURNED : RELAYOUT_STRAYS);
+    *keep = false;
+    if (!store->ordered && !any_label(store->label, count))
         return true;
     store->debt += store->strays;
-    if (!store->ordered || store->strays > most || store->debt > count)
-        fkm_row_store_sort(store, count, b->plan.clusters, b->start, b->list);
     bool stale = store->frame != b->tiles.frame;
+    if (!store->ordered || store->strays > (stale ? most / 4 : most) || store->debt > debt) {
+        fkm_row_store_sort(store, count, b->plan.clusters, b->start, b->list);
+        stale = true;
+    }
+    *keep = !stale || worth_keeping(store, most, dear);
     store->frame = *keep ? b->tiles.frame : 0;
     return stale;
 }
@@ -499,6 +514,7 @@ static fkm_status feed(
     }
     run_chunk(&c, b, &rows, labels, distances);
     if (c.job.store) {
+        c.job.store->moved_before = c.job.store->moved;
         c.job.store->moved = moved_so_far(b) - moved;
         c.job.store->strays += c.job.store->moved;
     }

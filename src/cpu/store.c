@@ -76,7 +76,8 @@ void fkm_row_store_start(fkm_row_store *s, const int32_t *labels, int64_t count)
     s->known = true;
     s->ordered = false;
     s->strays = s->debt = 0;
-    s->moved = count;
+    s->moved = 2 * count; /* as it were: the first pass moves all */
+    s->moved_before = 4 * count;
     s->frame = 0;
     s->apart_order = 0;
 }

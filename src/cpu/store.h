@@ -9,14 +9,14 @@
 #include "kernels.h"
 
 typedef struct fkm_row_store {
-    uint32_t frame; /* of the tiles that the rows were packed with; 0: not packed */
-    bool known;     /* order and label hold */
-    bool ordered;   /* by label */
-    int64_t strays; /* labels that have changed since */
-    int64_t moved;  /* in the last pass */
-    int64_t debt;   /* strays of all passes since */
-    int32_t *order; /* [rows rounded up to panels] */
-    int32_t *label; /* the same: labels of the last pass, by position */
+    uint32_t frame;              /* of the tiles that the rows were packed with; 0: not packed */
+    bool known;                  /* order and label hold */
+    bool ordered;                /* by label */
+    int64_t strays;              /* labels that have changed since */
+    int64_t moved, moved_before; /* in the last pass, and in the one before */
+    int64_t debt;                /* strays of all passes since */
+    int32_t *order;              /* [rows rounded up to panels] */
+    int32_t *label;              /* the same: labels of the last pass, by position */
     char *panels;
     float *norm; /* see fkm_row_block */
     float *tail;
