@@ -21,7 +21,6 @@
 
 #define PREFETCH_BYTES 1024 /* of a row; hardware sees the rest coming */
 #define PREFETCH_ROWS 3
-#define LEAST_OWN_ROWS 2 /* of a panel, for their tile to be screened first */
 
 int32_t fkm_assign_block_rows(const fkm_kernels *k, int32_t dims)
 {
@@ -309,51 +308,24 @@ static float warm_floor(
     return score - t->half[p] - e;
 }
 
-/* Tiles by how many of a panel's rows have their centroid there. */
-typedef struct tile_counts {
-    int32_t tile[MAX_PANEL], rows[MAX_PANEL], count;
-} tile_counts;
-
-static void count_tile(tile_counts *c, int32_t tile)
-{
-    int32_t i = 0;
-    while (i < c->count && c->tile[i] != tile)
-        i++;
-    if (i == c->count) {
-        c->tile[c->count] = tile;
-        c->rows[c->count++] = 0;
-    }
-    c->rows[i]++;
-}
-
-/* Lists the tiles that hold the centroids of most of a panel's rows: screened first, they set the
- * floors. Rows of others are strays: their floors come one by one. Returns how many those are. */
+/* Lists the tiles that hold the centroids of a panel's rows: screened first, they set the floors.
+ * When they are too many, rows of the others are strays: their floors come one by one. Returns how
+ * many those are. */
 static int32_t list_own_tiles(
     const fkm_assign_job *job, fkm_assign_scratch *s, int32_t begin, int32_t live, int32_t *stray)
 {
-    int32_t *own = s->block.own + begin / job->tiles->kernels->panel * FKM_OWN_TILES, strays = 0;
-    tile_counts c = {.count = 0};
-    for (int32_t r = begin; r < begin + live; r++)
-        if (s->old[r] >= 0)
-            count_tile(&c, s->block.old_tile[r]);
-    for (int32_t n = 0; n < FKM_OWN_TILES; n++) {
-        int32_t best = -1;
-        for (int32_t i = 0; i < c.count; i++)
-            if (c.rows[i] >= LEAST_OWN_ROWS && (best < 0 || c.rows[i] > c.rows[best]))
-                best = i;
-        if (best < 0)
-            break;
-        own[n] = c.tile[best];
-        c.rows[best] = 0;
-    }
+    int32_t *own = s->block.own + begin / job->tiles->kernels->panel * FKM_OWN_TILES;
+    int32_t count = 0, strays = 0;
     for (int32_t r = begin; r < begin + live; r++) {
+        int32_t tile = s->block.old_tile[r], n = 0;
         if (s->old[r] < 0)
             continue;
-        int32_t tile = s->block.old_tile[r], n = 0;
-        while (n < FKM_OWN_TILES && own[n] != tile)
+        while (n < count && own[n] != tile)
             n++;
         if (n == FKM_OWN_TILES)
             stray[strays++] = r;
+        else if (n == count)
+            own[count++] = tile;
     }
     return strays;
 }

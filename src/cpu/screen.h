@@ -155,7 +155,7 @@ void fkm_tiles_use(fkm_tiles *t, const struct fkm_kernels *k);
 
 #define FKM_CANDIDATES 16 /* kept a row; more and the row is screened again on its own */
 
-#define FKM_OWN_TILES 4 /* tiles of a panel's own centroids that are screened first */
+#define FKM_OWN_TILES 8 /* tiles of a panel's own centroids that are screened first */
 
 /* A block of rows being screened, padded to whole panels; padding has floor = +big. Arrays are a
  * worker's scratch, or a part of an fkm_row_store. */
