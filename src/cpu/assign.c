@@ -504,23 +504,37 @@ static int32_t rescan(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t 
     return best.label;
 }
 
+/* A candidate: the upper bound of its score so far. */
+typedef struct candidate {
+    float upper;
+    int32_t position;
+} candidate;
+
 /* Candidates of a screen of rounded copies or heads, judged again in float32: drops the hopeless in
- * place and returns how many are left. */
+ * place and returns how many are left. The most likely comes first: the floor that it sets spares
+ * others the judgement. */
 static int32_t refine(const fkm_assign_job *job, fkm_row_block *b, int32_t row, const float *x,
-    int32_t *position, int32_t n)
+    candidate *c, int32_t n)
 {
-    const fkm_tiles *t = job->tiles;
-    float upper[FKM_CANDIDATES];
-    int32_t kept = 0;
+    float floor = b->floor[row];
+    int32_t best = 0, judged = 0, kept = 0;
+    for (int32_t i = 1; i < n; i++)
+        best = c[i].upper > c[best].upper ? i : best;
+    const candidate first = c[best];
+    c[best] = c[0];
+    c[0] = first;
     for (int32_t i = 0; i < n; i++) {
-        float score = fine_score(job, x, position[i]);
-        float e = fine_margin(t, b, row, position[i]);
-        upper[i] = score + e;
-        b->floor[row] = fmaxf(b->floor[row], score - e);
+        if (c[i].upper < floor)
+            continue;
+        float score = fine_score(job, x, c[i].position);
+        float e = fine_margin(job->tiles, b, row, c[i].position);
+        floor = fmaxf(floor, score - e);
+        c[judged++] = (candidate){score + e, c[i].position};
     }
-    for (int32_t i = 0; i < n; i++)
-        if (upper[i] >= b->floor[row])
-            position[kept++] = position[i];
+    for (int32_t i = 0; i < judged; i++)
+        if (c[i].upper >= floor)
+            c[kept++] = c[i];
+    b->floor[row] = floor;
     return kept;
 }
 
@@ -530,7 +544,8 @@ static int32_t resolve(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t
     const fkm_tiles *t = job->tiles;
     fkm_row_block *b = &s->block;
     const float *x = row_at(job, s, row);
-    int32_t n = b->count[row], position[FKM_CANDIDATES];
+    int32_t n = b->count[row];
+    candidate c[FKM_CANDIDATES];
     if (b->residual[row] < 0 && !finite_row(x, t->dims))
         return -1;
     s->counts.in_doubt++;
@@ -541,16 +556,16 @@ static int32_t resolve(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t
     if (n > FKM_CANDIDATES)
         return rescan(job, s, row, x);
     s->counts.candidates += n;
-    for (int32_t i = 0; i < n; i++)
-        position[i] = b->position[row + (int64_t)i * b->stride];
+    for (int64_t i = 0, at = row; i < n; i++, at += b->stride)
+        c[i] = (candidate){b->upper[at], b->position[at]};
     if (job->tiles->kernels->low || t->axes)
-        n = refine(job, b, row, x, position, n);
+        n = refine(job, b, row, x, c, n);
     assert(n != 0);
     if (n == 1)
-        return t->index[position[0]];
+        return t->index[c[0].position];
     nearest best = {0, -1};
     for (int32_t i = 0; i < n; i++)
-        consider(job, &best, x, t->index[position[i]]);
+        consider(job, &best, x, t->index[c[i].position]);
     return best.label;
 }
 
