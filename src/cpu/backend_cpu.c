@@ -60,7 +60,7 @@ struct fkm_backend {
     fkm_apart apart;   /* of panels and tiles */
     fkm_head head;     /* open when rows are kept and have dims to spare */
     int32_t *list;     /* [chunk_rows]: positions that bounds do not spare; scratch */
-    int64_t *start;    /* [clusters + 2]: scratch */
+    int64_t *start;    /* [sort_parts][clusters + 1]: scratch */
     double *shift;     /* [clusters] */
     fkm_pass_options pass;
     bool sums_hold;  /* sums are those of the labels that the next pass is handed */
@@ -162,6 +162,17 @@ static int64_t chunk_count(const fkm_plan *p)
     return (p->rows + p->chunk_rows - 1) / p->chunk_rows;
 }
 
+static int32_t sort_parts(const fkm_plan *p, int64_t count)
+{
+    return fkm_row_store_parts(count, p->clusters, p->threads);
+}
+
+/* Of all parts of a sort. */
+static int64_t segment_count(const fkm_plan *p)
+{
+    return sort_parts(p, p->chunk_rows) * ((int64_t)p->clusters + 1);
+}
+
 /* For planning: the kernels whose blocks are largest, should the name be unknown. */
 static int64_t bytes(const fkm_plan *p)
 {
@@ -182,7 +193,7 @@ static int64_t bytes(const fkm_plan *p)
         total = fkm_add_sat(total, fkm_bounds_bytes(p->rows, p->clusters));
         total = fkm_add_sat(total, fkm_head_suits(k, p->dims) ? fkm_head_bytes(k, p->dims) : 0);
         total = fkm_add_sat(total, fkm_mul_sat(p->chunk_rows, sizeof(int32_t)));
-        total = fkm_add_sat(total, 8 * ((int64_t)p->clusters + 2));
+        total = fkm_add_sat(total, 8 * segment_count(p));
     }
     if (p->update)
         total = fkm_add_sat(fkm_add_sat(total, 8 * (int64_t)p->clusters),
@@ -254,7 +265,7 @@ static fkm_status open_stores(fkm_backend *b, fkm_err *e)
     if (fkm_head_suits(b->kernels, p->dims))
         FKM_TRY(fkm_head_open(&b->head, b->kernels, p->dims, e));
     FKM_TRY(fkm_alloc(&b->list, p->chunk_rows, sizeof *b->list, "rows to look at", e));
-    FKM_TRY(fkm_alloc(&b->start, (int64_t)p->clusters + 2, sizeof *b->start, "segments", e));
+    FKM_TRY(fkm_alloc(&b->start, segment_count(p), sizeof *b->start, "segments", e));
     FKM_TRY(fkm_calloc(&b->stores, n, sizeof *b->stores, "rows laid out for screening", e));
     for (int64_t i = 0; i < n; i++) {
         int64_t rows = fkm_min_i64(p->chunk_rows, p->rows - i * p->chunk_rows);
@@ -425,7 +436,8 @@ static bool lay_out(fkm_backend *b, fkm_row_store *store, int64_t count, bool *k
     store->debt += store->strays;
     bool stale = store->frame != b->tiles.frame;
     if (!store->ordered || store->strays > (stale ? most / 4 : most) || store->debt > debt) {
-        fkm_row_store_sort(store, count, b->plan.clusters, b->start, b->list);
+        fkm_row_store_sort(store, count, b->plan.clusters, sort_parts(&b->plan, count), b->pool,
+            b->start, b->list);
         stale = true;
     }
     *keep = !stale || worth_keeping(store, most, dear);

@@ -82,21 +82,96 @@ void fkm_row_store_start(fkm_row_store *s, const int32_t *labels, int64_t count)
     s->apart_order = 0;
 }
 
-void fkm_row_store_sort(
-    fkm_row_store *s, int64_t count, int32_t clusters, int64_t *start, int32_t *other)
+/* Of a part, for each label. */
+#define PART_ROWS 8
+
+int32_t fkm_row_store_parts(int64_t count, int32_t clusters, int threads)
 {
-    memset(start, 0, ((size_t)clusters + 2) * sizeof *start);
-    for (int64_t p = 0; p < count; p++)
-        start[(s->label[p] < 0 ? clusters : s->label[p]) + 1]++;
-    for (int32_t j = 0; j <= clusters; j++)
-        start[j + 1] += start[j];
-    for (int64_t p = 0; p < count; p++)
-        other[start[s->label[p] < 0 ? clusters : s->label[p]]++] = s->order[p];
-    memcpy(s->order, other, (size_t)count * sizeof *other);
-    int64_t p = 0; /* start[j] is the end of segment j now */
-    for (int32_t j = 0; j <= clusters; j++)
-        for (; p < start[j]; p++)
-            s->label[p] = j < clusters ? j : -1;
+    int64_t most = count / (PART_ROWS * ((int64_t)clusters + 1));
+    return (int32_t)fkm_max_i64(1, fkm_min_i64(most, threads));
+}
+
+/* A counting sort, in parts that are worked on side by side: each counts its positions' labels and
+ * then has places of its own among those of each label. */
+typedef struct sort_job {
+    fkm_row_store *s;
+    int64_t count, labels; /* labels: none is one of them, the last */
+    int32_t parts;
+    int64_t *start; /* [parts][labels] */
+    int32_t *other;
+} sort_job;
+
+static int64_t first_of(const sort_job *j, int64_t part)
+{
+    return j->count / j->parts * part + fkm_min_i64(part, j->count % j->parts);
+}
+
+static int64_t label_at(const sort_job *j, int64_t p)
+{
+    int32_t label = j->s->label[p];
+    return label < 0 ? j->labels - 1 : label;
+}
+
+static void count_part(void *arg, int64_t part, int worker)
+{
+    const sort_job *j = arg;
+    int64_t *start = j->start + part * j->labels;
+    (void)worker;
+    memset(start, 0, (size_t)j->labels * sizeof *start);
+    for (int64_t p = first_of(j, part); p < first_of(j, part + 1); p++)
+        start[label_at(j, p)]++;
+}
+
+static void place_part(void *arg, int64_t part, int worker)
+{
+    const sort_job *j = arg;
+    int64_t *start = j->start + part * j->labels;
+    (void)worker;
+    for (int64_t p = first_of(j, part); p < first_of(j, part + 1); p++)
+        j->other[start[label_at(j, p)]++] = j->s->order[p];
+}
+
+/* Counts become first places. */
+static void add_up(const sort_job *j)
+{
+    int64_t before = 0;
+    for (int64_t label = 0; label < j->labels; label++)
+        for (int32_t part = 0; part < j->parts; part++) {
+            int64_t n = j->start[part * j->labels + label];
+            j->start[part * j->labels + label] = before;
+            before += n;
+        }
+}
+
+/* The last part's places are the ends of segments now. */
+static void write_part(void *arg, int64_t part, int worker)
+{
+    const sort_job *j = arg;
+    const int64_t *end = j->start + (j->parts - 1) * j->labels;
+    int64_t p = first_of(j, part), last = first_of(j, part + 1);
+    (void)worker;
+    memcpy(j->s->order + p, j->other + p, (size_t)(last - p) * sizeof *j->other);
+    for (int64_t label = 0; p < last; label++)
+        for (; p < last && p < end[label]; p++)
+            j->s->label[p] = label < j->labels - 1 ? (int32_t)label : -1;
+}
+
+static void for_parts(fkm_pool *pool, fkm_pool_fn fn, sort_job *j)
+{
+    if (pool)
+        fkm_pool_for(pool, j->parts, fn, j);
+    for (int32_t part = 0; !pool && part < j->parts; part++)
+        fn(j, part, 0);
+}
+
+void fkm_row_store_sort(fkm_row_store *s, int64_t count, int32_t clusters, int32_t parts,
+    fkm_pool *pool, int64_t *start, int32_t *other)
+{
+    sort_job j = {s, count, (int64_t)clusters + 1, parts, start, other};
+    for_parts(pool, count_part, &j);
+    add_up(&j);
+    for_parts(pool, place_part, &j);
+    for_parts(pool, write_part, &j);
     s->ordered = true;
     s->strays = s->debt = 0;
     s->frame = 0;

@@ -6,6 +6,7 @@
 #ifndef FKM_STORE_H
 #define FKM_STORE_H
 
+#include "../base/pool.h"
 #include "kernels.h"
 
 typedef struct fkm_row_store {
@@ -37,9 +38,12 @@ void fkm_row_store_close(fkm_row_store *s); /* safe on zeroed structs */
 /* Forgets the labels: rows in the order they come. labels: [count], by row. */
 void fkm_row_store_start(fkm_row_store *s, const int32_t *labels, int64_t count);
 
+/* In how many parts to sort so many rows: enough of them each to be worth counting apart. */
+int32_t fkm_row_store_parts(int64_t count, int32_t clusters, int threads);
+
 /* Brings positions into label order, rows without a label last; what is packed is stale then.
- * start: [clusters + 2] and other: [count] are scratch. */
-void fkm_row_store_sort(
-    fkm_row_store *s, int64_t count, int32_t clusters, int64_t *start, int32_t *other);
+ * start: [parts][clusters + 1] and other: [count] are scratch; pool NULL: without. */
+void fkm_row_store_sort(fkm_row_store *s, int64_t count, int32_t clusters, int32_t parts,
+    fkm_pool *pool, int64_t *start, int32_t *other);
 
 #endif

@@ -278,7 +278,7 @@ static void follow_panels(setting *s, float step, findings *f)
     fkm_err e = {0};
     fkm_row_store store;
     double shift[CLUSTERS];
-    int64_t start[CLUSTERS + 2];
+    int64_t start[CLUSTERS + 1];
     int32_t other[ROWS];
     uint64_t random = 9;
     if (!s->kernels->bytes)
@@ -291,7 +291,7 @@ static void follow_panels(setting *s, float step, findings *f)
         FKM_OK);
     label_rows(s, NULL, ROWS, false);
     fkm_row_store_start(&store, s->labels, ROWS);
-    fkm_row_store_sort(&store, ROWS, CLUSTERS, start, other);
+    fkm_row_store_sort(&store, ROWS, CLUSTERS, 1, NULL, start, other);
     fkm_tiles_set(&s->tiles, s->c, 1, NULL);
     label_store(s, &store, false);
     const uint32_t order = s->tiles.order;

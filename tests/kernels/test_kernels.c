@@ -343,10 +343,10 @@ static void check_store(const fkm_assign_job *plain, fkm_assign_scratch *scratch
     job.labels = labels;
     job.distances = NULL;
     for (int pass = 0; pass < 4; pass++) {
-        int64_t start[102];
+        int64_t start[3 * 101];
         int32_t other[80];
         if (pass == 2)
-            fkm_row_store_sort(&store, rows, job.tiles->clusters, start, other);
+            fkm_row_store_sort(&store, rows, job.tiles->clusters, 3, NULL, start, other);
         job.pack = pass != 1;
         job.keep = pass != 3;
         for (int32_t first = 0; first < rows; first += block)
