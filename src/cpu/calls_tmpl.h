@@ -49,8 +49,13 @@ static void add_squares(int64_t sum[2], const float *x, int32_t dims, double sca
     BASE.add_squares(sum, x, dims, scale, split);
 }
 
+static fkm_inertia_sums inertia_piece(const float *c, const int64_t *sum, int32_t dims)
+{
+    return BASE.inertia_piece(c, sum, dims);
+}
+
 /* Their place in the table. */
 #define CALLS                                                                                      \
     .widen = widen, .rotate = rotate, .dot = dot, .canonical = canonical, .add_row = add_row,      \
     .add_bytes = add_bytes, .squares_of_bytes = squares_of_bytes, .mean_row = mean_row,            \
-    .add_squares = add_squares
+    .add_squares = add_squares, .inertia_piece = inertia_piece

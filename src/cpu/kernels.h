@@ -6,7 +6,7 @@
 #define FKM_KERNELS_H
 
 #include "../base/dtype.h"
-#include "../base/exact.h"
+#include "../base/inertia.h"
 #include "screen.h"
 #include <stdbool.h>
 #include <stdint.h>
@@ -74,6 +74,9 @@ typedef struct fkm_kernels {
     /* With q = rint(x[t] * scale): sum[0] += q^2 div split, sum[1] += q^2 mod split, over all t.
      * split is a power of two at least |q|; the caller sees to it that no sum overflows. */
     void (*add_squares)(int64_t sum[2], const float *x, int32_t dims, double scale, double split);
+
+    /* What inertia is made of, of at most FKM_INERTIA_PIECE dims: see base/inertia.h. */
+    fkm_inertia_piece *inertia_piece;
 } fkm_kernels;
 
 /* The i-th table entry, best first; NULL at the end. *usable: this CPU can run it. */

@@ -242,6 +242,54 @@ static void add_squares(int64_t sum[2], const float *x, int32_t dims, double sca
     fkm_kernels_scalar.add_squares(sum, x + t, dims - t, scale, split);
 }
 
+/* ---- inertia ---- */
+
+#define D __m256d
+#define D_LANES 4
+#define D_SET1(d) _mm256_set1_pd(d)
+#define D_ADD(a, b) _mm256_add_pd(a, b)
+#define D_SUB(a, b) _mm256_sub_pd(a, b)
+#define D_FMA(a, b, c) _mm256_fmadd_pd(a, b, c)
+#define D_MOVED(v, from) moved(v, from)
+
+static inline int64_t moved(__m256d v, uint64_t from)
+{
+    uint64_t part[4];
+    _mm256_storeu_pd((double *)(void *)part, v);
+    return (int64_t)(part[0] + part[1] + part[2] + part[3] - 4 * from);
+}
+
+static inline __m256i first_four(int32_t n)
+{
+    return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
+}
+
+static inline __m256d coordinates(const float *c, int32_t n, float least)
+{
+    const __m128i live = _mm_cmpgt_epi32(_mm_set1_epi32(n), _mm_setr_epi32(0, 1, 2, 3));
+    const __m128 v = n >= 4 ? _mm_loadu_ps(c) : _mm_maskload_ps(c, live);
+    if (least == 0)
+        return _mm256_cvtps_pd(v);
+    const __m128 size = _mm_andnot_ps(_mm_set1_ps(-0.0f), v);
+    return _mm256_cvtps_pd(_mm_and_ps(v, _mm_cmpge_ps(size, _mm_set1_ps(least))));
+}
+
+/* Halves become doubles by their bits: the lower one is a count of quanta of 2^52, which are 1, the
+ * higher one, plus 2^31, of those of 2^84, which are 2^32. */
+static inline void sums(__m256d *high, __m256d *low, const int64_t *sum, int32_t n)
+{
+    const __m256i s =
+        n >= 4 ? _mm256_loadu_si256((const __m256i *)(const void *)sum)
+               : _mm256_maskload_epi64((const long long *)(const void *)sum, first_four(n));
+    const __m256d low0 = _mm256_set1_pd(0x1p52), high0 = _mm256_set1_pd(0x1p84 + 0x1p63);
+    *low = _mm256_sub_pd(
+        _mm256_castsi256_pd(_mm256_blend_epi32(s, _mm256_castpd_si256(low0), 0xaa)), low0);
+    *high = _mm256_sub_pd(
+        _mm256_castsi256_pd(_mm256_xor_si256(_mm256_srli_epi64(s, 32), _mm256_castpd_si256(high0))),
+        high0);
+}
+#include "inertia_tmpl.h"
+
 const fkm_kernels fkm_kernels_avx2 = {
     .isa = "avx2",
     .panel = PANEL,
@@ -262,6 +310,7 @@ const fkm_kernels fkm_kernels_avx2 = {
     .squares_of_bytes = squares_of_bytes,
     .mean_row = mean_row,
     .add_squares = add_squares,
+    .inertia_piece = inertia_piece,
 };
 
 #else

@@ -211,6 +211,39 @@ static void add_squares(int64_t sum[2], const float *x, int32_t dims, double sca
     sum[1] += _mm512_reduce_add_epi64(low);
 }
 
+/* ---- inertia ---- */
+
+#define D __m512d
+#define D_LANES 8
+#define D_SET1(d) _mm512_set1_pd(d)
+#define D_ADD(a, b) _mm512_add_pd(a, b)
+#define D_SUB(a, b) _mm512_sub_pd(a, b)
+#define D_FMA(a, b, c) _mm512_fmadd_pd(a, b, c)
+#define D_MOVED(v, from)                                                                           \
+    _mm512_reduce_add_epi64(                                                                       \
+        _mm512_sub_epi64(_mm512_castpd_si512(v), _mm512_set1_epi64((int64_t)(from))))
+
+static inline __m512d coordinates(const float *c, int32_t n, float least)
+{
+    const __m256 v =
+        n >= 8 ? _mm256_loadu_ps(c) : _mm256_maskz_loadu_ps((__mmask8)first_lanes(n), c);
+    if (least == 0)
+        return _mm512_cvtps_pd(v);
+    const __m256 size = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v);
+    const __mmask8 live = _mm256_cmp_ps_mask(size, _mm256_set1_ps(least), _CMP_GE_OQ);
+    return _mm512_maskz_cvtps_pd(live, v);
+}
+
+static inline void sums(__m512d *high, __m512d *low, const int64_t *sum, int32_t n)
+{
+    const __m512i s =
+        n >= 8 ? _mm512_loadu_si512(sum) : _mm512_maskz_loadu_epi64((__mmask8)first_lanes(n), sum);
+    const __m512i half = _mm512_set1_epi64(UINT32_MAX);
+    *high = _mm512_cvtepi64_pd(_mm512_andnot_si512(half, s));
+    *low = _mm512_cvtepi64_pd(_mm512_and_si512(half, s));
+}
+#include "inertia_tmpl.h"
+
 const fkm_kernels fkm_kernels_avx512 = {
     .isa = "avx512",
     .panel = PANEL,
@@ -230,6 +263,7 @@ const fkm_kernels fkm_kernels_avx512 = {
     .squares_of_bytes = squares_of_bytes,
     .mean_row = mean_row,
     .add_squares = add_squares,
+    .inertia_piece = inertia_piece,
 };
 
 #else

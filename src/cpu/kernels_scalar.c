@@ -202,6 +202,23 @@ static void add_squares(int64_t sum[2], const float *x, int32_t dims, double sca
     }
 }
 
+static fkm_inertia_sums inertia_piece(const float *c, const int64_t *sum, int32_t dims)
+{
+    fkm_inertia_sums out = {.window = fkm_inertia_window_of(c, dims)};
+    for (int32_t t = 0; t < dims; t++) {
+        uint32_t bits;
+        memcpy(&bits, c + t, sizeof bits);
+        const int32_t above = (int32_t)(bits >> 23 & 255) - out.window.base;
+        if (above < 0)
+            continue; /* zero, or to be added alone */
+        const int64_t v = (int64_t)((bits & 0x7fffff) | 0x800000) << above;
+        const int64_t sign = -(int64_t)(bits >> 31);
+        out.product += (fkm_i128)((v ^ sign) - sign) * sum[t];
+        out.square += (fkm_i128)v * v;
+    }
+    return out;
+}
+
 const fkm_kernels fkm_kernels_scalar = {
     .isa = "scalar",
     .panel = PANEL,
@@ -221,4 +238,5 @@ const fkm_kernels fkm_kernels_scalar = {
     .squares_of_bytes = squares_of_bytes,
     .mean_row = mean_row,
     .add_squares = add_squares,
+    .inertia_piece = inertia_piece,
 };

@@ -239,7 +239,7 @@ static void inertia_task(void *arg, int64_t index, int worker)
     for (int32_t j = begin; j < end; j++)
         if (u->count[j])
             fkm_inertia_add(part, job->c + (int64_t)j * u->dims, sum_at(u, j), u->scale.wide,
-                u->count[j], u->dims, u->scale.exponent);
+                u->count[j], u->dims, u->scale.exponent, u->kernels->inertia_piece);
 }
 
 double fkm_update_inertia(fkm_update *u, const float *c)
