@@ -34,6 +34,9 @@
  * last pass: else centroids move too far for them to last. */
 #define CALM_SHARE 5
 
+/* Bounds spare no row worth the name while more than 1 / RESTLESS_SHARE of them move. */
+#define RESTLESS_SHARE 32
+
 /* A quicker way of screening that sends more than 1 / LEAST_RESCANS of the rows to a rescan is
  * given up. */
 #define LEAST_RESCANS 50
@@ -67,6 +70,7 @@ struct fkm_backend {
     bool change;     /* this pass changes the sums instead of rebuilding them */
     int64_t spared;  /* rows of this pass that bounds settled */
     int64_t moved;   /* rows that the last pass with update moved */
+    bool restless;   /* these were many, and not as in the first pass */
     double assign_s; /* of this pass: spent on labels, not on sums */
 };
 
@@ -364,7 +368,7 @@ static fkm_status begin(fkm_backend *b, const fkm_pass_options *o, fkm_err *e)
     b->spared = 0;
     for (int32_t i = 0; i < b->plan.threads; i++)
         memset(&b->workers[i].scratch.counts, 0, sizeof b->workers[i].scratch.counts);
-    fkm_bounds_begin(&b->bounds, b->tiles.frame, o->update && b->sums_hold);
+    fkm_bounds_begin(&b->bounds, b->tiles.frame, o->update && b->sums_hold && !b->restless);
     fkm_apart_begin(&b->apart);
     if (!o->update)
         return FKM_OK;
@@ -582,6 +586,7 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
         out->inertia = fkm_update_inertia(&b->update, b->centroids);
         b->sums_hold = true;
         b->moved = b->pass.squares ? b->plan.rows / 2 : out->moved; /* in the first pass, all do */
+        b->restless = !b->pass.squares && out->moved > b->plan.rows / RESTLESS_SHARE;
     } else if (out->moved > 0) {
         b->sums_hold = false; /* they are of other labels than the next pass is handed */
     }
