@@ -35,8 +35,8 @@ static void widen(float *out, const void *x, fkm_dtype t, int64_t n)
         out[i] = fkm_dtype_to_float(t, from + (size_t)i * size);
 }
 
-static void pack(void *panel, float *square, float *residual, const float *const *x, int32_t rows,
-    int32_t dims, const float *shift, float scale, const float *const *ahead)
+static void pack(void *panel, float *square, float *residual, const void *const *x, int32_t rows,
+    int32_t dims, const float *shift, float scale, const void *const *ahead)
 {
     float *out = panel;
     (void)residual; /* nothing is rounded */
@@ -51,9 +51,9 @@ static void pack(void *panel, float *square, float *residual, const float *const
             for (int r = 0; r < 8; r++) {
                 m[r] = _mm256_setzero_ps();
                 if (ahead && t % 16 == 0)
-                    __builtin_prefetch(ahead[row0 + r] + t);
+                    __builtin_prefetch((const float *)ahead[row0 + r] + t);
                 if (row0 + r < rows) {
-                    __m256 v = _mm256_loadu_ps(x[row0 + r] + t);
+                    __m256 v = _mm256_loadu_ps((const float *)x[row0 + r] + t);
                     m[r] = _mm256_sub_ps(_mm256_mul_ps(v, s), mu);
                 }
             }
@@ -67,7 +67,7 @@ static void pack(void *panel, float *square, float *residual, const float *const
         for (; t < dims; t++) {
             for (int r = 0; r < 8; r++) {
                 bool live = row0 + r < rows;
-                float v = live ? x[row0 + r][t] * scale - shift[t] : 0;
+                float v = live ? ((const float *)x[row0 + r])[t] * scale - shift[t] : 0;
                 out[(int64_t)t * PANEL + row0 + r] = v;
                 square[row0 + r] += v * v;
             }

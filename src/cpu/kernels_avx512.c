@@ -30,8 +30,8 @@ static void widen(float *out, const void *x, fkm_dtype t, int64_t n)
     }
 }
 
-static void pack(void *panel, float *square, float *residual, const float *const *x, int32_t rows,
-    int32_t dims, const float *shift, float scale, const float *const *ahead)
+static void pack(void *panel, float *square, float *residual, const void *const *x, int32_t rows,
+    int32_t dims, const float *shift, float scale, const void *const *ahead)
 {
     float *out = panel;
     (void)residual; /* nothing is rounded */
@@ -46,9 +46,9 @@ static void pack(void *panel, float *square, float *residual, const float *const
             for (int r = 0; r < 16; r++) {
                 m[r] = _mm512_setzero_si512();
                 if (ahead)
-                    __builtin_prefetch(ahead[row0 + r] + t);
+                    __builtin_prefetch((const float *)ahead[row0 + r] + t);
                 if (row0 + r < rows) {
-                    __m512 v = _mm512_maskz_loadu_ps(live, x[row0 + r] + t);
+                    __m512 v = _mm512_maskz_loadu_ps(live, (const float *)x[row0 + r] + t);
                     m[r] = _mm512_castps_si512(_mm512_sub_ps(_mm512_mul_ps(v, s), mu));
                 }
             }
