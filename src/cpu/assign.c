@@ -29,6 +29,12 @@ int32_t fkm_assign_block_rows(const fkm_kernels *k, int32_t dims)
     return (int32_t)panels * k->panel;
 }
 
+/* Room for so many: rows of a panel are packed from there, but for bytes. */
+static int32_t widened_rows(const fkm_kernels *k)
+{
+    return k->bytes ? 1 : k->panel;
+}
+
 int64_t fkm_assign_scratch_bytes(
     const fkm_kernels *k, int32_t clusters, int32_t dims, fkm_dtype dtype, int32_t top)
 {
@@ -36,7 +42,7 @@ int64_t fkm_assign_scratch_bytes(
     int64_t per_row = 18 * (int64_t)sizeof(float) + FKM_OWN_TILES * (int64_t)sizeof(int32_t) +
                       FKM_CANDIDATES * (int64_t)(sizeof(int32_t) + sizeof(float)) +
                       (int64_t)fkm_panel_bytes(k, dims) / k->panel;
-    int64_t widened = dtype != FKM_F32 ? (int64_t)sizeof(float) * k->panel * dims : 0;
+    int64_t widened = dtype != FKM_F32 ? (int64_t)sizeof(float) * widened_rows(k) * dims : 0;
     int64_t turning = fkm_head_most(k, dims) > 0 ? 4 * (2 * (int64_t)k->panel + 1) * dims : 0;
     int64_t nearest = top > 1 ? 2 * (int64_t)sizeof(float) * clusters + 4 * (int64_t)top : 0;
     return rows * per_row + widened + turning + nearest + 4096;
@@ -83,7 +89,7 @@ fkm_status fkm_assign_scratch_open(fkm_assign_scratch *s, const fkm_kernels *k, 
         FKM_GO(fkm_calloc(&s->zero, dims, sizeof(float), what, e));
     }
     if (dtype != FKM_F32)
-        FKM_GO(fkm_alloc(&s->rows, (int64_t)k->panel * dims, sizeof(float), what, e));
+        FKM_GO(fkm_alloc(&s->rows, (int64_t)widened_rows(k) * dims, sizeof(float), what, e));
     if (top > 1) {
         FKM_GO(fkm_alloc(&s->lower, clusters, sizeof(float), what, e));
         FKM_GO(fkm_alloc(&s->upper, clusters, sizeof(float), what, e));
@@ -147,16 +153,25 @@ static const char *row_bytes(const fkm_assign_job *job, const fkm_assign_scratch
            (size_t)s->index[r] * (size_t)job->tiles->dims * fkm_dtype_size(job->dtype);
 }
 
-/* Row r of the block as float32: in place, or widened, and there until a panel of rows later. */
+/* Row r of the block as float32: in place, or widened, and there until a panel of rows later
+ * (bytes: until the next). */
 static const float *row_at(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t r)
 {
     int64_t dims = job->tiles->dims;
     const char *x = row_bytes(job, s, r);
     if (job->dtype == FKM_F32)
         return (const float *)(const void *)x;
-    float *out = s->rows + r % job->tiles->kernels->panel * dims;
+    float *out = s->rows + r % widened_rows(job->tiles->kernels) * dims;
     job->tiles->kernels->widen(out, x, job->dtype, dims);
     return out;
+}
+
+/* Row r of the block as kernels pack it. */
+static const void *row_to_pack(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t r)
+{
+    if (job->tiles->kernels->bytes)
+        return row_bytes(job, s, r);
+    return row_at(job, s, r);
 }
 
 /* Rows are in no order in memory: what will be read soon is fetched ahead. */
@@ -205,18 +220,19 @@ typedef struct panel_rows {
 
 /* Packs the heads of one panel of rows x: [live] of [dims]. */
 static void pack_heads(const fkm_assign_job *job, fkm_assign_scratch *s, const panel_rows *at,
-    const float *const *x, int32_t live)
+    const void *const *x, int32_t live)
 {
     const fkm_kernels *k = job->tiles->kernels;
     const fkm_tiles *t = job->tiles;
     const double error = fkm_turn_error(t->screened, t->dims);
     for (int32_t r = 0; r < live; r++) {
+        const float *row = x[r];
         float *v = s->framed + (int64_t)r * t->dims;
         for (int32_t d = 0; d < t->dims; d++)
-            v[d] = x[r][d] * t->scale - t->shift[d];
+            v[d] = row[d] * t->scale - t->shift[d];
         at->norm[r] = norm_bound(k->dot(v, s->zero, 1, v, t->dims), t->dims);
     }
-    const float *heads[MAX_PANEL];
+    const void *heads[MAX_PANEL];
     for (int32_t r = 0; r < live; r++)
         heads[r] = s->turned + (int64_t)r * t->screened;
     k->rotate(s->turned, s->framed, live, t->dims, t->axes, t->screened);
@@ -235,13 +251,13 @@ static void pack_heads(const fkm_assign_job *job, fkm_assign_scratch *s, const p
 
 /* Packs rows [begin, begin + live) of the block as one panel. */
 static void pack_panel(const fkm_assign_job *job, fkm_assign_scratch *s, const panel_rows *at,
-    int32_t begin, int32_t live, const float *const *ahead)
+    int32_t begin, int32_t live, const void *const *ahead)
 {
     const fkm_kernels *k = job->tiles->kernels;
     const fkm_tiles *t = job->tiles;
-    const float *x[MAX_PANEL];
+    const void *x[MAX_PANEL];
     for (int32_t r = 0; r < live; r++)
-        x[r] = row_at(job, s, begin + r);
+        x[r] = row_to_pack(job, s, begin + r);
     if (t->axes) {
         pack_heads(job, s, at, x, live);
         return;
@@ -257,19 +273,18 @@ static void pack_panel(const fkm_assign_job *job, fkm_assign_scratch *s, const p
 }
 
 /* The rows of the panel that begins at row `begin` of the block, for packing to fetch while it is
- * at the panel before: *ahead points at them. Rows of other types are fetched at once, to be
- * widened. */
-static const float *const *look_ahead(const fkm_assign_job *job, const fkm_assign_scratch *s,
-    int32_t begin, int32_t rows, const float **ahead)
+ * at the panel before: *ahead points at them. Rows that are widened are fetched at once. */
+static const void *const *look_ahead(const fkm_assign_job *job, const fkm_assign_scratch *s,
+    int32_t begin, int32_t rows, const void **ahead)
 {
     int32_t panel = job->tiles->kernels->panel;
-    bool direct = job->dtype == FKM_F32 && !job->tiles->axes;
+    bool direct = (job->dtype == FKM_F32 || job->tiles->kernels->bytes) && !job->tiles->axes;
     if (begin >= rows)
         return NULL;
     for (int32_t i = 0; i < panel; i++) {
         int32_t r = begin + i < rows ? begin + i : rows - 1;
         if (direct)
-            ahead[i] = (const float *)(const void *)row_bytes(job, s, r);
+            ahead[i] = row_bytes(job, s, r);
         else
             prefetch_row(job, s, r);
     }
@@ -280,7 +295,7 @@ static const float *const *look_ahead(const fkm_assign_job *job, const fkm_assig
 static void pack_block(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t rows)
 {
     const fkm_row_block *b = &s->block;
-    const float *ahead[MAX_PANEL];
+    const void *ahead[MAX_PANEL];
     int32_t panel = job->tiles->kernels->panel;
     int64_t panel_bytes = (int64_t)fkm_panel_bytes(job->tiles->kernels, job->tiles->screened);
     for (int32_t r = 0; r < panel && r < rows; r++)
@@ -749,17 +764,19 @@ static void insert(
     label[i] = j;
 }
 
-static void nearest_of_row(const fkm_assign_job *job, fkm_assign_scratch *s, const float *x,
-    int32_t *label, double *distance)
+static void nearest_of_row(
+    const fkm_assign_job *job, fkm_assign_scratch *s, int32_t r, int32_t *label, double *distance)
 {
     const fkm_tiles *t = job->tiles;
+    const float *x = row_at(job, s, r);
+    const void *packed = row_to_pack(job, s, r);
     int32_t size = 0;
     for (int32_t i = 0; i < job->top; i++) {
         label[i] = -1;
         distance[i] = NAN;
     }
     job->tiles->kernels->pack(
-        s->panels, s->square, s->residual, &x, 1, t->dims, t->shift, t->scale, NULL);
+        s->panels, s->square, s->residual, &packed, 1, t->dims, t->shift, t->scale, NULL);
     bool bounded = job->top > 1 && screenable(norm_bound(s->square[0], t->dims));
     if (!bounded && !finite_row(x, t->dims)) {
         s->counts.skipped++;
@@ -783,7 +800,7 @@ void fkm_assign_nearest(
 {
     for (int32_t r = 0; r < rows; r++) {
         s->index[r] = first + r;
-        nearest_of_row(job, s, row_at(job, s, r), job->labels + (first + r) * job->top,
+        nearest_of_row(job, s, r, job->labels + (first + r) * job->top,
             job->distances + (first + r) * job->top);
     }
 }

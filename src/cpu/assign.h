@@ -38,11 +38,11 @@ typedef struct fkm_assign_counts {
 typedef struct fkm_assign_scratch {
     int worker; /* as the pool numbers it */
     fkm_row_block block;
-    int64_t *index;                         /* [block_rows]: which row of x */
-    int32_t *old, *label;                   /* [block_rows]: before and after */
-    int32_t *some;                          /* [block_rows]: rows in doubt, then rows that move */
-    float *rows;                            /* [panel][dims]: rows widened; NULL for float32 */
-    char *panels;                           /* of a block that is packed as it comes */
+    int64_t *index;       /* [block_rows]: which row of x */
+    int32_t *old, *label; /* [block_rows]: before and after */
+    int32_t *some;        /* [block_rows]: rows in doubt, then rows that move */
+    float *rows;  /* [panel][dims], or [1][dims] for byte kernels: rows widened; NULL for float32 */
+    char *panels; /* of a block that is packed as it comes */
     float *norm, *residual, *tail, *square; /* [block_rows] */
     float *framed, *turned; /* [panel][dims]: a panel's rows in the frame, and their heads */
     float *zero;            /* [dims] */

@@ -15,42 +15,46 @@
 
 enum { BYTES_PART = 16 * 64, BYTES_PANEL = 32 };
 
-/* 64 integers, given as floats, as bytes; adds up (x scale - shift)^2. */
-static inline __m512i bytes_step(
-    const float *x, int64_t live, const float *shift, __m512 scale, __m512i bias, __m512 *square)
+/* Up to 64 bytes of a row, raised by SIGNED_BIAS when they are signed; adds up (x scale - shift)^2.
+ */
+static inline __attribute__((always_inline)) __m512i bytes_step(
+    const char *x, int64_t live, const float *shift, __m512 scale, int32_t bias, __m512 *square)
 {
-    __m128i part[4];
+    const __mmask64 all = live >= BYTES_STEP ? ~0ull : (1ull << live) - 1;
     for (int h = 0; h < 4; h++) {
         const __mmask16 m = first_lanes(live - 16 * h);
-        const __m512 v = _mm512_maskz_loadu_ps(m, x + 16 * h);
-        const __m512 framed =
-            _mm512_sub_ps(_mm512_mul_ps(v, scale), _mm512_maskz_loadu_ps(m, shift + 16 * h));
-        const __m512i q = _mm512_maskz_add_epi32(m, _mm512_cvtps_epi32(v), bias);
+        const __m128i part = _mm_maskz_loadu_epi8(m, x + 16 * h);
+        const __m512i whole = bias ? _mm512_cvtepi8_epi32(part) : _mm512_cvtepu8_epi32(part);
+        const __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(whole), scale);
+        const __m512 framed = _mm512_sub_ps(v, _mm512_maskz_loadu_ps(m, shift + 16 * h));
         *square = _mm512_fmadd_ps(framed, framed, *square);
-        part[h] = _mm512_cvtepi32_epi8(q);
     }
-    __m512i out = _mm512_castsi128_si512(part[0]);
-    out = _mm512_inserti32x4(out, part[1], 1);
-    out = _mm512_inserti32x4(out, part[2], 2);
-    return _mm512_inserti32x4(out, part[3], 3);
+    return _mm512_xor_si512(_mm512_maskz_loadu_epi8(all, x), _mm512_set1_epi8((char)bias));
 }
 
-static inline void pack_bytes(void *panel, float *square, float *residual, const float *const *x,
-    int32_t rows, int32_t dims, const float *shift, float scale, int32_t bias)
+static inline void pack_bytes(void *panel, float *square, float *residual, const void *const *x,
+    int32_t rows, int32_t dims, const float *shift, float scale, int32_t bias,
+    const void *const *ahead)
 {
     const __m512 s = _mm512_set1_ps(scale);
-    const __m512i b = _mm512_set1_epi32(bias);
     for (int half = 0; half < 2; half++) {
         __m512 squares[16];
         for (int r = 0; r < 16; r++)
             squares[r] = _mm512_setzero_ps();
         for (int32_t t = 0; t < dims; t += BYTES_STEP) {
+            const int64_t live = dims - t;
             __m512i m[16];
             for (int r = 0; r < 16; r++) {
-                int32_t row = 16 * half + r;
+                const int32_t row = 16 * half + r;
                 m[r] = _mm512_setzero_si512();
-                if (row < rows)
-                    m[r] = bytes_step(x[row] + t, dims - t, shift + t, s, b, &squares[r]);
+                if (ahead)
+                    __builtin_prefetch((const char *)ahead[row] + t);
+                if (row >= rows)
+                    continue;
+                const char *at = (const char *)x[row] + t;
+                m[r] = live < BYTES_STEP
+                           ? bytes_step(at, live, shift + t, s, bias, &squares[r])
+                           : bytes_step(at, BYTES_STEP, shift + t, s, bias, &squares[r]);
             }
             transpose(m);
             char *out = (char *)panel + (size_t)(t / BYTES_STEP * 2 + half) * BYTES_PART;

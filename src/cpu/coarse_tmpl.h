@@ -77,9 +77,9 @@ static inline __m512i round_step(const float *x, int64_t live, const float *shif
     return _mm512_inserti32x4(out, part[3], 3);
 }
 
-static inline void pack_coarse(void *panel, float *square, float *residual, const float *const *x,
+static inline void pack_coarse(void *panel, float *square, float *residual, const void *const *x,
     int32_t rows, int32_t dims, const float *shift, float scale, int32_t bias,
-    const float *const *ahead)
+    const void *const *ahead)
 {
     const __m512 s = _mm512_set1_ps(scale);
     const int32_t steps = (dims + COARSE_STEP - 1) / COARSE_STEP;
@@ -101,8 +101,8 @@ static inline void pack_coarse(void *panel, float *square, float *residual, cons
                 const int32_t row = 16 * half + r;
                 m[r] = _mm512_setzero_si512();
                 if (row < rows)
-                    m[r] =
-                        round_step(x[row] + t, dims - t, shift + t, s, q[r], bias, &residuals[r]);
+                    m[r] = round_step((const float *)x[row] + t, dims - t, shift + t, s, q[r], bias,
+                        &residuals[r]);
             }
             transpose(m);
             char *out = (char *)panel + (size_t)(t / COARSE_STEP * 2 + half) * COARSE_PART;

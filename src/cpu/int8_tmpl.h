@@ -1,11 +1,10 @@
 /* Template of a table of byte kernels, after pack_bytes, pack_tile and screen of an instruction
  * set: BIAS, NAME(f), TABLE, ISA and TAKES tell unsigned and signed rows apart, QUANTA is the
  * table's most_quanta. All else is that of BASE (calls_tmpl.h). */
-static void NAME(pack)(void *panel, float *square, float *residual, const float *const *x,
-    int32_t rows, int32_t dims, const float *shift, float scale, const float *const *ahead)
+static void NAME(pack)(void *panel, float *square, float *residual, const void *const *x,
+    int32_t rows, int32_t dims, const float *shift, float scale, const void *const *ahead)
 {
-    (void)ahead; /* rows have been widened just now */
-    pack_bytes(panel, square, residual, x, rows, dims, shift, scale, BIAS);
+    pack_bytes(panel, square, residual, x, rows, dims, shift, scale, BIAS, ahead);
 }
 
 static void NAME(pack_tile)(fkm_tiles *t, int64_t first, const float *c)

@@ -31,11 +31,12 @@ typedef struct fkm_kernels {
 
     /* Shifts, scales and lays out the rows of one panel: v = x[r][t] * scale - shift[t], missing
      * rows (rows < panel) zero. square[r] = sum over t of v^2; residual[r] = sum over t of (v -
-     * rounded v)^2, low precision only. x: [rows] pointers to [dims]; out: 64-byte aligned. The
-     * float32 layout is [dims][panel]. ahead: [panel] pointers to [dims], which kernels may fetch
-     * from memory meanwhile: the rows of the next panel; NULL: there is none. */
-    void (*pack)(void *out, float *square, float *residual, const float *const *x, int32_t rows,
-        int32_t dims, const float *shift, float scale, const float *const *ahead);
+     * rounded v)^2, low precision only. x: [rows] pointers to [dims], of float32, or of `takes`
+     * when bytes; out: 64-byte aligned. The float32 layout is [dims][panel]. ahead: [panel]
+     * pointers to [dims], which kernels may fetch from memory meanwhile: the rows of the next
+     * panel; NULL: there is none. */
+    void (*pack)(void *out, float *square, float *residual, const void *const *x, int32_t rows,
+        int32_t dims, const float *shift, float scale, const void *const *ahead);
 
     /* Lays out the tile of positions [first, first + tile): c: [tile][t->screened], in the frame
      * and turned. Fills their place in t->packed, t->residual (as above) and t->start. */

@@ -72,8 +72,8 @@ static inline __m512i round_step(const float *x, int64_t live, const float *shif
     return both;
 }
 
-static void pack(void *panel, float *square, float *residual, const float *const *x, int32_t rows,
-    int32_t dims, const float *shift, float scale, const float *const *ahead)
+static void pack(void *panel, float *square, float *residual, const void *const *x, int32_t rows,
+    int32_t dims, const float *shift, float scale, const void *const *ahead)
 {
     const __m512 s = _mm512_set1_ps(scale);
     for (int half = 0; half < 2; half++) {
@@ -86,12 +86,12 @@ static void pack(void *panel, float *square, float *residual, const float *const
                 int32_t row = 16 * half + r;
                 m[r] = _mm512_setzero_si512();
                 if (ahead) {
-                    __builtin_prefetch(ahead[row] + t);
-                    __builtin_prefetch(ahead[row] + t + 16);
+                    __builtin_prefetch((const float *)ahead[row] + t);
+                    __builtin_prefetch((const float *)ahead[row] + t + 16);
                 }
                 if (row < rows)
-                    m[r] =
-                        round_step(x[row] + t, dims - t, shift + t, s, &squares[r], &residuals[r]);
+                    m[r] = round_step((const float *)x[row] + t, dims - t, shift + t, s,
+                        &squares[r], &residuals[r]);
             }
             transpose(m);
             char *out = (char *)panel + (size_t)(t / STEP * 2 + half) * PART;

@@ -49,8 +49,8 @@ static inline __m512 to_float(const terms *e, SCORES v)
 
 #include "amx_tmpl.h"
 
-static void pack(void *panel, float *square, float *residual, const float *const *x, int32_t rows,
-    int32_t dims, const float *shift, float scale, const float *const *ahead)
+static void pack(void *panel, float *square, float *residual, const void *const *x, int32_t rows,
+    int32_t dims, const float *shift, float scale, const void *const *ahead)
 {
     pack_coarse(panel, square, residual, x, rows, dims, shift, scale, 0, ahead);
 }

@@ -35,8 +35,8 @@ static void widen(float *out, const void *x, fkm_dtype t, int64_t n)
         out[i] = fkm_dtype_to_float(t, from + (size_t)i * size);
 }
 
-static void pack(void *panel, float *square, float *residual, const float *const *x, int32_t rows,
-    int32_t dims, const float *shift, float scale, const float *const *ahead)
+static void pack(void *panel, float *square, float *residual, const void *const *x, int32_t rows,
+    int32_t dims, const float *shift, float scale, const void *const *ahead)
 {
     float *out = panel;
     (void)residual; /* nothing is rounded */
@@ -51,9 +51,9 @@ static void pack(void *panel, float *square, float *residual, const float *const
             for (int r = 0; r < 8; r++) {
                 m[r] = _mm256_setzero_ps();
                 if (ahead && t % 16 == 0)
-                    __builtin_prefetch(ahead[row0 + r] + t);
+                    __builtin_prefetch((const float *)ahead[row0 + r] + t);
                 if (row0 + r < rows) {
-                    __m256 v = _mm256_loadu_ps(x[row0 + r] + t);
+                    __m256 v = _mm256_loadu_ps((const float *)x[row0 + r] + t);
                     m[r] = _mm256_sub_ps(_mm256_mul_ps(v, s), mu);
                 }
             }
@@ -67,7 +67,7 @@ static void pack(void *panel, float *square, float *residual, const float *const
         for (; t < dims; t++) {
             for (int r = 0; r < 8; r++) {
                 bool live = row0 + r < rows;
-                float v = live ? x[row0 + r][t] * scale - shift[t] : 0;
+                float v = live ? ((const float *)x[row0 + r])[t] * scale - shift[t] : 0;
                 out[(int64_t)t * PANEL + row0 + r] = v;
                 square[row0 + r] += v * v;
             }
@@ -205,18 +205,49 @@ static void mean_row(float *mean, const int64_t *sum, int32_t dims, double count
     fkm_kernels_scalar.mean_row(mean, sum, dims, count, scale);
 }
 
-/* The parts of a square are at most |q| and split: as integers they take to_integers, too. */
 static void add_bytes(
     int64_t *sum, const void *x, fkm_dtype t, int32_t dims, int32_t shift, bool leaves)
 {
-    fkm_kernels_scalar.add_bytes(sum, x, t, dims, shift, leaves);
+    const __m256i by = _mm256_set1_epi64x(shift);
+    const char *at = x;
+    int32_t d = 0;
+    for (; d + 4 <= dims; d += 4) {
+        int32_t four;
+        memcpy(&four, at + d, sizeof four);
+        const __m128i bytes = _mm_cvtsi32_si128(four);
+        const __m256i v = t == FKM_U8 ? _mm256_cvtepu8_epi64(bytes) : _mm256_cvtepi8_epi64(bytes);
+        const __m256i q = _mm256_sllv_epi64(v, by);
+        __m256i *to = (__m256i *)(void *)(sum + d);
+        const __m256i old = _mm256_loadu_si256(to);
+        _mm256_storeu_si256(to, leaves ? _mm256_sub_epi64(old, q) : _mm256_add_epi64(old, q));
+    }
+    fkm_kernels_scalar.add_bytes(sum + d, at + d, t, dims - d, shift, leaves);
 }
+
+enum { SQUARES_AT_ONCE = 1 << 17 }; /* pairs of them are below 2^17, and 32-bit lanes take 2^14 */
 
 static int64_t squares_of_bytes(const void *x, fkm_dtype t, int32_t dims)
 {
-    return fkm_kernels_scalar.squares_of_bytes(x, t, dims);
+    const char *at = x;
+    int64_t total = 0;
+    int32_t d = 0;
+    while (d + 16 <= dims) {
+        const int32_t end = dims - d < SQUARES_AT_ONCE ? dims : d + SQUARES_AT_ONCE;
+        __m256i sum = _mm256_setzero_si256();
+        for (; d + 16 <= end; d += 16) {
+            const __m128i v = _mm_loadu_si128((const __m128i *)(const void *)(at + d));
+            const __m256i w = t == FKM_U8 ? _mm256_cvtepu8_epi16(v) : _mm256_cvtepi8_epi16(v);
+            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(w, w));
+        }
+        uint32_t part[8];
+        _mm256_storeu_si256((__m256i *)(void *)part, sum);
+        for (int i = 0; i < 8; i++)
+            total += part[i];
+    }
+    return total + fkm_kernels_scalar.squares_of_bytes(at + d, t, dims - d);
 }
 
+/* The parts of a square are at most |q| and split: as integers they take to_integers, too. */
 static void add_squares(int64_t sum[2], const float *x, int32_t dims, double scale, double split)
 {
     const __m256d s = _mm256_set1_pd(scale), b = _mm256_set1_pd(split);

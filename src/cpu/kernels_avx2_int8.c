@@ -81,40 +81,57 @@ static void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int
     finish(b, panel * PANEL, t, tile, acc0, acc1);
 }
 
-/* 32 integers, given as floats, as bytes; adds up (x scale - shift)^2. */
+enum { ROW_STEP = 32 };
+
+/* 32 bytes of a row, raised by SIGNED_BIAS when they are signed; adds up (x scale - shift)^2. */
 static inline __m256i bytes_step(
-    const float *x, int64_t live, const float *shift, __m256 scale, __m256i bias, __m256 *square)
+    const char *x, const float *shift, __m256 scale, int32_t bias, __m256 *square)
 {
-    __m256i part[4];
     for (int h = 0; h < 4; h++) {
-        const __m256 v = load_some(x + 8 * h, live - 8 * h);
-        const __m256 mu = load_some(shift + 8 * h, live - 8 * h);
-        const __m256 framed = _mm256_sub_ps(_mm256_mul_ps(v, scale), mu);
+        const __m128i part = _mm_loadl_epi64((const __m128i *)(const void *)(x + 8 * h));
+        const __m256i whole = bias ? _mm256_cvtepi8_epi32(part) : _mm256_cvtepu8_epi32(part);
+        const __m256 v = _mm256_mul_ps(_mm256_cvtepi32_ps(whole), scale);
+        const __m256 framed = _mm256_sub_ps(v, _mm256_loadu_ps(shift + 8 * h));
         *square = _mm256_fmadd_ps(framed, framed, *square);
-        part[h] = _mm256_add_epi32(_mm256_cvtps_epi32(v), bias); /* zeros of centroids meet these */
     }
-    const __m256i pairs = _mm256_packus_epi16(
-        _mm256_packs_epi32(part[0], part[1]), _mm256_packs_epi32(part[2], part[3]));
-    return _mm256_permutevar8x32_epi32(pairs, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    const __m256i bytes = _mm256_loadu_si256((const __m256i *)(const void *)x);
+    return _mm256_xor_si256(bytes, _mm256_set1_epi8((char)bias));
 }
 
-static void pack_bytes(void *panel, float *square, float *residual, const float *const *x,
-    int32_t rows, int32_t dims, const float *shift, float scale, int32_t bias)
+/* The last bytes of a row, fewer than a step: the others are 0, as is their shift. */
+static __m256i last_bytes(
+    const char *x, int32_t live, const float *shift, __m256 scale, int32_t bias, __m256 *square)
+{
+    char bytes[ROW_STEP] = {0};
+    float mu[ROW_STEP] = {0};
+    memcpy(bytes, x, (size_t)live);
+    memcpy(mu, shift, (size_t)live * sizeof *mu);
+    return bytes_step(bytes, mu, scale, bias, square);
+}
+
+static void pack_bytes(void *panel, float *square, float *residual, const void *const *x,
+    int32_t rows, int32_t dims, const float *shift, float scale, int32_t bias,
+    const void *const *ahead)
 {
     const __m256 s = _mm256_set1_ps(scale);
-    const __m256i b = _mm256_set1_epi32(bias);
     for (int half = 0; half < 2; half++) {
         __m256 squares[8];
         for (int r = 0; r < 8; r++)
             squares[r] = _mm256_setzero_ps();
-        for (int32_t t = 0; t < dims; t += 32) {
+        for (int32_t t = 0; t < dims; t += ROW_STEP) {
+            const int32_t live = dims - t;
             __m256 m[8];
             for (int r = 0; r < 8; r++) {
-                int32_t row = 8 * half + r;
+                const int32_t row = 8 * half + r;
                 m[r] = _mm256_setzero_ps();
-                if (row < rows)
-                    m[r] = _mm256_castsi256_ps(
-                        bytes_step(x[row] + t, dims - t, shift + t, s, b, &squares[r]));
+                if (ahead && t % 64 == 0)
+                    __builtin_prefetch((const char *)ahead[row] + t);
+                if (row >= rows)
+                    continue;
+                const char *at = (const char *)x[row] + t;
+                m[r] = _mm256_castsi256_ps(
+                    live < ROW_STEP ? last_bytes(at, live, shift + t, s, bias, &squares[r])
+                                    : bytes_step(at, shift + t, s, bias, &squares[r]));
             }
             transpose(m);
             char *out = (char *)panel + (size_t)t * PANEL + (size_t)(32 * half);

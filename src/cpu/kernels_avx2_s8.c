@@ -208,7 +208,7 @@ static inline __m256i round_step(
 }
 
 /* Packs rows [row0, row0 + 8) of a panel. */
-static void pack_half(void *panel, float *square, float *residual, const float *const *x,
+static void pack_half(void *panel, float *square, float *residual, const void *const *x,
     int32_t rows, int32_t dims, const float *shift, float scale, int32_t row0)
 {
     const __m256 s = _mm256_set1_ps(scale);
@@ -232,8 +232,8 @@ static void pack_half(void *panel, float *square, float *residual, const float *
         for (int r = 0; r < 8; r++) {
             m[r] = _mm256_setzero_ps();
             if (row0 + r < rows)
-                m[r] = _mm256_castsi256_ps(
-                    round_step(x[row0 + r] + t, dims - t, shift + t, s, q[r], &rest[r]));
+                m[r] = _mm256_castsi256_ps(round_step(
+                    (const float *)x[row0 + r] + t, dims - t, shift + t, s, q[r], &rest[r]));
         }
         transpose(m);
         for (int32_t g = t / GROUP; g < groups && g < (t + STEP) / GROUP; g++)
@@ -253,12 +253,12 @@ static void pack_half(void *panel, float *square, float *residual, const float *
     V_STORE((float *)(void *)(end + PANEL * 4), _mm256_castsi256_ps(sum));
 }
 
-static void pack(void *panel, float *square, float *residual, const float *const *x, int32_t rows,
-    int32_t dims, const float *shift, float scale, const float *const *ahead)
+static void pack(void *panel, float *square, float *residual, const void *const *x, int32_t rows,
+    int32_t dims, const float *shift, float scale, const void *const *ahead)
 {
     for (int r = 0; ahead && r < PANEL; r++)
         for (int32_t t = 0; t < dims; t += 16)
-            __builtin_prefetch(ahead[r] + t);
+            __builtin_prefetch((const float *)ahead[r] + t);
     pack_half(panel, square, residual, x, rows, dims, shift, scale, 0);
     pack_half(panel, square, residual, x, rows, dims, shift, scale, 8);
 }

@@ -30,8 +30,8 @@ static void widen(float *out, const void *x, fkm_dtype t, int64_t n)
     }
 }
 
-static void pack(void *panel, float *square, float *residual, const float *const *x, int32_t rows,
-    int32_t dims, const float *shift, float scale, const float *const *ahead)
+static void pack(void *panel, float *square, float *residual, const void *const *x, int32_t rows,
+    int32_t dims, const float *shift, float scale, const void *const *ahead)
 {
     float *out = panel;
     (void)residual; /* nothing is rounded */
@@ -46,9 +46,9 @@ static void pack(void *panel, float *square, float *residual, const float *const
             for (int r = 0; r < 16; r++) {
                 m[r] = _mm512_setzero_si512();
                 if (ahead)
-                    __builtin_prefetch(ahead[row0 + r] + t);
+                    __builtin_prefetch((const float *)ahead[row0 + r] + t);
                 if (row0 + r < rows) {
-                    __m512 v = _mm512_maskz_loadu_ps(live, x[row0 + r] + t);
+                    __m512 v = _mm512_maskz_loadu_ps(live, (const float *)x[row0 + r] + t);
                     m[r] = _mm512_castps_si512(_mm512_sub_ps(_mm512_mul_ps(v, s), mu));
                 }
             }
@@ -145,19 +145,27 @@ static void add_row(int64_t *sum, const float *x, int32_t dims, double scale)
     }
 }
 
+/* Up to 8 sums. */
+static inline __attribute__((always_inline)) void add_eight(
+    int64_t *sum, __m128i bytes, __mmask8 live, fkm_dtype t, __m512i shift, bool leaves)
+{
+    const __m512i v = t == FKM_U8 ? _mm512_cvtepu8_epi64(bytes) : _mm512_cvtepi8_epi64(bytes);
+    const __m512i q = _mm512_sllv_epi64(v, shift), old = _mm512_maskz_loadu_epi64(live, sum);
+    _mm512_mask_storeu_epi64(
+        sum, live, leaves ? _mm512_sub_epi64(old, q) : _mm512_add_epi64(old, q));
+}
+
 static void add_bytes(
     int64_t *sum, const void *x, fkm_dtype t, int32_t dims, int32_t shift, bool leaves)
 {
-    const __m128i by = _mm_cvtsi32_si128(shift);
-    const __m512i sign = _mm512_set1_epi64(leaves ? -1 : 0);
-    for (int32_t d = 0; d < dims; d += 8) {
-        const __mmask8 live = (__mmask8)first_lanes(dims - d);
-        const __m128i v = _mm_maskz_loadu_epi8(live, (const char *)x + d);
-        __m512i q = t == FKM_U8 ? _mm512_cvtepu8_epi64(v) : _mm512_cvtepi8_epi64(v);
-        q = _mm512_sub_epi64(_mm512_xor_si512(_mm512_sll_epi64(q, by), sign), sign);
-        const __m512i old = _mm512_maskz_loadu_epi64(live, sum + d);
-        _mm512_mask_storeu_epi64(sum + d, live, _mm512_add_epi64(old, q));
-    }
+    const __m512i by = _mm512_set1_epi64(shift);
+    const char *at = x;
+    int32_t d = 0;
+    for (; d + 8 <= dims; d += 8)
+        add_eight(sum + d, _mm_loadl_epi64((const void *)(at + d)), 0xff, t, by, leaves);
+    const __mmask8 rest = (__mmask8)first_lanes(dims - d);
+    if (rest)
+        add_eight(sum + d, _mm_maskz_loadu_epi8(rest, at + d), rest, t, by, leaves);
 }
 
 enum { SQUARES_AT_ONCE = 1 << 18 }; /* pairs of them are below 2^17, and 32-bit lanes take 2^14 */

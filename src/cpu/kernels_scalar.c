@@ -14,8 +14,8 @@ static void widen(float *out, const void *x, fkm_dtype t, int64_t n)
         out[i] = fkm_dtype_to_float(t, from + (size_t)i * size);
 }
 
-static void pack(void *panel, float *square, float *residual, const float *const *x, int32_t rows,
-    int32_t dims, const float *shift, float scale, const float *const *ahead)
+static void pack(void *panel, float *square, float *residual, const void *const *x, int32_t rows,
+    int32_t dims, const float *shift, float scale, const void *const *ahead)
 {
     float *out = panel;
     (void)residual; /* nothing is rounded */
@@ -23,7 +23,7 @@ static void pack(void *panel, float *square, float *residual, const float *const
     memset(square, 0, PANEL * sizeof *square);
     for (int32_t t = 0; t < dims; t++) {
         for (int32_t r = 0; r < PANEL; r++) {
-            float v = r < rows ? x[r][t] * scale - shift[t] : 0;
+            float v = r < rows ? ((const float *)x[r])[t] * scale - shift[t] : 0;
             out[(int64_t)t * PANEL + r] = v;
             square[r] += v * v;
         }

@@ -56,8 +56,8 @@ static void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int
     finish(b, panel * PANEL, t, tile, acc0, acc1);
 }
 
-static void pack(void *panel, float *square, float *residual, const float *const *x, int32_t rows,
-    int32_t dims, const float *shift, float scale, const float *const *ahead)
+static void pack(void *panel, float *square, float *residual, const void *const *x, int32_t rows,
+    int32_t dims, const float *shift, float scale, const void *const *ahead)
 {
     pack_coarse(panel, square, residual, x, rows, dims, shift, scale, BIAS, ahead);
 }
@@ -111,8 +111,8 @@ const fkm_kernels fkm_kernels_vnni_s8 = {
 
 /* ---- float32, as AVX-512 has it, with the above to fall to ---- */
 
-static void pack_float(void *panel, float *square, float *residual, const float *const *x,
-    int32_t rows, int32_t dims, const float *shift, float scale, const float *const *ahead)
+static void pack_float(void *panel, float *square, float *residual, const void *const *x,
+    int32_t rows, int32_t dims, const float *shift, float scale, const void *const *ahead)
 {
     fkm_kernels_avx512.pack(panel, square, residual, x, rows, dims, shift, scale, ahead);
 }

@@ -29,6 +29,17 @@ static inline float test_byte(const fkm_kernels *k, float v)
     return v < low ? low : v > low + 255 ? low + 255 : rintf(v);
 }
 
+/* Rows as k takes them: x: [n] as they are, or, for byte kernels, into bytes: [n]. *t: their type.
+ */
+static inline const void *test_rows(
+    const fkm_kernels *k, const float *x, int64_t n, uint8_t *bytes, fkm_dtype *t)
+{
+    *t = k->bytes ? k->takes : FKM_F32;
+    for (int64_t i = 0; k->bytes && i < n; i++)
+        bytes[i] = (uint8_t)(int)x[i];
+    return k->bytes ? (const void *)bytes : x;
+}
+
 /* xorshift64*: the same data on every run. */
 static inline uint64_t test_random(uint64_t *state)
 {

@@ -21,6 +21,9 @@ typedef struct setting {
     const fkm_kernels *kernels;
     int32_t dims;
     float *x, *c;
+    uint8_t *bytes; /* x again, for byte kernels */
+    const void *rows;
+    fkm_dtype dtype;
     int32_t labels[ROWS];
     fkm_tiles tiles;
     fkm_assign_scratch scratch;
@@ -39,8 +42,8 @@ static void label_rows(setting *s, const int32_t *list, int64_t count, bool boun
     fkm_assign_job job = {
         .tiles = &s->tiles,
         .centroids = s->c,
-        .dtype = FKM_F32,
-        .x = s->x,
+        .dtype = s->dtype,
+        .x = s->rows,
         .list = list,
         .count = count,
         .labels = s->labels,
@@ -63,6 +66,7 @@ static void open_setting(setting *s, const fkm_kernels *k, int32_t dims, float o
     s->dims = dims;
     s->x = malloc(sizeof(float) * (size_t)(ROWS * dims));
     s->c = malloc(sizeof(float) * (size_t)(CLUSTERS * dims));
+    s->bytes = malloc((size_t)(ROWS * dims));
     for (int32_t i = 0; i < CLUSTERS * dims; i++)
         s->c[i] = test_uniform(&random) + offset;
     for (int32_t i = 0; i < ROWS * dims; i++)
@@ -71,10 +75,11 @@ static void open_setting(setting *s, const fkm_kernels *k, int32_t dims, float o
         s->c[i] *= 50;
     for (int32_t i = 0; k->bytes && i < ROWS * dims; i++)
         s->x[i] = test_byte(k, s->x[i] * 50);
+    s->rows = test_rows(k, s->x, (int64_t)ROWS * dims, s->bytes, &s->dtype);
     memset(s->labels, -1, sizeof s->labels);
     assert_int_equal(fkm_tiles_open(&s->tiles, k, CLUSTERS, dims, &e), FKM_OK);
     assert_int_equal(
-        fkm_assign_scratch_open(&s->scratch, k, CLUSTERS, dims, FKM_F32, 1, &e), FKM_OK);
+        fkm_assign_scratch_open(&s->scratch, k, CLUSTERS, dims, s->dtype, 1, &e), FKM_OK);
     assert_int_equal(fkm_bounds_open(&s->bounds, ROWS, CLUSTERS, &e), FKM_OK);
     fkm_tiles_set(&s->tiles, s->c, 1, NULL);
     label_rows(s, NULL, ROWS, false);
@@ -86,6 +91,7 @@ static void close_setting(setting *s)
     fkm_assign_scratch_close(&s->scratch);
     fkm_tiles_close(&s->tiles);
     free(s->x);
+    free(s->bytes);
     free(s->c);
 }
 
@@ -202,8 +208,8 @@ static void label_store(setting *s, fkm_row_store *store, bool known)
     fkm_assign_job job = {
         .tiles = &s->tiles,
         .centroids = s->c,
-        .dtype = FKM_F32,
-        .x = s->x,
+        .dtype = s->dtype,
+        .x = s->rows,
         .store = store,
         .pack = true,
         .keep = true,

@@ -89,7 +89,7 @@ static void pack_transposes(void **state)
             fill(shift, dims, 4);
             for (int32_t rows = 1; rows <= panel; rows += rows < 3 ? 1 : 5) {
                 float *out = guarded(bytes), *square = guarded((size_t)panel * sizeof(float));
-                const float *row[64];
+                const void *row[64];
                 for (int32_t r = 0; r < rows; r++)
                     row[r] = x + (int64_t)r * dims;
                 k->pack(out, square, NULL, row, rows, dims, shift, 0.25f, NULL);
@@ -104,6 +104,50 @@ static void pack_transposes(void **state)
                 }
                 release(out, bytes);
                 release(square, (size_t)panel * sizeof(float));
+            }
+            free(x);
+            free(shift);
+        }
+    }
+}
+
+/* Bytes of a panel are where screening wants them if blocks find the nearest; their squares only
+ * show in margins. */
+static void squares_of_packed_bytes(void **state)
+{
+    (void)state;
+    FOR_EACH_BYTE_ISA(k)
+    {
+        for (int i = 0; i < SOME_DIMS; i++) {
+            const int32_t dims = some_dims[i], panel = k->panel;
+            const size_t bytes = fkm_panel_bytes(k, dims);
+            uint8_t *x = malloc((size_t)(panel * dims)); /* no guards: nothing beyond is read */
+            float *shift = malloc((size_t)dims * sizeof *shift);
+            uint64_t random = 5;
+            for (int32_t j = 0; j < panel * dims; j++)
+                x[j] = (uint8_t)(test_random(&random) >> 56);
+            fill(shift, dims, 4);
+            for (int32_t rows = 1; rows <= panel; rows += rows < 3 ? 1 : 5) {
+                char *out = guarded(bytes);
+                float *square = guarded((size_t)panel * sizeof *square);
+                float *residual = guarded((size_t)panel * sizeof *residual);
+                const void *row[64];
+                for (int32_t r = 0; r < rows; r++)
+                    row[r] = x + (int64_t)r * dims;
+                k->pack(out, square, residual, row, rows, dims, shift, 0x1p-8f, NULL);
+                for (int32_t r = 0; r < panel; r++) {
+                    double want = 0;
+                    for (int32_t t = 0; r < rows && t < dims; t++) {
+                        const float v = fkm_dtype_to_float(k->takes, x + r * dims + t);
+                        const double framed = v * 0x1p-8f - shift[t];
+                        want += framed * framed;
+                    }
+                    assert_true(fabs(square[r] - want) <= (dims + 8) * 0x1p-24 * want);
+                    assert_true(residual[r] == 0);
+                }
+                release(out, bytes);
+                release(square, (size_t)panel * sizeof *square);
+                release(residual, (size_t)panel * sizeof *residual);
             }
             free(x);
             free(shift);
@@ -431,11 +475,14 @@ static void check_block(const fkm_kernels *k, const shape *s)
     fill_case(x, c, s);
     if (k->bytes)
         to_bytes(k, x, nx, c, nc, s->kind);
+    uint8_t *bytes = malloc((size_t)nx);
+    fkm_dtype dtype;
+    const void *data = test_rows(k, x, nx, bytes, &dtype);
     fkm_tiles tiles;
     fkm_assign_scratch scratch;
     assert_int_equal(fkm_tiles_open(&tiles, k, s->clusters, s->dims, &e), FKM_OK);
     assert_int_equal(
-        fkm_assign_scratch_open(&scratch, k, s->clusters, s->dims, FKM_F32, 3, &e), FKM_OK);
+        fkm_assign_scratch_open(&scratch, k, s->clusters, s->dims, dtype, 3, &e), FKM_OK);
     fkm_tiles_set(&tiles, c, 1, NULL);
     int32_t *labels = guarded((size_t)s->rows * sizeof *labels);
     double *distances = guarded((size_t)s->rows * sizeof *distances);
@@ -446,8 +493,8 @@ static void check_block(const fkm_kernels *k, const shape *s)
     fkm_assign_job job = {
         .tiles = &tiles,
         .centroids = c,
-        .dtype = FKM_F32,
-        .x = x,
+        .dtype = dtype,
+        .x = data,
         .count = s->rows,
         .labels = labels,
         .distances = distances,
@@ -490,6 +537,7 @@ static void check_block(const fkm_kernels *k, const shape *s)
     fkm_tiles_close(&tiles);
     free(x);
     free(c);
+    free(bytes);
 }
 
 /* Sanitizers look at memory, which depends on shapes: of the kinds of data they see a part. */
@@ -591,6 +639,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(widen_is_exact),
         cmocka_unit_test(pack_transposes),
+        cmocka_unit_test(squares_of_packed_bytes),
         cmocka_unit_test(canonical_has_the_same_bits),
         cmocka_unit_test(dot_is_within_its_bound),
         cmocka_unit_test(add_row_is_exact),
