@@ -140,10 +140,20 @@ void fkm_assign_scratch_close(fkm_assign_scratch *s)
 static void name_rows(const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows)
 {
     const fkm_row_store *store = job->store;
+    int64_t *restrict index = s->index;
+    int32_t *restrict old = s->old;
+    if (store && !job->list) {
+        const int32_t *order = store->order + first, *label = store->label + first;
+        for (int32_t r = 0; r < rows; r++) {
+            index[r] = order[r];
+            old[r] = label[r];
+        }
+        return;
+    }
     for (int32_t r = 0; r < rows; r++) {
         int64_t at = job->list ? job->list[first + r] : first + r;
-        s->index[r] = store ? store->order[at] : at;
-        s->old[r] = store ? store->label[at] : job->labels[s->index[r]];
+        index[r] = store ? store->order[at] : at;
+        old[r] = store ? store->label[at] : job->labels[index[r]];
     }
 }
 
@@ -330,17 +340,20 @@ static int32_t list_own_tiles(
     const fkm_assign_job *job, fkm_assign_scratch *s, int32_t begin, int32_t live, int32_t *stray)
 {
     int32_t *own = s->block.own + begin / job->tiles->kernels->panel * FKM_OWN_TILES;
-    int32_t count = 0, strays = 0;
+    int32_t count = 0, strays = 0, last = -1;
     for (int32_t r = begin; r < begin + live; r++) {
         int32_t tile = s->block.old_tile[r], n = 0;
-        if (s->old[r] < 0)
+        if (tile == last || tile < 0)
             continue;
+        last = tile;
         while (n < count && own[n] != tile)
             n++;
-        if (n == FKM_OWN_TILES)
+        if (n == FKM_OWN_TILES) {
             stray[strays++] = r;
-        else if (n == count)
+            last = -1; /* the next row is one, too */
+        } else if (n == count) {
             own[count++] = tile;
+        }
     }
     return strays;
 }
@@ -384,14 +397,29 @@ static void find_old(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t r
 {
     static const fkm_place nowhere = {-1, -1};
     fkm_row_block *b = &s->block;
+    const fkm_place *place = job->tiles->place;
+    const int32_t *old = s->old;
+    int32_t *restrict tile = b->old_tile, *restrict slot = b->old_slot;
     b->rivals = job->upper != NULL;
     for (int32_t r = 0; r < padded; r++) {
-        int32_t label = r < rows ? s->old[r] : -1;
-        fkm_place p = label < 0 ? nowhere : job->tiles->place[label];
-        b->second[r] = -FKM_HALF_PAD;
-        b->old_tile[r] = p.tile;
-        b->old_slot[r] = p.slot;
+        int32_t label = r < rows ? old[r] : -1;
+        fkm_place p = label < 0 ? nowhere : place[label];
+        tile[r] = p.tile;
+        slot[r] = p.slot;
     }
+}
+
+/* Of rows that no centroid has been held against. */
+static void reset_rows(fkm_row_block *b, float kappa, int32_t padded)
+{
+    const float *restrict norm = b->norm, *restrict residual = b->residual;
+    float *restrict slack = b->slack, *restrict floor = b->floor, *restrict second = b->second;
+    for (int32_t r = 0; r < padded; r++) {
+        slack[r] = kappa * norm[r] * norm[r];
+        floor[r] = residual[r] < 0 ? -FKM_FLOOR_NONE /* nothing reaches it */ : FKM_FLOOR_NONE;
+        second[r] = -FKM_HALF_PAD;
+    }
+    memset(b->count, 0, (size_t)padded * sizeof *b->count);
 }
 
 /* ---- a block ---- */
@@ -436,12 +464,7 @@ static void start_block(
     find_old(job, s, rows, padded);
     find_apart(job, b, first, padded);
     memset(b->own, -1, (size_t)(padded / k->panel * FKM_OWN_TILES) * sizeof *b->own);
-    for (int32_t r = 0; r < padded; r++) {
-        b->count[r] = 0;
-        b->slack[r] = t->kappa * b->norm[r] * b->norm[r];
-        b->floor[r] = b->residual[r] < 0 ? -FKM_FLOOR_NONE /* nothing reaches it */
-                                         : FKM_FLOOR_NONE;
-    }
+    reset_rows(b, t->kappa, padded);
     if (job->store && !job->list && (k->low || !t->axes))
         start_from_tiles(job, s, rows);
     else
@@ -584,16 +607,32 @@ static int32_t resolve(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t
     return best.label;
 }
 
+/* Labels rows with a single candidate, which stands, as the nearest always does; lists the others
+ * in s->some, and returns how many. */
+static int32_t label_singles(const fkm_tiles *t, fkm_assign_scratch *s, int32_t rows)
+{
+    const fkm_row_block *b = &s->block;
+    const int32_t *count = b->count, *position = b->position, *index = t->index;
+    const float *residual = b->residual;
+    int32_t *restrict label = s->label, *restrict other = s->some, n = 0;
+    for (int32_t r = 0; r < rows; r++) {
+        bool single = count[r] == 1 && residual[r] >= 0;
+        label[r] = index[single ? position[r] : 0];
+        other[n] = r;
+        n += !single;
+    }
+    return n;
+}
+
 /* Labels of the block's rows: most are settled; the memory of those in doubt is fetched while the
  * others are looked at. */
 static void decide(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t rows)
 {
     const fkm_tiles *t = job->tiles;
     fkm_row_block *b = &s->block;
-    int32_t doubts = 0;
-    for (int32_t r = 0; r < rows; r++) {
-        bool single = b->count[r] == 1; /* it stands: the nearest always does */
-        int32_t n = b->residual[r] < 0 ? 0 : single ? 1 : fkm_block_settle(b, r);
+    int32_t others = label_singles(t, s, rows), doubts = 0;
+    for (int32_t i = 0; i < others; i++) {
+        int32_t r = s->some[i], n = b->residual[r] < 0 ? 0 : fkm_block_settle(b, r);
         if (n == 1) {
             s->label[r] = t->index[b->position[r]];
             continue;
@@ -606,30 +645,42 @@ static void decide(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t row
         s->label[s->some[i]] = resolve(job, s, s->some[i]);
 }
 
+static void hand_on_bounds(
+    const fkm_assign_job *job, const fkm_assign_scratch *s, int64_t first, int32_t rows)
+{
+    const fkm_row_block *b = &s->block;
+    int32_t dims = job->tiles->dims, panel = job->tiles->kernels->panel;
+    for (int32_t r = 0; r < rows; r++) {
+        int64_t at = job->list ? job->list[first + r] : first + r;
+        float beyond = b->apart ? fkm_apart_beyond(b, r, panel) : INFINITY;
+        fkm_bounds_set(
+            &job->upper[at], &job->lower[at], b, r, dims, beyond, s->label[r] == s->old[r]);
+    }
+}
+
 /* Hands labels and bounds on; s->some lists the rows that move. Returns how many. */
 static int32_t hand_on(
     const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows)
 {
-    int32_t dims = job->tiles->dims, moved = 0;
+    const int32_t *label = s->label, *old = s->old;
+    int32_t *restrict mover = s->some, moved = 0, skipped = 0;
     for (int32_t r = 0; r < rows; r++) {
-        bool same = s->label[r] == s->old[r];
-        int64_t at = job->list ? job->list[first + r] : first + r;
-        s->counts.rows += s->label[r] >= 0;
-        s->counts.skipped += s->label[r] < 0;
-        if (job->upper)
-            fkm_bounds_set(&job->upper[at], &job->lower[at], &s->block, r, dims,
-                s->block.apart ? fkm_apart_beyond(&s->block, r, job->tiles->kernels->panel)
-                               : INFINITY,
-                same);
-        if (same)
-            continue;
-        s->some[moved++] = r;
-        job->labels[s->index[r]] = s->label[r];
+        mover[moved] = r;
+        moved += label[r] != old[r];
+        skipped += label[r] < 0;
+    }
+    if (job->upper)
+        hand_on_bounds(job, s, first, rows);
+    for (int32_t i = 0; i < moved; i++) {
+        int32_t r = mover[i];
+        job->labels[s->index[r]] = label[r];
         if (job->store)
-            job->store->label[at] = s->label[r];
+            job->store->label[job->list ? job->list[first + r] : first + r] = label[r];
         if (job->update)
             prefetch_row(job, s, r);
     }
+    s->counts.rows += rows - skipped;
+    s->counts.skipped += skipped;
     s->counts.moved += moved;
     return moved;
 }
