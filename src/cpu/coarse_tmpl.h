@@ -1,7 +1,7 @@
 /* Rows and centroids of any kind rounded to 8-bit integers times a quantum: one of the row, q_i =
- * its largest coordinate / 127, and one of the tile, whose centroids are alike in norm: q_j. The
- * sum of products fits 32 bits (FKM_COARSE_MOST_DIMS), and the score (q_i q_j) sum - h~ is a float
- * once, in the epilogue: three roundings. For inclusion by files that are compiled for AVX-512.
+ * its largest coordinate / 127, and one of the centroid: q_j. The sum of products fits 32 bits
+ * (FKM_COARSE_MOST_DIMS), and the score (sum q_j) q_i - h~ is a float once, in the epilogue: three
+ * roundings. For inclusion by files that are compiled for AVX-512.
  *
  *   panel   [steps][2][16 groups of 4 dims][16 rows][4] bytes, then the quanta: [32] float32 */
 #ifndef FKM_COARSE_TMPL_H
@@ -114,19 +114,12 @@ static inline void pack_coarse(void *panel, float *square, float *residual, cons
     }
 }
 
-/* One quantum for the `tile` centroids c: [tile][t->screened]. */
-static inline quantum tile_quantum(fkm_tiles *t, int64_t first, const float *c, int32_t tile)
+/* That of the centroid at a position, c: [t->screened]. */
+static inline quantum centroid_quantum(fkm_tiles *t, int64_t position, const float *c)
 {
-    const __m512 one = _mm512_set1_ps(1);
-    float top = 0;
-    for (int32_t j = 0; j < tile; j++) {
-        __m512 square = _mm512_setzero_ps();
-        const float most =
-            measure(c + (int64_t)j * t->screened, t->screened, NULL, one, &square, NULL);
-        top = most > top ? most : top;
-    }
-    const quantum q = quantum_of(top);
-    t->tile_quantum[first / tile] = q.size;
+    __m512 square = _mm512_setzero_ps();
+    const quantum q = quantum_of(measure(c, t->screened, NULL, _mm512_set1_ps(1), &square, NULL));
+    t->centroid_quantum[position] = q.size;
     return q;
 }
 

@@ -16,8 +16,9 @@
 #define PRODUCTS(d, a, b) _tile_dpbssd(d, a, b)
 
 typedef struct terms {
-    __m512 unit;       /* of the sums of each row */
-    const float *half; /* h~ of each centroid */
+    __m512 of_rows;       /* their quanta */
+    const float *quantum; /* of each centroid */
+    const float *half;    /* h~ of each centroid */
 } terms;
 
 static inline terms terms_of(
@@ -25,15 +26,15 @@ static inline terms terms_of(
 {
     const size_t elements = (size_t)((t->screened + STEP - 1) / STEP) * 2 * COARSE_PART;
     const char *quanta = b->panels + (size_t)panel * (elements + PANEL_MORE) + elements;
-    const __m512 of_tile = _mm512_set1_ps(t->tile_quantum[tile]);
-    return (terms){
-        _mm512_mul_ps(_mm512_load_ps(quanta + 64 * h), of_tile), t->half + (int64_t)tile * t->tile};
+    const int64_t first = (int64_t)tile * t->tile;
+    return (terms){_mm512_load_ps(quanta + 64 * h), t->centroid_quantum + first, t->half + first};
 }
 
 static inline SCORES scores_of(const terms *e, const SUM *sum, int j)
 {
     const __m512 whole = _mm512_cvtepi32_ps(_mm512_load_si512(sum));
-    return _mm512_fmsub_ps(whole, e->unit, _mm512_set1_ps(e->half[j]));
+    const __m512 of_rows = _mm512_mul_ps(whole, _mm512_set1_ps(e->quantum[j]));
+    return _mm512_fmsub_ps(of_rows, e->of_rows, _mm512_set1_ps(e->half[j]));
 }
 
 static inline SCORES max_scores(SCORES a, SCORES b)
@@ -59,12 +60,13 @@ static void pack_tile(fkm_tiles *t, int64_t first, const float *c)
 {
     const __m512 one = _mm512_set1_ps(1);
     const int32_t dims = t->screened;
-    const quantum q = tile_quantum(t, first, c, TILE);
     char *out = t->packed + (size_t)(first / TILE) * t->tile_bytes;
     for (int j = 0; j < TILE; j++) {
+        const float *row = c + (int64_t)j * dims;
+        const quantum q = centroid_quantum(t, first + j, row);
         __m512 rest = _mm512_setzero_ps();
         for (int32_t d = 0; d < dims; d += STEP) {
-            __m512i v = round_step(c + (int64_t)j * dims + d, dims - d, NULL, one, q, 0, &rest);
+            __m512i v = round_step(row + d, dims - d, NULL, one, q, 0, &rest);
             char *part = out + (size_t)(d / STEP * 2 + j / 16) * PART;
             _mm512_storeu_si512(part + 64 * (j % 16), v);
         }

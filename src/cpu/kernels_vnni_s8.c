@@ -26,9 +26,9 @@ static void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int
     const char *c = t->packed + (size_t)tile * t->tile_bytes;
     const int32_t *start = t->start + (int64_t)tile * TILE;
     const float *half = t->half + (int64_t)tile * TILE;
-    const __m512 of_tile = _mm512_set1_ps(t->tile_quantum[tile]);
-    const __m512 unit0 = _mm512_mul_ps(_mm512_load_ps(x + elements), of_tile);
-    const __m512 unit1 = _mm512_mul_ps(_mm512_load_ps(x + elements + 64), of_tile);
+    const float *of_centroid = t->centroid_quantum + (int64_t)tile * TILE;
+    const __m512 of_rows0 = _mm512_load_ps(x + elements);
+    const __m512 of_rows1 = _mm512_load_ps(x + elements + 64);
     const int32_t groups = (t->screened + 3) / 4;
     __m512i low[TILE], high[TILE];
     UNROLL
@@ -49,9 +49,9 @@ static void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int
     __m512 acc0[TILE], acc1[TILE];
     UNROLL
     for (int j = 0; j < TILE; j++) {
-        const __m512 h = _mm512_set1_ps(half[j]);
-        acc0[j] = _mm512_fmsub_ps(_mm512_cvtepi32_ps(low[j]), unit0, h);
-        acc1[j] = _mm512_fmsub_ps(_mm512_cvtepi32_ps(high[j]), unit1, h);
+        const __m512 h = _mm512_set1_ps(half[j]), q = _mm512_set1_ps(of_centroid[j]);
+        acc0[j] = _mm512_fmsub_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(low[j]), q), of_rows0, h);
+        acc1[j] = _mm512_fmsub_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(high[j]), q), of_rows1, h);
     }
     finish(b, panel * PANEL, t, tile, acc0, acc1);
 }
@@ -72,14 +72,15 @@ static void pack_tile(fkm_tiles *t, int64_t first, const float *c)
 {
     const __m512 one = _mm512_set1_ps(1);
     const int32_t dims = t->screened;
-    const quantum q = tile_quantum(t, first, c, TILE);
     char *out = t->packed + (size_t)(first / TILE) * t->tile_bytes;
     for (int j = 0; j < TILE; j++) {
+        const float *row = c + (int64_t)j * dims;
+        const quantum q = centroid_quantum(t, first + j, row);
         __m512 rest = _mm512_setzero_ps();
         int32_t sum = 0;
         for (int32_t d = 0; d < dims; d += COARSE_STEP) {
             char bytes[COARSE_STEP];
-            __m512i v = round_step(c + (int64_t)j * dims + d, dims - d, NULL, one, q, 0, &rest);
+            __m512i v = round_step(row + d, dims - d, NULL, one, q, 0, &rest);
             sum += sum_of(v);
             _mm512_storeu_si512(bytes, v);
             for (int32_t g = 0; g < COARSE_STEP; g += 4)

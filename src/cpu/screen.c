@@ -62,7 +62,6 @@ fkm_status fkm_tiles_open(
     FKM_GO(fkm_alloc(&t->tile_slope, t->count, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->tile_residual, t->count, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->tile_offset, t->count, sizeof(float), margins, e));
-    FKM_GO(fkm_calloc(&t->tile_quantum, t->count, sizeof(float), margins, e));
     FKM_GO(fkm_calloc(&t->narrow, t->count, sizeof(bool), margins, e));
     FKM_GO(fkm_calloc(&t->centroid_quantum, n, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->index, n, sizeof(int32_t), order, e));
@@ -96,7 +95,6 @@ void fkm_tiles_close(fkm_tiles *t)
     fkm_free(t->tile_slope);
     fkm_free(t->tile_residual);
     fkm_free(t->tile_offset);
-    fkm_free(t->tile_quantum);
     fkm_free(t->centroid_quantum);
     fkm_free(t->narrow);
     fkm_free(t->start);

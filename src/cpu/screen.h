@@ -38,7 +38,7 @@
  *   | S^ - S | <= rx (nc + rc) + nx rc + gamma' (nx nc + h~),    gamma' from the unit's chain
  *
  * by Cauchy-Schwarz: X^.C^ - X.C = X^.(C^ - C) + (X^ - X).C, and |X^| <= nx + rx. Copies are in
- * bf16, or in integers times a quantum of the row and one of the tile or the centroid; sums of
+ * bf16, or in integers times a quantum of the row and one of the centroid; sums of
  * those are exact (dims at most FKM_COARSE_MOST_DIMS), and a score has three roundings, of terms
  * whose product is below (nx + rx) (nc + rc) <= 4.1 nx nc (the nearest integer, 0 being one, is off
  * a coordinate by no more than that is itself): gamma' is larger. With the same allowances as above
@@ -105,12 +105,11 @@ typedef struct fkm_tiles {
     float *tile_tail;                                /* [count] */
     float *tile_slope, *tile_residual, *tile_offset; /* [count]: maxima of m over a tile */
     float
-        *tile_quantum; /* [count]: of rounded coordinates, kernels that round to integers by tile */
-    float *centroid_quantum; /* [positions]: likewise, kernels that round to integers by centroid */
-    bool *narrow;            /* [count]: may a kernel add by 16 bits? see kernels_avx2_int8.c */
-    int32_t *start;          /* [positions]: what sums of integers start at, or are raised by */
-    float unit;              /* of a kernel's sums, in scores: 1, or that of its integers */
-    float quantum;           /* of a rounded coordinate, byte kernels */
+        *centroid_quantum; /* [positions]: of rounded coordinates, kernels that round to integers */
+    bool *narrow;          /* [count]: may a kernel add by 16 bits? see kernels_avx2_int8.c */
+    int32_t *start;        /* [positions]: what sums of integers start at, or are raised by */
+    float unit;            /* of a kernel's sums, in scores: 1, or that of its integers */
+    float quantum;         /* of a rounded coordinate, byte kernels */
     float kappa;
     int32_t screened;  /* coordinates that the kernel sees: dims, or those of the head */
     const float *axes; /* [screened][dims]: of the head, borrowed; NULL: none */
