@@ -72,17 +72,20 @@ static void __attribute__((noinline)) report(
     const __m512 floor = _mm512_max_ps(_mm512_load_ps(b->floor + row0), _mm512_sub_ps(top, margin));
     const __m512 limit = _mm512_sub_ps(floor, margin);
     const terms e = terms_of(b, t, of.panel, of.tile, h);
-    __m512i which = _mm512_setzero_si512();
-    __mmask16 hits[TILE], any = 0, several = 0;
+    const __m512i one = _mm512_set1_epi32(1);
+    __m512i which = _mm512_setzero_si512(), count = which, position = _mm512_set1_epi32(first);
+    __mmask16 hits[TILE];
     _mm512_store_ps(b->floor + row0, floor);
     for (int j = 0; j < TILE; j++) {
         const __m512 score = to_float(&e, scores_of(&e, s->of[h][j], j));
         hits[j] = _mm512_cmp_ps_mask(score, limit, _CMP_GE_OQ);
-        several |= any & hits[j];
-        any |= hits[j];
-        which = _mm512_mask_set1_epi32(which, hits[j], first + j);
+        which = _mm512_mask_mov_epi32(which, hits[j], position);
+        count = _mm512_mask_add_epi32(count, hits[j], count, one);
+        position = _mm512_add_epi32(position, one);
     }
-    __mmask16 left = any & ~add_candidates(b, row0, t, any & ~several, which, top, margin);
+    const __mmask16 any = _mm512_test_epi32_mask(count, count);
+    const __mmask16 single = _mm512_cmpeq_epi32_mask(count, one);
+    const __mmask16 left = any & ~add_candidates(b, row0, t, single, which, top, margin);
     for (int j = 0; left && j < TILE; j++) {
         if (!(hits[j] & left))
             continue;
