@@ -1,14 +1,20 @@
 /* A fixed pool of threads: see pool.h. */
 #include "pool.h"
 
+#include "clock.h"
 #include "mem.h"
+#include "sysinfo.h"
 #include "thread.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 
-#define SPINS 2000 /* about as long as it takes to wake a thread */
+/* How long threads look out for each other before they sleep. Waking one takes some fifty
+ * microseconds, and on a virtual machine, where a sleeping CPU may seem taken, the one that is
+ * woken can be put behind the one that wakes it, for milliseconds. */
+#define LOOK_OUT_S 0.5e-3
+#define LOOKS_AT_ONCE 64
 
 static inline void relax(void)
 {
@@ -27,12 +33,15 @@ struct fkm_pool {
     int started; /* helper threads that exist */
     pthread_t *helpers;
     struct worker_arg *args;
+    bool looks_out; /* there is a CPU for each thread */
     pthread_mutex_t lock;
     pthread_cond_t wake, done;
     atomic_ullong round; /* number of the current job; helpers sleep until it changes */
     atomic_int running;  /* helpers that have not finished the current job */
-    bool closing;
-    fkm_pool_fn fn;
+    atomic_int asleep;   /* helpers that wait for `wake`, or are about to */
+    atomic_bool waiting; /* for `done`, or about to */
+    atomic_bool closing;
+    fkm_pool_fn fn; /* the job: written before round changes, read after */
     void *arg;
     int64_t blocks;
     atomic_llong next; /* next block to hand out */
@@ -48,34 +57,84 @@ static void run_blocks(fkm_pool *pool, int worker)
     }
 }
 
-/* Jobs follow each other within microseconds, and waking a thread takes some fifty: look out for
- * the next one for as long before going to sleep. */
-static void look_out(atomic_ullong *at, unsigned long long until_not)
+typedef bool (*condition)(const fkm_pool *pool, unsigned long long seen);
+
+static bool is_new(const fkm_pool *pool, unsigned long long seen)
 {
-    for (int i = 0; i < SPINS && atomic_load_explicit(at, memory_order_acquire) == until_not; i++)
-        relax();
+    return atomic_load(&pool->round) != seen || atomic_load(&pool->closing);
+}
+
+static bool is_done(const fkm_pool *pool, unsigned long long seen)
+{
+    (void)seen;
+    return atomic_load(&pool->running) == 0;
+}
+
+/* Is it true within a while? */
+static bool look_out(const fkm_pool *pool, condition c, unsigned long long seen)
+{
+    if (c(pool, seen) || !pool->looks_out)
+        return c(pool, seen);
+    for (double end = fkm_now() + LOOK_OUT_S; fkm_now() < end;)
+        for (int i = 0; i < LOOKS_AT_ONCE; i++) {
+            if (c(pool, seen))
+                return true;
+            relax();
+        }
+    return false;
+}
+
+/* Who sleeps says so before looking a last time, and who has news looks for sleepers after. */
+static void sleep_until_new(fkm_pool *pool, unsigned long long seen)
+{
+    pthread_mutex_lock(&pool->lock);
+    atomic_fetch_add(&pool->asleep, 1);
+    while (!is_new(pool, seen))
+        pthread_cond_wait(&pool->wake, &pool->lock);
+    atomic_fetch_sub(&pool->asleep, 1);
+    pthread_mutex_unlock(&pool->lock);
+}
+
+static void wake_helpers(fkm_pool *pool)
+{
+    if (atomic_load(&pool->asleep) == 0)
+        return;
+    pthread_mutex_lock(&pool->lock);
+    pthread_cond_broadcast(&pool->wake);
+    pthread_mutex_unlock(&pool->lock);
+}
+
+static void sleep_until_done(fkm_pool *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+    atomic_store(&pool->waiting, true);
+    while (!is_done(pool, 0))
+        pthread_cond_wait(&pool->done, &pool->lock);
+    atomic_store(&pool->waiting, false);
+    pthread_mutex_unlock(&pool->lock);
+}
+
+static void finish_job(fkm_pool *pool)
+{
+    if (atomic_fetch_sub(&pool->running, 1) > 1 || !atomic_load(&pool->waiting))
+        return;
+    pthread_mutex_lock(&pool->lock);
+    pthread_cond_signal(&pool->done);
+    pthread_mutex_unlock(&pool->lock);
 }
 
 static void *helper_main(void *p)
 {
     struct worker_arg *a = p;
     fkm_pool *pool = a->pool;
-    unsigned long long seen = 0;
-    for (;;) {
-        look_out(&pool->round, seen);
-        pthread_mutex_lock(&pool->lock);
-        while (atomic_load(&pool->round) == seen && !pool->closing)
-            pthread_cond_wait(&pool->wake, &pool->lock);
-        seen = atomic_load(&pool->round);
-        bool closing = pool->closing;
-        pthread_mutex_unlock(&pool->lock);
-        if (closing)
+    for (unsigned long long seen = 0;;) {
+        if (!look_out(pool, is_new, seen))
+            sleep_until_new(pool, seen);
+        if (atomic_load(&pool->closing))
             return NULL;
+        seen = atomic_load(&pool->round);
         run_blocks(pool, a->worker);
-        pthread_mutex_lock(&pool->lock);
-        if (atomic_fetch_sub(&pool->running, 1) == 1)
-            pthread_cond_signal(&pool->done);
-        pthread_mutex_unlock(&pool->lock);
+        finish_job(pool);
     }
 }
 
@@ -87,6 +146,7 @@ fkm_status fkm_pool_open(fkm_pool **out, int threads, fkm_err *e)
     pthread_cond_init(&pool->wake, NULL);
     pthread_cond_init(&pool->done, NULL);
     pool->threads = threads;
+    pool->looks_out = threads <= fkm_cpu_count();
     fkm_status st = FKM_OK;
     FKM_GO(fkm_calloc(&pool->helpers, threads, sizeof *pool->helpers, "the thread pool", e));
     FKM_GO(fkm_calloc(&pool->args, threads, sizeof *pool->args, "the thread pool", e));
@@ -106,10 +166,8 @@ void fkm_pool_close(fkm_pool *pool)
 {
     if (!pool)
         return;
-    pthread_mutex_lock(&pool->lock);
-    pool->closing = true;
-    pthread_cond_broadcast(&pool->wake);
-    pthread_mutex_unlock(&pool->lock);
+    atomic_store(&pool->closing, true);
+    wake_helpers(pool);
     for (int i = 0; i < pool->started; i++)
         pthread_join(pool->helpers[i], NULL);
     pthread_cond_destroy(&pool->wake);
@@ -132,20 +190,14 @@ void fkm_pool_for(fkm_pool *pool, int64_t blocks, fkm_pool_fn fn, void *arg)
             fn(arg, block, 0);
         return;
     }
-    pthread_mutex_lock(&pool->lock);
     pool->fn = fn;
     pool->arg = arg;
     pool->blocks = blocks;
     atomic_store(&pool->next, 0);
     atomic_store(&pool->running, pool->threads - 1);
     atomic_fetch_add(&pool->round, 1);
-    pthread_cond_broadcast(&pool->wake);
-    pthread_mutex_unlock(&pool->lock);
+    wake_helpers(pool);
     run_blocks(pool, 0);
-    for (int i = 0; i < SPINS && atomic_load(&pool->running) > 0; i++)
-        relax();
-    pthread_mutex_lock(&pool->lock);
-    while (atomic_load(&pool->running) > 0)
-        pthread_cond_wait(&pool->done, &pool->lock);
-    pthread_mutex_unlock(&pool->lock);
+    if (!look_out(pool, is_done, 0))
+        sleep_until_done(pool);
 }
