@@ -35,7 +35,7 @@
 #define CALM_SHARE 5
 
 /* Bounds spare no row worth the name while more than 1 / RESTLESS_SHARE of them move. */
-#define RESTLESS_SHARE 32
+#define RESTLESS_SHARE 200
 
 /* A quicker way of screening that sends more than 1 / LEAST_RESCANS of the rows to a rescan is
  * given up. */
