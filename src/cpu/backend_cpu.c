@@ -7,6 +7,7 @@
 #include "../base/log.h"
 #include "../base/mem.h"
 #include "../base/pool.h"
+#include "../base/populate.h"
 #include "apart.h"
 #include "assign.h"
 #include "bounds.h"
@@ -34,6 +35,10 @@
  * last pass: else centroids move too far for them to last. */
 #define CALM_SHARE 5
 
+/* Most memory of a store that is got while the file is read: more may never be used, see
+ * worth_keeping, and hold up the reading. */
+#define POPULATE_BYTES ((int64_t)64 << 20)
+
 /* Bounds spare no row worth the name while more than 1 / RESTLESS_SHARE of them move. */
 #define RESTLESS_SHARE 200
 
@@ -59,12 +64,13 @@ struct fkm_backend {
     fkm_update update;     /* open when plan.update */
     fkm_row_store *stores; /* [store_count], one a chunk: kept copies of rows; NULL: none */
     int64_t store_count;
-    fkm_bounds bounds; /* open when rows are kept */
-    fkm_apart apart;   /* of panels and tiles */
-    fkm_head head;     /* open when rows are kept and have dims to spare */
-    int32_t *list;     /* [chunk_rows]: positions that bounds do not spare; scratch */
-    int64_t *start;    /* [sort_parts][clusters + 1]: scratch */
-    double *shift;     /* [clusters] */
+    fkm_populate populate; /* of the store, when there is one that is small */
+    fkm_bounds bounds;     /* open when rows are kept */
+    fkm_apart apart;       /* of panels and tiles */
+    fkm_head head;         /* open when rows are kept and have dims to spare */
+    int32_t *list;         /* [chunk_rows]: positions that bounds do not spare; scratch */
+    int64_t *start;        /* [sort_parts][clusters + 1]: scratch */
+    double *shift;         /* [clusters] */
     fkm_pass_options pass;
     bool sums_hold;  /* sums are those of the labels that the next pass is handed */
     bool change;     /* this pass changes the sums instead of rebuilding them */
@@ -243,6 +249,7 @@ static void close_backend(fkm_backend *b)
     for (int32_t i = 0; b->workers && i < b->plan.threads; i++)
         fkm_assign_scratch_close(&b->workers[i].scratch);
     fkm_free(b->workers);
+    fkm_populate_close(&b->populate);
     for (int64_t i = 0; i < b->store_count; i++)
         fkm_row_store_close(&b->stores[i]);
     fkm_free(b->stores);
@@ -276,6 +283,10 @@ static fkm_status open_stores(fkm_backend *b, fkm_err *e)
         FKM_TRY(fkm_row_store_open(&b->stores[i], b->kernels->panel, panel_bytes, tiles, rows, e));
         b->store_count = i + 1;
     }
+    int64_t bytes = fkm_row_store_bytes(
+        b->kernels->panel, panel_bytes, tiles, fkm_min_i64(p->chunk_rows, p->rows));
+    if (n == 1 && bytes <= POPULATE_BYTES)
+        fkm_populate_start(&b->populate, b->stores[0].memory, bytes);
     return FKM_OK;
 }
 
@@ -363,6 +374,7 @@ static fkm_status set_scale(fkm_backend *b, fkm_scale s, fkm_err *e)
 static fkm_status begin(fkm_backend *b, const fkm_pass_options *o, fkm_err *e)
 {
     (void)e;
+    fkm_populate_stop(&b->populate); /* threads have better things to do */
     b->pass = *o;
     b->assign_s = 0;
     b->spared = 0;
