@@ -18,6 +18,11 @@ static float dot(const float *x, const float *shift, float scale, const float *c
     return BASE.dot(x, shift, scale, c, dims);
 }
 
+static double norm2(const float *c, const float *shift, float scale, int32_t dims, float *top)
+{
+    return BASE.norm2(c, shift, scale, dims, top);
+}
+
 static double canonical(const float *x, const float *c, int32_t dims)
 {
     return BASE.canonical(x, c, dims);
@@ -56,6 +61,6 @@ static fkm_inertia_sums inertia_piece(const float *c, const int64_t *sum, int32_
 
 /* Their place in the table. */
 #define CALLS                                                                                      \
-    .widen = widen, .rotate = rotate, .dot = dot, .canonical = canonical, .add_row = add_row,      \
-    .add_bytes = add_bytes, .squares_of_bytes = squares_of_bytes, .mean_row = mean_row,            \
-    .add_squares = add_squares, .inertia_piece = inertia_piece
+    .widen = widen, .rotate = rotate, .dot = dot, .norm2 = norm2, .canonical = canonical,          \
+    .add_row = add_row, .add_bytes = add_bytes, .squares_of_bytes = squares_of_bytes,              \
+    .mean_row = mean_row, .add_squares = add_squares, .inertia_piece = inertia_piece

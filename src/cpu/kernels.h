@@ -1,7 +1,8 @@
 /* The innermost loops of the CPU backend, chosen once at run time by instruction set.
  *
  * Every kernel of a slot computes the same thing; canonical, widen and all that adds up give the
- * same bits everywhere, pack, screen and dot may round differently within the bound of screen.h. */
+ * same bits everywhere, pack, screen, dot and norm2 may round differently within the bound of
+ * screen.h. */
 #ifndef FKM_KERNELS_H
 #define FKM_KERNELS_H
 
@@ -56,6 +57,10 @@ typedef struct fkm_kernels {
     /* sum over t of (x[t] * scale - shift[t]) * c[t]: any order of summation whose longest chain of
      * roundings is within FKM_DOT_CHAIN(dims). */
     float (*dot)(const float *x, const float *shift, float scale, const float *c, int32_t dims);
+
+    /* |C|^2 in float64, in any order, of C = c * scale - shift; *top: the largest magnitude of its
+     * coordinates as float32. */
+    double (*norm2)(const float *c, const float *shift, float scale, int32_t dims, float *top);
 
     /* The canonical squared distance (CONTRIBUTING.md, "The contract"), bit for bit. */
     double (*canonical)(const float *x, const float *c, int32_t dims);

@@ -141,6 +141,32 @@ static float dot(const float *x, const float *shift, float scale, const float *c
 }
 
 /* Lanes 0-3 and 4-7 of the definition in two registers. */
+static double norm2(const float *c, const float *shift, float scale, int32_t dims, float *top)
+{
+    const __m128 s = _mm_set1_ps(scale);
+    const __m256d wide = _mm256_set1_pd(scale);
+    __m256d sum[2] = {_mm256_setzero_pd(), _mm256_setzero_pd()};
+    __m128 most = _mm_setzero_ps();
+    int32_t t = 0;
+    for (int i = 0; t + 4 <= dims; t += 4, i ^= 1) {
+        const __m128 x = _mm_loadu_ps(c + t), mu = _mm_loadu_ps(shift + t);
+        const __m128 image = _mm_sub_ps(_mm_mul_ps(x, s), mu);
+        const __m256d v = _mm256_fmsub_pd(_mm256_cvtps_pd(x), wide, _mm256_cvtps_pd(mu));
+        most = _mm_max_ps(most, _mm_andnot_ps(_mm_set1_ps(-0.0f), image));
+        sum[i] = _mm256_fmadd_pd(v, v, sum[i]);
+    }
+    double lane[4], total;
+    float of_lane[4];
+    _mm256_storeu_pd(lane, _mm256_add_pd(sum[0], sum[1]));
+    _mm_storeu_ps(of_lane, most);
+    total = fkm_kernels_scalar.norm2(c + t, shift + t, scale, dims - t, top);
+    for (int i = 0; i < 4; i++) {
+        total += lane[i];
+        *top = fmaxf(*top, of_lane[i]);
+    }
+    return total;
+}
+
 static double canonical(const float *x, const float *c, int32_t dims)
 {
     __m256d a = _mm256_setzero_pd(), b = a;
@@ -335,6 +361,7 @@ const fkm_kernels fkm_kernels_avx2 = {
     .screen = screen,
     .rotate = rotate,
     .dot = dot,
+    .norm2 = norm2,
     .canonical = canonical,
     .add_row = add_row,
     .add_bytes = add_bytes,

@@ -118,6 +118,25 @@ static float dot(const float *x, const float *shift, float scale, const float *c
     return _mm512_reduce_add_ps(sum);
 }
 
+static double norm2(const float *c, const float *shift, float scale, int32_t dims, float *top)
+{
+    const __m256 s = _mm256_set1_ps(scale);
+    const __m512d wide = _mm512_set1_pd(scale);
+    __m512d sum[2] = {_mm512_setzero_pd(), _mm512_setzero_pd()};
+    __m256 most = _mm256_setzero_ps();
+    for (int32_t t = 0, i = 0; t < dims; t += 8, i ^= 1) {
+        const __mmask8 live = (__mmask8)first_lanes(dims - t);
+        const __m256 x = _mm256_maskz_loadu_ps(live, c + t);
+        const __m256 mu = _mm256_maskz_loadu_ps(live, shift + t);
+        const __m256 image = _mm256_sub_ps(_mm256_mul_ps(x, s), mu);
+        const __m512d v = _mm512_fmsub_pd(_mm512_cvtps_pd(x), wide, _mm512_cvtps_pd(mu));
+        most = _mm256_max_ps(most, _mm256_andnot_ps(_mm256_set1_ps(-0.0f), image));
+        sum[i] = _mm512_fmadd_pd(v, v, sum[i]);
+    }
+    *top = _mm512_reduce_max_ps(_mm512_zextps256_ps512(most));
+    return _mm512_reduce_add_pd(_mm512_add_pd(sum[0], sum[1]));
+}
+
 /* The eight lanes of the definition are the eight doubles of a register. */
 static double canonical(const float *x, const float *c, int32_t dims)
 {
@@ -265,6 +284,7 @@ const fkm_kernels fkm_kernels_avx512 = {
     .screen = screen,
     .rotate = rotate,
     .dot = dot,
+    .norm2 = norm2,
     .canonical = canonical,
     .add_row = add_row,
     .add_bytes = add_bytes,

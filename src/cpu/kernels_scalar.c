@@ -148,6 +148,18 @@ static float dot(const float *x, const float *shift, float scale, const float *c
     return sum;
 }
 
+static double norm2(const float *c, const float *shift, float scale, int32_t dims, float *top)
+{
+    double sum[4] = {0}; /* they do not wait for each other */
+    *top = 0;
+    for (int32_t t = 0; t < dims; t++) {
+        double v = (double)c[t] * (double)scale - (double)shift[t];
+        sum[t % 4] += v * v;
+        *top = fmaxf(*top, fabsf(c[t] * scale - shift[t]));
+    }
+    return (sum[0] + sum[2]) + (sum[1] + sum[3]);
+}
+
 static double canonical(const float *x, const float *c, int32_t dims)
 {
     double a[8] = {0};
@@ -232,6 +244,7 @@ const fkm_kernels fkm_kernels_scalar = {
     .screen = screen,
     .rotate = rotate,
     .dot = dot,
+    .norm2 = norm2,
     .canonical = canonical,
     .add_row = add_row,
     .add_bytes = add_bytes,

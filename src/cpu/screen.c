@@ -188,38 +188,6 @@ static void run(fkm_pool *pool, int64_t count, fkm_pool_fn fn, fkm_tiles *t, con
 }
 
 #define NORMS_AT_ONCE 64
-#define NORM_LANES 8
-
-/* |C|^2, in several sums that do not wait for each other. */
-static double norm2(const float *c, const fkm_tiles *t)
-{
-    double part[NORM_LANES] = {0}, sum = 0;
-    int32_t d = 0;
-    for (; d + NORM_LANES <= t->dims; d += NORM_LANES)
-        for (int32_t i = 0; i < NORM_LANES; i++) {
-            double v = (double)c[d + i] * (double)t->scale - (double)t->shift[d + i];
-            part[i] += v * v;
-        }
-    for (; d < t->dims; d++) {
-        double v = (double)c[d] * (double)t->scale - (double)t->shift[d];
-        part[0] += v * v;
-    }
-    for (int32_t i = 0; i < NORM_LANES; i++)
-        sum += part[i];
-    return sum;
-}
-
-/* The largest coordinate in the frame. */
-static float largest_framed(const float *c, const fkm_tiles *t)
-{
-    int32_t top = 0;
-    for (int32_t d = 0; d < t->dims; d++) {
-        int32_t bits = magnitude_bits(c[d] * t->scale - t->shift[d]);
-        top = bits > top ? bits : top;
-    }
-    return from_bits(top);
-}
-
 /* Into order_key: the largest coordinate of each centroid. */
 static void measure_sizes(void *arg, int64_t block, int worker)
 {
@@ -247,9 +215,10 @@ static void measure_norms(void *arg, int64_t block, int worker)
     fkm_tiles *t = job->t;
     int64_t end = fkm_min_i64(t->clusters, (block + 1) * NORMS_AT_ONCE);
     for (int64_t j = block * NORMS_AT_ONCE; j < end; j++) {
-        t->norm2[j] = norm2(job->c + j * t->dims, t);
+        float top;
+        t->norm2[j] = t->kernels->norm2(job->c + j * t->dims, t->shift, t->scale, t->dims, &top);
         if (t->kernels->bytes)
-            t->order_key[j] = (double)largest_framed(job->c + j * t->dims, t);
+            t->order_key[j] = (double)top;
     }
 }
 
