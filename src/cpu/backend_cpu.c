@@ -76,7 +76,7 @@ struct fkm_backend {
     bool change;     /* this pass changes the sums instead of rebuilding them */
     int64_t spared;  /* rows of this pass that bounds settled */
     int64_t moved;   /* rows that the last pass with update moved */
-    bool restless;   /* these were many, and not as in the first pass */
+    bool restless;   /* these were many */
     double assign_s; /* of this pass: spent on labels, not on sums */
 };
 
@@ -598,7 +598,7 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
         out->inertia = fkm_update_inertia(&b->update, b->centroids);
         b->sums_hold = true;
         b->moved = b->pass.squares ? b->plan.rows / 2 : out->moved; /* in the first pass, all do */
-        b->restless = !b->pass.squares && out->moved > b->plan.rows / RESTLESS_SHARE;
+        b->restless = b->pass.squares || out->moved > b->plan.rows / RESTLESS_SHARE;
     } else if (out->moved > 0) {
         b->sums_hold = false; /* they are of other labels than the next pass is handed */
     }
