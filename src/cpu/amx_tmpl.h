@@ -21,11 +21,13 @@
  *   terms_of          finds it
  *   SCORES            a vector of what the maximum is taken over, 16 rows
  *   scores_of         of the sums of a centroid
+ *   scores_of_row     as floats, of the sums of a row and 16 centroids; the same bits
  *   max_scores, to_float */
 #include "amx_tiles_tmpl.h"
 #include "avx512_tmpl.h"
 #include "transpose_tmpl.h"
 
+enum { FEW_ROWS = 2 };
 enum { PANEL = 32, TILE = 32, PART = 16 * 64, GROUP_BYTES = 16 << 10, QUARTER = TILE / 2 };
 
 #include "apart_tmpl.h"
@@ -63,9 +65,43 @@ static inline __mmask16 add_candidates(fkm_row_block *b, int32_t row0, const fkm
     return taken;
 }
 
-/* Hands on what passes the threshold of its row, after the tile's own best has raised the floor.
+/* Hands on what passes the threshold of a row, after the tile's own best has raised the floor.
  * Mostly that best is all there is. */
-static void __attribute__((noinline)) report(
+static inline void report_row(fkm_row_block *b, const fkm_tiles *t, const sums *s, pair of, int h,
+    int r, float top, float margin)
+{
+    const __m512i column =
+        _mm512_set_epi32(240, 224, 208, 192, 176, 160, 144, 128, 112, 96, 80, 64, 48, 32, 16, 0);
+    const int32_t row = of.panel * PANEL + 16 * h + r, first = of.tile * TILE;
+    const float floor = top - margin > b->floor[row] ? top - margin : b->floor[row];
+    const terms e = terms_of(b, t, of.panel, of.tile, h);
+    const __m512 limit = _mm512_set1_ps(floor - margin);
+    float score[TILE];
+    uint32_t hits = 0;
+    b->floor[row] = floor;
+    for (int j = 0; j < TILE; j += 16) {
+        const __m512i sum = _mm512_i32gather_epi32(column, s->of[h][j] + r, 4);
+        const __m512 v = scores_of_row(&e, sum, j, r);
+        _mm512_storeu_ps(score + j, v);
+        hits |= (uint32_t)_mm512_cmp_ps_mask(v, limit, _CMP_GE_OQ) << j;
+    }
+    /* there is one: the best has the same bits as in `top` */
+    if ((hits & (hits - 1)) == 0 && b->count[row] < FKM_CANDIDATES) {
+        const int j = __builtin_ctz(hits);
+        const int64_t at = row + (int64_t)b->count[row] * b->stride;
+        b->position[at] = first + j;
+        b->upper[at] = score[j] + margin;
+        b->count[row] += first + j < t->clusters;
+        return;
+    }
+    for (; hits; hits &= hits - 1) {
+        const int j = __builtin_ctz(hits);
+        fkm_block_candidate(b, row, t, first + j, score[j]);
+    }
+}
+
+/* The same of 16 rows at once. */
+static void report_rows(
     fkm_row_block *b, const fkm_tiles *t, const sums *s, pair of, int h, __m512 top, __m512 margin)
 {
     const int32_t row0 = of.panel * PANEL + 16 * h, first = of.tile * TILE;
@@ -95,6 +131,23 @@ static void __attribute__((noinline)) report(
             int r = __builtin_ctz(some);
             fkm_block_candidate(b, row0 + r, t, first + j, row[r]);
         }
+    }
+}
+
+/* rows: those whose best score passes. Where few do, one by one is quicker. */
+static void __attribute__((noinline)) report(fkm_row_block *b, const fkm_tiles *t, const sums *s,
+    pair of, int h, __m512 top, __m512 margin, unsigned rows)
+{
+    if (__builtin_popcount(rows) > FEW_ROWS) {
+        report_rows(b, t, s, of, h, top, margin);
+        return;
+    }
+    float tops[16], margins[16];
+    _mm512_storeu_ps(tops, top);
+    _mm512_storeu_ps(margins, margin);
+    for (; rows; rows &= rows - 1) {
+        const int r = __builtin_ctz(rows);
+        report_row(b, t, s, of, h, r, tops[r], margins[r]);
     }
 }
 
@@ -148,8 +201,9 @@ static inline __m512 finish(
         _mm512_store_ps(b->second + row, second);
     }
     __m512 limit = _mm512_sub_ps(_mm512_load_ps(b->floor + row), margin);
-    if (__builtin_expect(_mm512_cmp_ps_mask(top, limit, _CMP_GE_OQ), 0))
-        report(b, t, s, of, h, top, margin);
+    const __mmask16 hits = _mm512_cmp_ps_mask(top, limit, _CMP_GE_OQ);
+    if (__builtin_expect(hits, 0))
+        report(b, t, s, of, h, top, margin, hits);
     if (!b->apart)
         return top;
     const __m512 v = _mm512_add_ps(top, _mm512_add_ps(margin, _mm512_load_ps(b->base + row)));

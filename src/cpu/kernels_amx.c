@@ -30,6 +30,12 @@ static inline SCORES scores_of(const terms *e, const SUM *sum, int j)
     return _mm512_sub_ps(_mm512_load_ps(sum), _mm512_set1_ps(e->half[j]));
 }
 
+static inline __m512 scores_of_row(const terms *e, __m512i sums, int j, int r)
+{
+    (void)r;
+    return _mm512_sub_ps(_mm512_castsi512_ps(sums), _mm512_loadu_ps(e->half + j));
+}
+
 static inline SCORES max_scores(SCORES a, SCORES b)
 {
     return _mm512_max_ps(a, b);

@@ -32,6 +32,13 @@ static inline SCORES scores_of(const terms *e, const SUM *sum, int j)
     return _mm512_add_epi32(_mm512_load_si512(sum), _mm512_set1_epi32(e->start[j]));
 }
 
+static inline __m512 scores_of_row(const terms *e, __m512i sums, int j, int r)
+{
+    (void)r;
+    const __m512i v = _mm512_add_epi32(sums, _mm512_loadu_si512(e->start + j));
+    return _mm512_mul_ps(_mm512_cvtepi32_ps(v), e->unit);
+}
+
 static inline SCORES max_scores(SCORES a, SCORES b)
 {
     return _mm512_max_epi32(a, b);

@@ -37,6 +37,13 @@ static inline SCORES scores_of(const terms *e, const SUM *sum, int j)
     return _mm512_fmsub_ps(of_rows, e->of_rows, _mm512_set1_ps(e->half[j]));
 }
 
+static inline __m512 scores_of_row(const terms *e, __m512i sums, int j, int r)
+{
+    const __m512 of_row = _mm512_permutexvar_ps(_mm512_set1_epi32(r), e->of_rows);
+    const __m512 part = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_loadu_ps(e->quantum + j));
+    return _mm512_fmsub_ps(part, of_row, _mm512_loadu_ps(e->half + j));
+}
+
 static inline SCORES max_scores(SCORES a, SCORES b)
 {
     return _mm512_max_ps(a, b);
