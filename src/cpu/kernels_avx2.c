@@ -140,7 +140,6 @@ static float dot(const float *x, const float *shift, float scale, const float *c
     return sum + rest;
 }
 
-/* Lanes 0-3 and 4-7 of the definition in two registers. */
 static double norm2(const float *c, const float *shift, float scale, int32_t dims, float *top)
 {
     const __m128 s = _mm_set1_ps(scale);
@@ -167,6 +166,7 @@ static double norm2(const float *c, const float *shift, float scale, int32_t dim
     return total;
 }
 
+/* Lanes 0-3 and 4-7 of the definition in two registers. */
 static double canonical(const float *x, const float *c, int32_t dims)
 {
     __m256d a = _mm256_setzero_pd(), b = a;

@@ -178,6 +178,37 @@ static void canonical_has_the_same_bits(void **state)
     }
 }
 
+/* And the largest coordinate has the bits of the image that kernels round. */
+static void norm2_is_within_its_bound(void **state)
+{
+    (void)state;
+    FOR_EACH_ISA(k)
+    {
+        for (int i = 0; i < SOME_DIMS; i++) {
+            int32_t dims = some_dims[i];
+            size_t bytes = (size_t)dims * sizeof(float);
+            float *c = guarded(bytes), *shift = guarded(bytes);
+            for (int32_t largest = 0; largest < dims; largest += largest < 20 ? 1 : dims / 7 + 1) {
+                fill(c, dims, 1);
+                fill(shift, dims, 3);
+                c[largest] = largest % 2 ? 1000.1f : -1000.1f;
+                long double want = 0;
+                float top = 0, most = 0;
+                for (int32_t t = 0; t < dims; t++) {
+                    long double v = (long double)c[t] * 3 - (long double)shift[t];
+                    want += v * v;
+                    most = fmaxf(most, fabsf(c[t] * 3 - shift[t]));
+                }
+                double got = k->norm2(c, shift, 3, dims, &top);
+                assert_true(fabsl(got - want) <= (dims + 4) * 0x1p-53L * want);
+                assert_memory_equal(&top, &most, sizeof top);
+            }
+            release(c, bytes);
+            release(shift, bytes);
+        }
+    }
+}
+
 static void dot_is_within_its_bound(void **state)
 {
     (void)state;
@@ -641,6 +672,7 @@ int main(void)
         cmocka_unit_test(pack_transposes),
         cmocka_unit_test(squares_of_packed_bytes),
         cmocka_unit_test(canonical_has_the_same_bits),
+        cmocka_unit_test(norm2_is_within_its_bound),
         cmocka_unit_test(dot_is_within_its_bound),
         cmocka_unit_test(add_row_is_exact),
         cmocka_unit_test(add_squares_is_exact),
