@@ -162,7 +162,7 @@ def choose_parallel(x, k, seed):
     return fill(x, plusplus(cover, rows, k, seed), k, seed)
 
 
-STREAM_ROWS, STREAM_MEMORY = (90000, "3M") if SLOW else (270000, "9M")     # of 6 float32: more than that
+STREAM_ROWS, STREAM_MEMORY = (90000, "3200K") if SLOW else (270000, "9M")     # of 6 float32: more than that
 METHODS = {"k-means++": choose_plusplus, "k-means||": choose_parallel}
 
 
