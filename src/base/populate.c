@@ -5,20 +5,19 @@
 #include "thread.h"
 
 #include <sys/mman.h>
-#include <unistd.h>
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
 
+#define PAGE ((int64_t)64 << 10)         /* a multiple of any page's size */
 #define BYTES_AT_ONCE ((int64_t)4 << 20) /* a millisecond or a few */
 
 static void *populate_main(void *arg)
 {
     fkm_populate *p = arg;
-    const int64_t page = sysconf(_SC_PAGESIZE);
-    const int64_t skip = (page - (int64_t)((uintptr_t)p->memory % (uintptr_t)page)) % page;
-    const int64_t end = p->bytes - (p->bytes - skip) % page;
+    const int64_t skip = (PAGE - (int64_t)((uintptr_t)p->memory % PAGE)) % PAGE;
+    const int64_t end = p->bytes - (p->bytes - skip) % PAGE;
     for (int64_t at = skip; at < end && !atomic_load(&p->stop); at += BYTES_AT_ONCE) {
         int64_t n = end - at < BYTES_AT_ONCE ? end - at : BYTES_AT_ONCE;
         if (madvise(p->memory + at, (size_t)n, MADV_POPULATE_WRITE) != 0)

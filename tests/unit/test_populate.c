@@ -47,14 +47,16 @@ static void pages_come(void **state)
         skip();
     fkm_populate populate = {0};
     char *p = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    const int64_t pages = BYTES / sysconf(_SC_PAGESIZE),
+                  edges = 2 * (64 << 10) / sysconf(_SC_PAGESIZE);
     assert_true(p != MAP_FAILED);
     p[0] = 'a';
     p[BYTES - 1] = 'z';
     fkm_populate_start(&populate, p + 100, BYTES - 100);
-    for (int i = 0; i < 1000 && resident(p) < BYTES / sysconf(_SC_PAGESIZE); i++)
+    for (int i = 0; i < 1000 && resident(p) < pages - edges; i++)
         (void)nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
     fkm_populate_close(&populate);
-    assert_int_equal(resident(p), BYTES / sysconf(_SC_PAGESIZE));
+    assert_true(resident(p) >= pages - edges);
     assert_true(p[0] == 'a' && p[BYTES - 1] == 'z');
     assert_int_equal(munmap(p, BYTES), 0);
 }
