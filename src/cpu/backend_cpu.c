@@ -76,7 +76,6 @@ struct fkm_backend {
     bool change;     /* this pass changes the sums instead of rebuilding them */
     int64_t spared;  /* rows of this pass that bounds settled */
     int64_t moved;   /* rows that the last pass with update moved */
-    bool restless;   /* these were many */
     double assign_s; /* of this pass: spent on labels, not on sums */
 };
 
@@ -380,7 +379,8 @@ static fkm_status begin(fkm_backend *b, const fkm_pass_options *o, fkm_err *e)
     b->spared = 0;
     for (int32_t i = 0; i < b->plan.threads; i++)
         memset(&b->workers[i].scratch.counts, 0, sizeof b->workers[i].scratch.counts);
-    fkm_bounds_begin(&b->bounds, b->tiles.frame, o->update && b->sums_hold && !b->restless);
+    bool restless = b->moved > b->plan.rows / RESTLESS_SHARE;
+    fkm_bounds_begin(&b->bounds, b->tiles.frame, o->update && b->sums_hold && !restless);
     fkm_apart_begin(&b->apart);
     if (!o->update)
         return FKM_OK;
@@ -439,8 +439,8 @@ static bool worth_keeping(const fkm_row_store *store, int64_t most, bool dear)
 }
 
 /* Whether the rows of a chunk must be packed: for a new frame, or because too many have moved
- * since, or as they were not kept. Then they are brought into label order. *keep: panels go to the
- * store, where the next pass will find them. */
+ * since, or as they were not kept. Then they are brought into label order, if they are not in it
+ * but for a few. *keep: panels go to the store, where the next pass will find them. */
 static bool lay_out(fkm_backend *b, fkm_row_store *store, int64_t count, bool *keep)
 {
     bool dear = b->tiles.axes || b->plan.dims >= LONG_ROW;
@@ -598,7 +598,6 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
         out->inertia = fkm_update_inertia(&b->update, b->centroids);
         b->sums_hold = true;
         b->moved = b->pass.squares ? b->plan.rows / 2 : out->moved; /* in the first pass, all do */
-        b->restless = b->pass.squares || out->moved > b->plan.rows / RESTLESS_SHARE;
     } else if (out->moved > 0) {
         b->sums_hold = false; /* they are of other labels than the next pass is handed */
     }
