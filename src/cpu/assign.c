@@ -582,7 +582,7 @@ static int32_t resolve(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t
     const fkm_tiles *t = job->tiles;
     fkm_row_block *b = &s->block;
     const float *x = row_at(job, s, row);
-    int32_t n = b->count[row];
+    int32_t n = 0;
     candidate c[FKM_CANDIDATES];
     if (b->residual[row] < 0 && !finite_row(x, t->dims))
         return -1;
@@ -591,11 +591,12 @@ static int32_t resolve(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t
         s->counts.candidates += t->clusters;
         return decide_against_all(job, x);
     }
-    if (n > FKM_CANDIDATES)
+    if (b->count[row] > FKM_CANDIDATES)
         return rescan(job, s, row, x);
+    for (int64_t i = 0, at = row; i < b->count[row]; i++, at += b->stride)
+        if (b->upper[at] >= b->floor[row])
+            c[n++] = (candidate){b->upper[at], b->position[at]};
     s->counts.candidates += n;
-    for (int64_t i = 0, at = row; i < n; i++, at += b->stride)
-        c[i] = (candidate){b->upper[at], b->position[at]};
     if (job->tiles->kernels->low || t->axes)
         n = refine(job, b, row, x, c, n);
     assert(n != 0);
@@ -607,40 +608,15 @@ static int32_t resolve(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t
     return best.label;
 }
 
-/* Labels rows with a single candidate, which stands, as the nearest always does; lists the others
- * in s->some, and returns how many. */
-static int32_t label_singles(const fkm_tiles *t, fkm_assign_scratch *s, int32_t rows)
-{
-    const fkm_row_block *b = &s->block;
-    const int32_t *count = b->count, *position = b->position, *index = t->index;
-    const float *residual = b->residual;
-    int32_t *restrict label = s->label, *restrict other = s->some, n = 0;
-    for (int32_t r = 0; r < rows; r++) {
-        bool single = count[r] == 1 && residual[r] >= 0;
-        label[r] = index[single ? position[r] : 0];
-        other[n] = r;
-        n += !single;
-    }
-    return n;
-}
-
-/* Labels of the block's rows: most are settled; the memory of those in doubt is fetched while the
- * others are looked at. */
+/* Labels of the block's rows: most are settled; the memory of those in doubt is fetched before they
+ * are looked at. */
 static void decide(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t rows)
 {
     const fkm_tiles *t = job->tiles;
-    fkm_row_block *b = &s->block;
-    int32_t others = label_singles(t, s, rows), doubts = 0;
-    for (int32_t i = 0; i < others; i++) {
-        int32_t r = s->some[i], n = b->residual[r] < 0 ? 0 : fkm_block_settle(b, r);
-        if (n == 1) {
-            s->label[r] = t->index[b->position[r]];
-            continue;
-        }
-        s->some[doubts++] = r;
-        prefetch_row(job, s, r);
-    }
+    const int32_t doubts = t->kernels->settle(&s->block, t->index, s->label, s->some);
     s->counts.candidates += rows - doubts;
+    for (int32_t i = 0; i < doubts; i++)
+        prefetch_row(job, s, s->some[i]);
     for (int32_t i = 0; i < doubts; i++)
         s->label[s->some[i]] = resolve(job, s, s->some[i]);
 }

@@ -7,6 +7,11 @@ static void widen(float *out, const void *x, fkm_dtype t, int64_t n)
     BASE.widen(out, x, t, n);
 }
 
+static int32_t settle(const fkm_row_block *b, const int32_t *index, int32_t *label, int32_t *others)
+{
+    return BASE.settle(b, index, label, others);
+}
+
 static void rotate(
     float *out, const float *x, int32_t rows, int32_t dims, const float *axes, int32_t heads)
 {
@@ -61,6 +66,7 @@ static fkm_inertia_sums inertia_piece(const float *c, const int64_t *sum, int32_
 
 /* Their place in the table. */
 #define CALLS                                                                                      \
-    .widen = widen, .rotate = rotate, .dot = dot, .norm2 = norm2, .canonical = canonical,          \
-    .add_row = add_row, .add_bytes = add_bytes, .squares_of_bytes = squares_of_bytes,              \
-    .mean_row = mean_row, .add_squares = add_squares, .inertia_piece = inertia_piece
+    .widen = widen, .settle = settle, .rotate = rotate, .dot = dot, .norm2 = norm2,                \
+    .canonical = canonical, .add_row = add_row, .add_bytes = add_bytes,                            \
+    .squares_of_bytes = squares_of_bytes, .mean_row = mean_row, .add_squares = add_squares,        \
+    .inertia_piece = inertia_piece

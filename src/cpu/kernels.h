@@ -49,6 +49,11 @@ typedef struct fkm_kernels {
     void (*screen)(fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t,
         int32_t begin, int32_t end);
 
+    /* Labels the rows of a screened block that one candidate is left to, by index: of positions.
+     * others: [rows], which the other rows are; returns how many. label: [rows]. */
+    int32_t (*settle)(
+        const fkm_row_block *b, const int32_t *index, int32_t *label, int32_t *others);
+
     /* out[r][h] = sum over t of x[r][t] axes[h][t], within FKM_DOT_CHAIN(dims)
      * roundings. x: [rows][dims]; axes: [heads][dims]; out: [rows][heads]. */
     void (*rotate)(

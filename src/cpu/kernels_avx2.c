@@ -347,6 +347,11 @@ static inline void sums(__m256d *high, __m256d *low, const int64_t *sum, int32_t
 }
 #include "inertia_tmpl.h"
 
+static int32_t settle(const fkm_row_block *b, const int32_t *index, int32_t *label, int32_t *others)
+{
+    return fkm_kernels_scalar.settle(b, index, label, others);
+}
+
 const fkm_kernels fkm_kernels_avx2 = {
     .isa = "avx2",
     .panel = PANEL,
@@ -359,6 +364,7 @@ const fkm_kernels fkm_kernels_avx2 = {
     .pack = pack,
     .pack_tile = pack_tile,
     .screen = screen,
+    .settle = settle,
     .rotate = rotate,
     .dot = dot,
     .norm2 = norm2,

@@ -105,6 +105,40 @@ static void rotate(
     }
 }
 
+/* 16 rows at a time, slot by slot of their lists. */
+static int32_t settle(const fkm_row_block *b, const int32_t *index, int32_t *label, int32_t *others)
+{
+    const __m512i one = _mm512_set1_epi32(1), most = _mm512_set1_epi32(FKM_CANDIDATES);
+    __m512i row = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    int32_t n = 0;
+    for (int32_t r = 0; r < b->rows; r += 16) {
+        const __mmask16 live = first_lanes(b->rows - r);
+        const __m512 floor = _mm512_maskz_loadu_ps(live, b->floor + r);
+        const __m512 residual = _mm512_maskz_loadu_ps(live, b->residual + r);
+        const __m512i count = _mm512_maskz_loadu_epi32(live, b->count + r);
+        __m512i left = _mm512_setzero_si512(), position = left, slot = left;
+        __mmask16 more = _mm512_cmple_epi32_mask(count, most);
+        for (int64_t at = r; (more &= _mm512_cmplt_epi32_mask(slot, count)) != 0; at += b->stride) {
+            const __m512 upper = _mm512_maskz_loadu_ps(more, b->upper + at);
+            const __mmask16 stands = _mm512_mask_cmp_ps_mask(more, upper, floor, _CMP_GE_OQ);
+            position = _mm512_mask_loadu_epi32(position, stands, b->position + at);
+            left = _mm512_mask_add_epi32(left, stands, left, one);
+            slot = _mm512_add_epi32(slot, one);
+        }
+        const __mmask16 screened =
+            _mm512_mask_cmp_ps_mask(live, residual, _mm512_setzero_ps(), _CMP_GE_OQ);
+        const __mmask16 single = _mm512_mask_cmpeq_epi32_mask(screened, left, one);
+        const __m512i found =
+            _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), single, position, index, 4);
+        const __mmask16 other = live & ~single;
+        _mm512_mask_storeu_epi32(label + r, live, found);
+        _mm512_mask_compressstoreu_epi32(others + n, other, row);
+        n += __builtin_popcount(other);
+        row = _mm512_add_epi32(row, _mm512_set1_epi32(16));
+    }
+    return n;
+}
+
 static float dot(const float *x, const float *shift, float scale, const float *c, int32_t dims)
 {
     const __m512 s = _mm512_set1_ps(scale);
@@ -282,6 +316,7 @@ const fkm_kernels fkm_kernels_avx512 = {
     .pack = pack,
     .pack_tile = pack_tile,
     .screen = screen,
+    .settle = settle,
     .rotate = rotate,
     .dot = dot,
     .norm2 = norm2,

@@ -231,6 +231,32 @@ static fkm_inertia_sums inertia_piece(const float *c, const int64_t *sum, int32_
     return out;
 }
 
+/* How many of a row's candidates reach its floor; *position: one of them. */
+static int32_t candidates_left(const fkm_row_block *b, int32_t row, int32_t *position)
+{
+    int32_t left = 0;
+    for (int64_t i = 0, at = row; i < b->count[row]; i++, at += b->stride)
+        if (b->upper[at] >= b->floor[row]) {
+            *position = b->position[at];
+            left++;
+        }
+    return left;
+}
+
+static int32_t settle(const fkm_row_block *b, const int32_t *index, int32_t *label, int32_t *others)
+{
+    int32_t n = 0;
+    for (int32_t r = 0; r < b->rows; r++) {
+        int32_t position = 0;
+        const bool screened = b->residual[r] >= 0 && b->count[r] <= FKM_CANDIDATES;
+        const bool single = screened && candidates_left(b, r, &position) == 1;
+        label[r] = index[position];
+        others[n] = r;
+        n += !single;
+    }
+    return n;
+}
+
 const fkm_kernels fkm_kernels_scalar = {
     .isa = "scalar",
     .panel = PANEL,
@@ -242,6 +268,7 @@ const fkm_kernels fkm_kernels_scalar = {
     .pack = pack,
     .pack_tile = pack_tile,
     .screen = screen,
+    .settle = settle,
     .rotate = rotate,
     .dot = dot,
     .norm2 = norm2,

@@ -477,10 +477,9 @@ void fkm_tiles_follow(fkm_tiles *t, const float *c, const double *shift, fkm_poo
     set_tiles(t, c, shift, 1, pool);
 }
 
-int32_t fkm_block_settle(fkm_row_block *b, int32_t row)
+/* Drops candidates that the floor has overtaken. */
+static void drop_overtaken(fkm_row_block *b, int32_t row)
 {
-    if (b->count[row] > FKM_CANDIDATES)
-        return -1;
     int32_t kept = 0;
     for (int64_t at = row, i = 0; i < b->count[row]; i++, at += b->stride) {
         if (b->upper[at] < b->floor[row])
@@ -489,7 +488,7 @@ int32_t fkm_block_settle(fkm_row_block *b, int32_t row)
         b->upper[row + (int64_t)kept * b->stride] = b->upper[at];
         kept++;
     }
-    return b->count[row] = kept;
+    b->count[row] = kept;
 }
 
 float fkm_block_margin(const fkm_row_block *b, int32_t row, const fkm_tiles *t, int32_t position)
@@ -510,7 +509,7 @@ void fkm_block_candidate(
     if (lower > b->floor[row])
         b->floor[row] = lower;
     if (b->count[row] == FKM_CANDIDATES)
-        (void)fkm_block_settle(b, row);
+        drop_overtaken(b, row);
     if (b->count[row] >= FKM_CANDIDATES) {
         b->count[row] = FKM_CANDIDATES + 1;
         return;

@@ -200,7 +200,4 @@ float fkm_block_margin(const fkm_row_block *b, int32_t row, const fkm_tiles *t, 
 void fkm_block_candidate(
     fkm_row_block *b, int32_t row, const fkm_tiles *t, int32_t position, float score);
 
-/* Drops candidates that the floor has overtaken; returns how many are left, -1 after overflow. */
-int32_t fkm_block_settle(fkm_row_block *b, int32_t row);
-
 #endif

@@ -259,6 +259,74 @@ static void add_row_is_exact(void **state)
     }
 }
 
+enum { SETTLED_ROWS = 77 };
+
+static float *any_floats(float *at, int32_t n, uint64_t *seed)
+{
+    for (int32_t i = 0; i < n; i++)
+        at[i] = test_uniform(seed);
+    return at;
+}
+
+/* The label of a row of the block that has one candidate left; -1: it has none, or several. */
+static int32_t settled_label(const fkm_row_block *b, const int32_t *index, int32_t r)
+{
+    int32_t left = 0, position = -1;
+    if (b->residual[r] < 0 || b->count[r] > FKM_CANDIDATES)
+        return -1;
+    for (int32_t i = 0; i < b->count[r]; i++)
+        if (b->upper[i * b->stride + r] >= b->floor[r]) {
+            position = b->position[i * b->stride + r];
+            left++;
+        }
+    return left == 1 ? index[position] : -1;
+}
+
+static void rows_with_one_candidate_left_are_settled(void **state)
+{
+    (void)state;
+    enum { STRIDE = 96, POSITIONS = 50 };
+    static float floor[STRIDE], residual[STRIDE], upper[STRIDE * FKM_CANDIDATES];
+    static int32_t count[STRIDE], position[STRIDE * FKM_CANDIDATES], index[POSITIONS];
+    uint64_t seed = 5;
+    any_floats(floor, STRIDE, &seed);
+    any_floats(residual, STRIDE, &seed);
+    any_floats(upper, STRIDE * FKM_CANDIDATES, &seed);
+    for (int32_t i = 0; i < STRIDE; i++)
+        count[i] = (int32_t)(test_random(&seed) % (i % 2 ? 4 : FKM_CANDIDATES + 2));
+    for (int32_t i = 0; i < STRIDE * FKM_CANDIDATES; i++)
+        position[i] = (int32_t)(test_random(&seed) % POSITIONS);
+    for (int32_t i = 0; i < POSITIONS; i++)
+        index[i] = 1000 + i;
+    for (int32_t i = 0; i < STRIDE; i += 7)
+        upper[i] = floor[i]; /* still stands */
+    FOR_EACH_ISA(k)
+    {
+        for (int32_t rows = 1; rows <= SETTLED_ROWS; rows++) {
+            const fkm_row_block b = {.rows = rows,
+                .floor = floor,
+                .residual = residual,
+                .count = count,
+                .stride = STRIDE,
+                .position = position,
+                .upper = upper};
+            int32_t *label = guarded((size_t)rows * sizeof *label);
+            int32_t *others = guarded((size_t)rows * sizeof *others), n = 0;
+            const int32_t found = k->settle(&b, index, label, others);
+            for (int32_t r = 0; r < rows; r++) {
+                const int32_t want = settled_label(&b, index, r);
+                if (want >= 0)
+                    assert_int_equal(label[r], want);
+                else
+                    assert_int_equal(others[n++], r);
+            }
+            assert_int_equal(found, n);
+            release(label, (size_t)rows * sizeof *label);
+            release(others, (size_t)rows * sizeof *others);
+        }
+    }
+}
+
 static void add_squares_is_exact(void **state)
 {
     (void)state;
@@ -675,6 +743,7 @@ int main(void)
         cmocka_unit_test(norm2_is_within_its_bound),
         cmocka_unit_test(dot_is_within_its_bound),
         cmocka_unit_test(add_row_is_exact),
+        cmocka_unit_test(rows_with_one_candidate_left_are_settled),
         cmocka_unit_test(add_squares_is_exact),
         cmocka_unit_test(bytes_are_added_as_floats_are),
         cmocka_unit_test(squares_of_many_bytes),
