@@ -480,7 +480,7 @@ static void decide_head(fkm_backend *b, const fkm_rows *r, int32_t *labels)
         .count = r->count,
         .labels = labels,
     };
-    fkm_head_decide(&b->head, &b->tiles, &job, b->plan.rows, &b->workers[0].scratch);
+    fkm_head_decide(&b->head, &b->tiles, &job, b->plan.rows, &b->workers[0].scratch, b->pool);
 }
 
 /* Which rows of a chunk to look at, and how: by the kept copy, or, when bounds spare most of them,

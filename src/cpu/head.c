@@ -11,6 +11,7 @@
 enum {
     SAMPLE = 1024,
     PROBE = 128,
+    KERNEL_SAMPLE = 256,
     LEAST_DIMS = 160,
     MOST_DIMS = 4096,
     MOST_HEAD = 192,
@@ -175,10 +176,11 @@ static int64_t sample_row(const fkm_assign_job *job, int32_t i)
     return job->count * i / SAMPLE;
 }
 
-static void take_sample(fkm_head *h, const fkm_tiles *t, const fkm_assign_job *job)
+/* Every stride-th row of the sample. */
+static void take_sample(fkm_head *h, const fkm_tiles *t, const fkm_assign_job *job, int32_t stride)
 {
     size_t item = fkm_dtype_size(job->dtype);
-    for (int32_t i = 0; i < SAMPLE; i++) {
+    for (int32_t i = 0; i < SAMPLE; i += stride) {
         const char *row =
             (const char *)job->x + (size_t)sample_row(job, i) * (size_t)h->dims * item;
         bool good = true;
@@ -195,14 +197,14 @@ static void take_sample(fkm_head *h, const fkm_tiles *t, const fkm_assign_job *j
 
 /* How many directions the sample's variance is spread over: (sum of variances)^2 / sum of their
  * squares, the latter from products of pairs of rows. */
-static double spread(const fkm_head *h)
+static double spread(const fkm_head *h, const fkm_kernels *k)
 {
     double square = 0, product = 0;
     for (int32_t i = 0; i < SAMPLE; i += SPREAD_STRIDE) {
         const float *x = h->sample + (int64_t)i * h->dims;
-        square += dot(x, x, h->dims);
+        square += k->dot(x, h->zero, 1, x, h->dims);
         for (int32_t j = 0; j < i; j += SPREAD_STRIDE) {
-            double p = dot(x, h->sample + (int64_t)j * h->dims, h->dims);
+            double p = k->dot(x, h->zero, 1, h->sample + (int64_t)j * h->dims, h->dims);
             product += p * p;
         }
     }
@@ -244,19 +246,19 @@ static double cost(fkm_head *h, const fkm_tiles *t, const fkm_assign_job *job,
 
 /* Takes the coarse kernels if they pay; returns what screening by all dims costs then. */
 static double choose_kernels(
-    fkm_head *h, fkm_tiles *t, const fkm_assign_job *job, fkm_assign_scratch *s)
+    fkm_head *h, fkm_tiles *t, const fkm_assign_job *job, fkm_assign_scratch *s, fkm_pool *pool)
 {
     const fkm_kernels *fine = t->kernels, *coarse = fkm_kernels_coarse(fine, t->dims);
-    double least = cost(h, t, job, s, SAMPLE);
+    double least = cost(h, t, job, s, KERNEL_SAMPLE);
     if (!coarse)
         return least;
     fkm_tiles_use(t, coarse);
-    fkm_tiles_set(t, job->centroids, 1, NULL);
-    double now = cost(h, t, job, s, SAMPLE);
+    fkm_tiles_set(t, job->centroids, 1, pool);
+    double now = cost(h, t, job, s, KERNEL_SAMPLE);
     if (now < LEAST_COARSE * least)
         return now;
     fkm_tiles_use(t, fine);
-    fkm_tiles_set(t, job->centroids, 1, NULL);
+    fkm_tiles_set(t, job->centroids, 1, pool);
     return least;
 }
 
@@ -281,8 +283,8 @@ static int32_t choose_length(
     return best;
 }
 
-void fkm_head_decide(
-    fkm_head *h, fkm_tiles *t, const fkm_assign_job *job, int64_t rows, fkm_assign_scratch *s)
+void fkm_head_decide(fkm_head *h, fkm_tiles *t, const fkm_assign_job *job, int64_t rows,
+    fkm_assign_scratch *s, fkm_pool *pool)
 {
     const fkm_kernels *fine = t->kernels;
     int32_t best = 0;
@@ -290,11 +292,12 @@ void fkm_head_decide(
     if (job->count < 4 * SAMPLE ||
         (double)rows * t->clusters * t->dims < LEAST_CYCLES * t->kernels->rate)
         return;
-    double all = choose_kernels(h, t, job, s);
+    double all = choose_kernels(h, t, job, s, pool);
     const fkm_kernels *chosen = t->kernels;
     if (h->most > 0)
-        take_sample(h, t, job);
-    if (h->most > 0 && spread(h) < MOST_SPREAD) {
+        take_sample(h, t, job, SPREAD_STRIDE);
+    if (h->most > 0 && spread(h, t->kernels) < MOST_SPREAD) {
+        take_sample(h, t, job, 1);
         find_axes(h, t->kernels);
         fkm_tiles_use(t, fine);
         best = choose_length(h, t, job, s, LEAST_GAIN * all);
@@ -304,7 +307,7 @@ void fkm_head_decide(
             fkm_tiles_turn(t, NULL, 0, 0);
             fkm_tiles_use(t, chosen);
         }
-        fkm_tiles_set(t, job->centroids, 1, NULL);
+        fkm_tiles_set(t, job->centroids, 1, pool);
     }
     fkm_verbose("screening: %d of %d dims, %s", t->screened, t->dims,
         t->kernels == fine ? "as the instruction set has it" : "rounded to 8-bit integers");

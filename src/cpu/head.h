@@ -45,7 +45,7 @@ void fkm_head_close(fkm_head *h); /* safe on zeroed structs */
 /* Chooses kernels, axes from the rows of `job` (a chunk with labels, without a store; the problem
  * has `rows` in all) and the length of the head, and turns *t accordingly; t was set from
  * job->centroids and is set again. s: scratch, whose counts are left as they were. */
-void fkm_head_decide(
-    fkm_head *h, fkm_tiles *t, const fkm_assign_job *job, int64_t rows, fkm_assign_scratch *s);
+void fkm_head_decide(fkm_head *h, fkm_tiles *t, const fkm_assign_job *job, int64_t rows,
+    fkm_assign_scratch *s, fkm_pool *pool);
 
 #endif
