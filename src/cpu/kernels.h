@@ -82,8 +82,9 @@ typedef struct fkm_kernels {
     /* mean[t] = (float)((double)sum[t] / count * scale), scale a power of two. */
     void (*mean_row)(float *mean, const int64_t *sum, int32_t dims, double count, double scale);
 
-    /* With q = rint(x[t] * scale): sum[0] += q^2 div split, sum[1] += q^2 mod split, over all t.
-     * split is a power of two at least |q|; the caller sees to it that no sum overflows. */
+    /* With q = rint(x[t] * scale): sum[0] += h, sum[1] += q^2 - h split, |q^2 - h split| <= split,
+     * over all t. split is a power of two at least |q|; the caller sees to it that no sum
+     * overflows. */
     void (*add_squares)(int64_t sum[2], const float *x, int32_t dims, double scale, double split);
 
     /* What inertia is made of, of at most FKM_INERTIA_PIECE dims: see base/inertia.h. */

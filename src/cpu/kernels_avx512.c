@@ -253,23 +253,53 @@ static void mean_row(float *mean, const int64_t *sum, int32_t dims, double count
     }
 }
 
+/* Larger ones are for the scalar kernel: integers up to SQUARES_SPLIT are rounded by adding ROUND,
+ * and sums of a few times as many parts of squares are exact in float64. */
+#define SQUARES_SPLIT 0x1p47
+#define ROUND 0x1.8p52
+
+/* Multiples of split in squares, and what is left of them. */
+typedef struct squares {
+    __m512d high, low;
+} squares;
+
+/* q has the 24 bits of a float32: its square is exact, and so is what is left of it beside the
+ * nearest multiple of split. carry: split * ROUND. */
+static inline void add_eight_squares(squares *sum, __m256 x, __m512d scale, __m512d carry)
+{
+    const __m512d round = _mm512_set1_pd(ROUND);
+    const __m512d q = _mm512_sub_pd(_mm512_fmadd_pd(_mm512_cvtps_pd(x), scale, round), round);
+    const __m512d h = _mm512_sub_pd(_mm512_fmadd_pd(q, q, carry), carry);
+    sum->high = _mm512_add_pd(sum->high, h);
+    sum->low = _mm512_add_pd(sum->low, _mm512_fmsub_pd(q, q, h));
+}
+
+static int64_t integer_of(__m512d a, __m512d b)
+{
+    return _mm512_reduce_add_epi64(_mm512_add_epi64(_mm512_cvtpd_epi64(a), _mm512_cvtpd_epi64(b)));
+}
+
 static void add_squares(int64_t sum[2], const float *x, int32_t dims, double scale, double split)
 {
-    const __m512d s = _mm512_set1_pd(scale), b = _mm512_set1_pd(split);
+    const __m512d s = _mm512_set1_pd(scale), carry = _mm512_set1_pd(split * ROUND);
     const __m512d share = _mm512_set1_pd(1 / split);
-    __m512i high = _mm512_setzero_si512(), low = high;
-    for (int32_t t = 0; t < dims; t += 8) {
-        const __mmask8 live = (__mmask8)first_lanes(dims - t);
-        __m512d q = _mm512_mul_pd(_mm512_cvtps_pd(_mm256_maskz_loadu_ps(live, x + t)), s);
-        q = _mm512_roundscale_pd(q, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-        __m512d square = _mm512_mul_pd(q, q); /* exact: q has the 24 bits of a float32 */
-        __m512i h = _mm512_cvttpd_epi64(_mm512_mul_pd(square, share));
-        __m512d l = _mm512_fnmadd_pd(_mm512_cvtepi64_pd(h), b, square);
-        high = _mm512_add_epi64(high, h);
-        low = _mm512_add_epi64(low, _mm512_cvtpd_epi64(l));
+    if (split > SQUARES_SPLIT) {
+        fkm_kernels_scalar.add_squares(sum, x, dims, scale, split);
+        return;
     }
-    sum[0] += _mm512_reduce_add_epi64(high);
-    sum[1] += _mm512_reduce_add_epi64(low);
+    const int32_t most = (int32_t)fmin(0x1p24, 0x1p52 / split) * 16;
+    for (int32_t begin = 0; begin < dims; begin += most) {
+        const int32_t end = dims - begin < most ? dims : begin + most;
+        squares a = {_mm512_setzero_pd(), _mm512_setzero_pd()}, b = a;
+        for (int32_t t = begin; t < end; t += 16) {
+            const __mmask16 live = first_lanes(end - t);
+            add_eight_squares(&a, _mm256_maskz_loadu_ps((__mmask8)live, x + t), s, carry);
+            add_eight_squares(
+                &b, _mm256_maskz_loadu_ps((__mmask8)(live >> 8), x + t + 8), s, carry);
+        }
+        sum[0] += integer_of(_mm512_mul_pd(a.high, share), _mm512_mul_pd(b.high, share));
+        sum[1] += integer_of(a.low, b.low);
+    }
 }
 
 /* ---- inertia ---- */

@@ -156,8 +156,8 @@ static void add_square(const fkm_update *u, fkm_update_part *part, const float *
         int64_t sum[2] = {0, 0};
         int32_t n = u->dims - t < most ? u->dims - t : most;
         u->kernels->add_squares(sum, x + t, n, u->unit, split);
-        part->square_high += (fkm_u128)sum[0];
-        part->square_low += (fkm_u128)sum[1];
+        part->square_high += sum[0];
+        part->square_low += sum[1];
     }
 }
 
@@ -207,8 +207,8 @@ static void merge_squares(fkm_update *u)
         if (u->scale.wide)
             continue; /* that was all */
         fkm_exact_add(&u->squares, (fkm_i128)part->square_bytes, 0);
-        fkm_exact_add(&u->squares, (fkm_i128)part->square_low, e);
-        fkm_exact_add(&u->squares, (fkm_i128)part->square_high, e + u->scale.bits);
+        fkm_exact_add(&u->squares, part->square_low, e);
+        fkm_exact_add(&u->squares, part->square_high, e + u->scale.bits);
     }
 }
 

@@ -18,7 +18,7 @@
 
 /* What one worker adds up by itself. */
 typedef struct fkm_update_part {
-    fkm_u128 square_low, square_high; /* sum of squares, by parts of each square */
+    fkm_i128 square_low, square_high; /* sum of squares, by parts of each square */
     fkm_u128 square_bytes;            /* the same of 8-bit integers, not scaled */
     fkm_exact exact;                  /* the same of 128-bit sums; scratch of the inertia */
     char apart[64];
