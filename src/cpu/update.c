@@ -71,6 +71,10 @@ void fkm_update_close(fkm_update *u)
 
 void fkm_update_scale(fkm_update *u, fkm_scale s)
 {
+    /* What a merge has left clear are the copies as they lay so far. */
+    if (u->sum && s.wide != u->scale.wide)
+        memset(u->sum, 0,
+            (size_t)u->clusters * (size_t)u->copies * (size_t)u->dims * sum_size(u->wide_room));
     u->scale = s;
     u->unit = ldexp(1, s.exponent);
     if (s.bits == 0) /* not known: as large as it can be */
