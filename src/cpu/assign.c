@@ -13,9 +13,13 @@
 #include <string.h>
 
 /* A block's panels and a range of tiles should share the second-level cache, so that each centroid
- * is fetched from beyond it once a block, and each panel once a range of tiles. */
+ * is fetched from beyond it once a block, and each panel once a range of tiles. Beyond it, tiles
+ * come four times as slowly as matrix units take them: those have large blocks, and CPUs that have
+ * them 2 MiB of it. */
 #define BLOCK_BYTES (256 << 10)
 #define TILE_RANGE_BYTES (384 << 10)
+#define MATRIX_BLOCK_BYTES (768 << 10)
+#define MATRIX_RATE 200
 #define MAX_PANELS 16
 #define MAX_PANEL 32 /* rows of a panel */
 
@@ -24,7 +28,8 @@
 
 int32_t fkm_assign_block_rows(const fkm_kernels *k, int32_t dims)
 {
-    int64_t panels = BLOCK_BYTES / (int64_t)fkm_panel_bytes(k, dims);
+    const int64_t bytes = k->rate >= MATRIX_RATE ? MATRIX_BLOCK_BYTES : BLOCK_BYTES;
+    int64_t panels = bytes / (int64_t)fkm_panel_bytes(k, dims);
     panels = fkm_max_i64(1, fkm_min_i64(panels, MAX_PANELS));
     return (int32_t)panels * k->panel;
 }

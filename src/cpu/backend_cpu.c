@@ -46,6 +46,9 @@
  * given up. */
 #define LEAST_RESCANS 50
 
+/* Blocks of a chunk for each thread, at least. */
+#define LEAST_BLOCKS 8
+
 /* One worker's scratch, on cache lines of its own. */
 typedef struct worker {
     fkm_assign_scratch scratch;
@@ -289,6 +292,14 @@ static fkm_status open_stores(fkm_backend *b, fkm_err *e)
     return FKM_OK;
 }
 
+/* As many as suit the caches, but such that there is something for all threads to do. */
+static int32_t block_rows(const fkm_kernels *k, const fkm_plan *p)
+{
+    const int64_t blocks = (int64_t)p->threads * LEAST_BLOCKS;
+    const int64_t share = fkm_round_up(fkm_min_i64(p->rows, p->chunk_rows) / blocks, k->panel);
+    return (int32_t)fkm_max_i64(k->panel, fkm_min_i64(share, fkm_assign_block_rows(k, p->dims)));
+}
+
 static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
 {
     fkm_status st = FKM_OK;
@@ -301,7 +312,7 @@ static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
         st = fkm_fail(e, FKM_ENOMEM, "%d clusters of %d dims are too large", p->clusters, p->dims);
         goto out;
     }
-    b->block_rows = fkm_assign_block_rows(b->kernels, p->dims);
+    b->block_rows = block_rows(b->kernels, p);
     FKM_GO(fkm_pool_open(&b->pool, p->threads, e));
     FKM_GO(fkm_alloc(&b->centroids, cells, sizeof(float), "centroids", e));
     FKM_GO(fkm_tiles_open(&b->tiles, b->kernels, p->clusters, p->dims, e));

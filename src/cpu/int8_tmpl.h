@@ -1,6 +1,6 @@
 /* Template of a table of byte kernels, after pack_bytes, pack_tile and screen of an instruction
  * set: BIAS, NAME(f), TABLE, ISA and TAKES tell unsigned and signed rows apart, QUANTA is the
- * table's most_quanta. All else is that of BASE (calls_tmpl.h). */
+ * table's most_quanta, RATE its rate. All else is that of BASE (calls_tmpl.h). */
 static void NAME(pack)(void *panel, float *square, float *residual, const void *const *x,
     int32_t rows, int32_t dims, const float *shift, float scale, const void *const *ahead)
 {
@@ -18,6 +18,7 @@ const fkm_kernels TABLE = {
     .tile = TILE,
     .item = 1,
     .dim_step = BYTES_STEP,
+    .rate = RATE,
     .low = true,
     .bytes = true,
     .takes = TAKES,

@@ -68,6 +68,7 @@ static void pack_tile(fkm_tiles *t, int64_t first, const float *c, int32_t bias)
 #define BASE fkm_kernels_avx512
 #include "calls_tmpl.h"
 
+#define RATE 700
 #define QUANTA FKM_BYTES_TOP
 
 #define BIAS 0

@@ -22,6 +22,7 @@
 
 #include "finish_tmpl.h"
 
+#define RATE 36
 #define QUANTA 63
 #define GROUP 4      /* dims */
 #define SET 16       /* dims whose pairs are added in 16 bits: two sets */
