@@ -281,12 +281,12 @@ static int64_t integer_of(__m512d a, __m512d b)
 
 static void add_squares(int64_t sum[2], const float *x, int32_t dims, double scale, double split)
 {
-    const __m512d s = _mm512_set1_pd(scale), carry = _mm512_set1_pd(split * ROUND);
-    const __m512d share = _mm512_set1_pd(1 / split);
     if (split > SQUARES_SPLIT) {
         fkm_kernels_scalar.add_squares(sum, x, dims, scale, split);
         return;
     }
+    const __m512d s = _mm512_set1_pd(scale), carry = _mm512_set1_pd(split * ROUND);
+    const __m512d share = _mm512_set1_pd(1 / split);
     const int32_t most = (int32_t)fmin(0x1p24, 0x1p52 / split) * 16;
     for (int32_t begin = 0; begin < dims; begin += most) {
         const int32_t end = dims - begin < most ? dims : begin + most;

@@ -71,19 +71,22 @@ void fkm_update_close(fkm_update *u)
 
 void fkm_update_scale(fkm_update *u, fkm_scale s)
 {
-    /* What a merge has left clear are the copies as they lay so far. */
-    if (u->sum && s.wide != u->scale.wide)
-        memset(u->sum, 0,
-            (size_t)u->clusters * (size_t)u->copies * (size_t)u->dims * sum_size(u->wide_room));
     u->scale = s;
     u->unit = ldexp(1, s.exponent);
     if (s.bits == 0) /* not known: as large as it can be */
         u->scale.bits = 62;
 }
 
+/* From the sums of a cluster to those of the next, whatever the width in use: copies that a merge
+ * has left clear stay so when it changes. */
+static size_t row_bytes(const fkm_update *u)
+{
+    return (size_t)u->dims * sum_size(u->wide_room);
+}
+
 void fkm_update_clear(fkm_update *u, bool squares)
 {
-    memset(u->sum, 0, (size_t)u->clusters * (size_t)u->dims * sum_size(u->scale.wide));
+    memset(u->sum, 0, (size_t)u->clusters * row_bytes(u));
     memset(u->count, 0, (size_t)u->clusters * sizeof *u->count);
     if (!squares)
         return;
@@ -93,7 +96,7 @@ void fkm_update_clear(fkm_update *u, bool squares)
 
 static void *sum_at(const fkm_update *u, int64_t slot)
 {
-    return (char *)u->sum + (size_t)slot * (size_t)u->dims * sum_size(u->scale.wide);
+    return (char *)u->sum + (size_t)slot * row_bytes(u);
 }
 
 static void add_row_wide(fkm_i128 *sum, const float *x, int32_t dims, double scale)

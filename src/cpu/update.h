@@ -33,7 +33,8 @@ typedef struct fkm_update {
     double unit;        /* 2^scale.exponent */
     bool shared;        /* two workers may add to one copy */
     int32_t copies;     /* worker w adds to copy w mod copies */
-    void *sum;          /* [copies][clusters][dims]; copy 0 is the sum between passes */
+    void *sum;          /* [copies][clusters], each of [dims] and with room for the widest; copy 0
+                         * is the sum between passes */
     int64_t *count;     /* [copies][clusters] */
     atomic_uchar *lock; /* [copies][clusters] */
     uint8_t *touched;   /* [copies][clusters]: under the lock */
