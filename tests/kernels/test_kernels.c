@@ -261,13 +261,6 @@ static void add_row_is_exact(void **state)
 
 enum { SETTLED_ROWS = 77 };
 
-static float *any_floats(float *at, int32_t n, uint64_t *seed)
-{
-    for (int32_t i = 0; i < n; i++)
-        at[i] = test_uniform(seed);
-    return at;
-}
-
 /* The label of a row of the block that has one candidate left; -1: it has none, or several. */
 static int32_t settled_label(const fkm_row_block *b, const int32_t *index, int32_t r)
 {
@@ -289,9 +282,9 @@ static void rows_with_one_candidate_left_are_settled(void **state)
     static float floor[STRIDE], residual[STRIDE], upper[STRIDE * FKM_CANDIDATES];
     static int32_t count[STRIDE], position[STRIDE * FKM_CANDIDATES], index[POSITIONS];
     uint64_t seed = 5;
-    any_floats(floor, STRIDE, &seed);
-    any_floats(residual, STRIDE, &seed);
-    any_floats(upper, STRIDE * FKM_CANDIDATES, &seed);
+    fill(floor, STRIDE, 1);
+    fill(residual, STRIDE, 2);
+    fill(upper, STRIDE * FKM_CANDIDATES, 3);
     for (int32_t i = 0; i < STRIDE; i++)
         count[i] = (int32_t)(test_random(&seed) % (i % 2 ? 4 : FKM_CANDIDATES + 2));
     for (int32_t i = 0; i < STRIDE * FKM_CANDIDATES; i++)
@@ -327,6 +320,18 @@ static void rows_with_one_candidate_left_are_settled(void **state)
     }
 }
 
+/* x: [dims], below 1 in magnitude. */
+static void check_squares(const fkm_kernels *k, const float *x, int32_t dims, int32_t bits)
+{
+    const double scale = ldexp(1, bits);
+    fkm_i128 want = 0;
+    int64_t sum[2] = {3, 4};
+    for (int32_t t = 0; t < dims; t++)
+        want += (fkm_i128)llrint(x[t] * scale) * llrint(x[t] * scale);
+    k->add_squares(sum, x, dims, scale, scale);
+    assert_true(((fkm_i128)(sum[0] - 3) << bits) + (sum[1] - 4) == want);
+}
+
 static void add_squares_is_exact(void **state)
 {
     (void)state;
@@ -337,17 +342,28 @@ static void add_squares_is_exact(void **state)
             for (int b = 0; b < 6; b++) {
                 int32_t dims = bits[b] == 58 && some_dims[i] > 16 ? 16 : some_dims[i];
                 float *x = malloc((size_t)dims * sizeof(float));
-                fill(x, dims, (uint64_t)b); /* below 1 in magnitude */
-                const double scale = ldexp(1, bits[b]);
-                fkm_i128 want = 0;
-                int64_t sum[2] = {3, 4};
-                for (int32_t t = 0; t < dims; t++)
-                    want += (fkm_i128)llrint(x[t] * scale) * llrint(x[t] * scale);
-                k->add_squares(sum, x, dims, scale, scale);
-                assert_true(((fkm_i128)(sum[0] - 3) << bits[b]) + (sum[1] - 4) == want);
+                fill(x, dims, (uint64_t)b);
+                check_squares(k, x, dims, bits[b]);
                 free(x);
             }
     }
+}
+
+/* Of many squares near the largest, whose sum float64 does not hold. */
+static void add_squares_is_exact_of_many(void **state)
+{
+    (void)state;
+    enum { MANY = 30000 };
+    float *x = malloc(MANY * sizeof(float));
+    fill(x, MANY, 9);
+    for (int32_t t = 0; t < MANY; t++)
+        x[t] = 1 - fabsf(x[t]) / 64 - 0x1p-20f;
+    FOR_EACH_ISA(k)
+    {
+        for (int32_t bits = 41; bits <= 47; bits++)
+            check_squares(k, x, MANY, bits);
+    }
+    free(x);
 }
 
 static void bytes_are_added_as_floats_are(void **state)
@@ -745,6 +761,7 @@ int main(void)
         cmocka_unit_test(add_row_is_exact),
         cmocka_unit_test(rows_with_one_candidate_left_are_settled),
         cmocka_unit_test(add_squares_is_exact),
+        cmocka_unit_test(add_squares_is_exact_of_many),
         cmocka_unit_test(bytes_are_added_as_floats_are),
         cmocka_unit_test(squares_of_many_bytes),
         cmocka_unit_test(mean_row_has_the_same_bits),
