@@ -6,8 +6,8 @@
 
 float fkm_apart_beyond(const fkm_row_block *b, int32_t row, int32_t rows)
 {
-    float rest = b->beyond[row / rows];
-    return rest + b->ref[row] - FKM_APART_ETA * (fabsf(rest) + b->ref[row]);
+    const float rest = b->beyond[row / rows], slip = b->slip[row / rows], ref = b->ref[row];
+    return rest - slip + ref - FKM_APART_ETA * (fabsf(rest) + fabsf(slip) + ref);
 }
 
 void fkm_apart_begin(fkm_apart *a)

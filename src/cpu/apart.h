@@ -2,18 +2,19 @@
  * row's distance to groups of centroids; here rows are grouped, too, so that what is spared is a
  * product of matrices.
  *
- * In the units of the frame (distances times s), each row r keeps a constant ref_r, near the
- * distance to its centroid when its chunk was laid out, and each panel p and tile i
+ * In the units of the frame (distances times s), each row r keeps a ref_r, near the distance to its
+ * centroid when its panel was last screened, and each panel p and tile i, with x standing for
+ * the distance of r to any centroid of i, and y for that to some centroid, for all rows r of p
  *
- *   apart[p][i] - drift[i] <= (distance of r to any centroid of i) - ref_r    for all rows r of p,
- *   reach[p] >= (distance of r to some centroid) - ref_r                      for all rows r of p.
+ *   apart[p][i] - drift[i] - slip[p] <= x - ref_r,    reach[p] - slip[p] >= y - ref_r.
  *
  * Centroids stay in their tiles while this is in use, and drift[i] grows by the largest movement in
- * tile i. A panel's own tiles are screened first: they set the floors, and these reach[p]. Where
- * reach[p] < apart[p][i] - drift[i], no row of the panel has its centroid in the tile: of every row
- * some other centroid is nearer by a factor of at least 1 + 2^-20, see bounds.h. Without ref_r,
- * the row that is farthest from its centroid and the one nearest to a foreign one, mostly two,
- * would speak for the panel.
+ * tile i. A panel's own tiles are screened first: they set the floors, these ref_r and reach[p],
+ * and slip[p] grows by the most that a ref_r of the panel has grown by. Where reach[p] <
+ * apart[p][i] - drift[i], no row of the panel has its centroid in the tile: of every row some other
+ * centroid is nearer by a factor of at least 1 + 2^-20, see bounds.h. Without ref_r, the row that
+ * is farthest from its centroid and the one nearest to a foreign one, mostly two, would speak for
+ * the panel; were they not to follow, the row that has gone farthest from its centroid since would.
  *
  * From a screen: |X - C|^2 = |X|^2 - 2 S, S at most the score plus its margin m. `base` of a row is
  * ETA nx^2 - |X|^2 / 2, |X|^2 rounded down as in bounds.h; with v = base + m + S~, S~ the tile's
@@ -21,7 +22,7 @@
  * 2^-24 of nx^2 and of S + m, which is at most (nx^2 + |2 v|) / 2, and both ETAs take off more.
  * Roots are approximate, within 2^-14, and give way by 2^-13. Differences with ref_r err by 2^-24
  * of their terms: reach pays with 3 ETA (distance + ref_r), which is the factor of bounds.h, too,
- * and apart with ETA of its own terms.
+ * and apart, reach and slip with ETA of their other terms.
  *
  * What rows that cannot be screened, and padding, seem to be only makes reach larger and apart
  * smaller. A row without a centroid yet has a floor that puts it out of any reach. */
@@ -62,9 +63,10 @@ static inline bool fkm_is_apart(fkm_row_block *b, const fkm_tiles *t, int32_t pa
 static inline void fkm_keep_apart(
     fkm_row_block *b, const fkm_tiles *t, int32_t panel, int32_t tile, float least)
 {
-    float drift = t->drift[tile];
+    float drift = t->drift[tile], slip = b->slip[panel];
     b->apart[(int64_t)panel * t->count + tile] =
-        least + drift - FKM_APART_ETA * (fabsf(least) + drift) - FKM_APART_LEAST;
+        least + drift + slip - FKM_APART_ETA * (fabsf(least) + drift + fabsf(slip)) -
+        FKM_APART_LEAST;
 }
 
 /* A panel's own tiles are not apart from it. */
@@ -74,6 +76,16 @@ static inline void fkm_apart_own(fkm_row_block *b, const fkm_tiles *t, int32_t p
     for (int i = 0; i < FKM_OWN_TILES; i++)
         if (own[i] >= 0)
             b->apart[(int64_t)panel * t->count + own[i]] = -FKM_APART_FAR;
+}
+
+/* Sets slip and reach of a panel. rise: the most that a ref of its rows has grown by; near: of their
+ * distances to some centroid, less ref. */
+static inline void fkm_apart_start(fkm_row_block *b, int32_t panel, float rise, float near)
+{
+    float slip = b->slip[panel];
+    slip = b->apart_known ? slip + rise + FKM_APART_ETA * (fabsf(slip) + fabsf(rise)) : 0;
+    b->slip[panel] = slip;
+    b->reach[panel] = near + slip + FKM_APART_ETA * (fabsf(near) + fabsf(slip));
 }
 
 /* At most the distance of a row to any centroid that it was not screened against; rows: of a panel.

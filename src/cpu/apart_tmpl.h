@@ -27,22 +27,24 @@ static inline V distances_of_floors(V floor, V most)
     return V_MUL(V_ROOT(square), V_SET1(1 + FKM_APART_ROOT));
 }
 
-/* After the panel's own tiles have been screened, which are not apart: base of its rows, their ref
- * unless it is known, and its reach. */
+/* After the panel's own tiles have been screened, which are not apart: base and ref of its rows, and
+ * its reach. */
 static void start_panel(fkm_row_block *b, const fkm_tiles *t, int32_t panel)
 {
-    const V share = V_SET1(fkm_apart_share(t->dims)), error = V_SET1(3 * FKM_APART_ETA);
-    V top = V_SET1(-FKM_APART_FAR);
+    const V share = V_SET1(fkm_apart_share(t->dims)), eta = V_SET1(FKM_APART_ETA);
+    const V error = V_SET1(3 * FKM_APART_ETA), zero = V_SET1(0);
+    V rise = V_SET1(-FKM_APART_FAR), top = rise;
     fkm_apart_own(b, t, panel);
     for (int32_t r = panel * PANEL; r < (panel + 1) * PANEL; r += LANES) {
         const V norm = V_LOAD(b->norm + r);
         const V most = V_MUL(V_MUL(norm, norm), V_SET1(FKM_APART_UP));
         const V near = distances_of_floors(V_LOAD(b->floor + r), most);
         V_STORE(b->base + r, V_MUL(most, share));
-        if (!b->apart_known)
-            V_STORE(b->ref + r, V_MIN(near, V_SET1(FKM_APART_FAR)));
-        const V ref = V_LOAD(b->ref + r);
+        const V ref = V_MIN(near, V_SET1(FKM_APART_FAR));
+        const V old = b->apart_known ? V_LOAD(b->ref + r) : ref;
+        V_STORE(b->ref + r, ref);
+        rise = V_MAX(V_FMA(V_ADD(ref, old), eta, V_SUB(ref, old)), rise);
         top = V_MAX(V_FMA(V_ADD(near, ref), error, V_SUB(near, ref)), top);
     }
-    b->reach[panel] = -V_LEAST(V_SUB(V_SET1(0), top));
+    fkm_apart_start(b, panel, -V_LEAST(V_SUB(zero, rise)), -V_LEAST(V_SUB(zero, top)));
 }

@@ -443,6 +443,7 @@ static void find_apart(const fkm_assign_job *job, fkm_row_block *b, int64_t firs
     b->apart = job->apart ? job->store->apart + first / panel * job->tiles->count : NULL;
     b->apart_known = job->apart && job->apart_known;
     b->ref = job->apart ? job->store->ref + first : NULL;
+    b->slip = job->apart ? job->store->slip + first / panel : NULL;
     for (int32_t p = 0; p < padded / panel; p++)
         b->beyond[p] = FKM_APART_FAR;
     b->spared = 0;

@@ -362,12 +362,45 @@ static void reset(fkm_backend *b)
     screen_finely(b);
 }
 
+/* Are there distances that hold as long as centroids stay in their tiles? */
+static bool keeps_distances(const fkm_backend *b)
+{
+    bool any = false;
+    for (int64_t i = 0; i < b->store_count; i++)
+        any = any || b->stores[i].apart_order == b->tiles.order;
+    return any;
+}
+
+/* Makes tiles of the centroids, which have moved by b->shift. */
+static void tile_moved(fkm_backend *b)
+{
+    if (keeps_distances(b))
+        fkm_tiles_follow(&b->tiles, b->centroids, b->shift, b->pool);
+    else
+        fkm_tiles_set(&b->tiles, b->centroids, 1, b->pool);
+}
+
+/* How far centroids are from where they go. */
+static void measure_shift(fkm_backend *b, const float *c)
+{
+    const int32_t dims = b->plan.dims;
+    for (int32_t j = 0; j < b->plan.clusters; j++) {
+        const float *from = b->centroids + (int64_t)j * dims, *to = c + (int64_t)j * dims;
+        bool same = memcmp(from, to, (size_t)dims * sizeof *c) == 0;
+        b->shift[j] = same ? 0 : sqrt(b->kernels->canonical(from, to, dims));
+    }
+}
+
+/* Within a problem few differ: those of clusters that were empty. Their tiles alone may come nearer
+ * to panels; bounds of rows are lost, as so long a step would leave none. */
 static fkm_status set_centroids(fkm_backend *b, const float *c, fkm_err *e)
 {
     (void)e;
+    if (keeps_distances(b))
+        measure_shift(b, c);
     memcpy(b->centroids, c, (size_t)b->plan.clusters * (size_t)b->plan.dims * sizeof *c);
-    fkm_tiles_set(&b->tiles, b->centroids, 1, b->pool);
-    b->bounds.valid = false; /* nobody said how far they have moved */
+    tile_moved(b);
+    b->bounds.valid = false;
     return FKM_OK;
 }
 
@@ -615,25 +648,13 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
     return FKM_OK;
 }
 
-/* Are there distances that hold as long as centroids stay in their tiles? */
-static bool keeps_distances(const fkm_backend *b)
-{
-    bool any = false;
-    for (int64_t i = 0; i < b->store_count; i++)
-        any = any || b->stores[i].apart_order == b->tiles.order;
-    return any;
-}
-
 static fkm_status move(fkm_backend *b, double *max_shift, fkm_err *e)
 {
     (void)e;
     *max_shift = fkm_update_move(&b->update, b->centroids, b->shift);
     if (b->bounds.valid)
         fkm_bounds_move(&b->bounds, b->shift, b->tiles.scale);
-    if (keeps_distances(b))
-        fkm_tiles_follow(&b->tiles, b->centroids, b->shift, b->pool);
-    else
-        fkm_tiles_set(&b->tiles, b->centroids, 1, b->pool);
+    tile_moved(b);
     return FKM_OK;
 }
 

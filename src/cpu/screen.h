@@ -175,7 +175,8 @@ typedef struct fkm_row_block {
     float *second;     /* [rows]: no centroid but the row's old one has a true score above this */
     int32_t *old_tile, *old_slot; /* [rows]: where its old centroid is; -1: it had none */
     float *apart;                 /* [panels][tiles]: to be kept, see apart.h; NULL: not wanted */
-    bool apart_known;             /* apart and ref hold */
+    bool apart_known;             /* apart, slip and ref hold */
+    float *slip;                  /* [panels]; kept with apart */
     float *ref;                   /* [rows] */
     float *base;                  /* [rows]; when apart */
     float *reach;                 /* [panels]; when apart */

@@ -6,9 +6,10 @@
 
 #include <string.h>
 
-/* Bytes of panels, of an array by position, and of distances: each on cache lines of its own. */
+/* Bytes of panels, of an array by position, of one by panel, and of distances: each on cache lines
+ * of its own. */
 typedef struct sizes {
-    int64_t panels, each, apart;
+    int64_t panels, each, slip, apart;
 } sizes;
 
 enum { ARRAYS = 6, LINE = 64 };
@@ -20,13 +21,15 @@ static sizes sizes_of(int32_t panel, size_t panel_bytes, int32_t apart, int64_t 
     return (sizes){
         .panels = fkm_add_sat(fkm_mul_sat(padded / panel, per_panel), line),
         .each = fkm_add_sat(fkm_mul_sat(padded, (int64_t)sizeof(float)), line),
+        .slip = fkm_add_sat(fkm_mul_sat(padded / panel, (int64_t)sizeof(float)), line),
         .apart = fkm_add_sat(fkm_mul_sat(padded / panel, distances), line),
     };
 }
 
 static int64_t total(const sizes *s)
 {
-    return fkm_add_sat(fkm_add_sat(s->panels, s->apart), fkm_mul_sat(ARRAYS, s->each));
+    int64_t by_panel = fkm_add_sat(fkm_add_sat(s->panels, s->slip), s->apart);
+    return fkm_add_sat(by_panel, fkm_mul_sat(ARRAYS, s->each));
 }
 
 int64_t fkm_row_store_bytes(int32_t panel, size_t panel_bytes, int32_t apart, int64_t rows)
@@ -58,6 +61,7 @@ fkm_status fkm_row_store_open(
     s->residual = take(&rest, z.each);
     s->tail = take(&rest, z.each);
     s->ref = take(&rest, z.each);
+    s->slip = take(&rest, z.slip);
     s->apart = apart > 0 ? take(&rest, z.apart) : NULL;
     return FKM_OK;
 }

@@ -240,7 +240,7 @@ static int64_t false_claims(const setting *s, const fkm_row_store *store, float 
                         least = fmin(
                             least, s->far[store->order[r]][s->tiles.index[j]] * s->tiles.scale -
                                        store->ref[r]);
-            double kept = store->apart[p * s->tiles.count + i];
+            double kept = (double)store->apart[p * s->tiles.count + i] - store->slip[p];
             claims += kept - (double)s->tiles.drift[i] * drift > least;
         }
     return claims;
