@@ -603,9 +603,10 @@ static int32_t resolve(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t
         if (b->upper[at] >= b->floor[row])
             c[n++] = (candidate){b->upper[at], b->position[at]};
     s->counts.candidates += n;
+    assert(n > 0);
     if (job->tiles->kernels->low || t->axes)
         n = refine(job, b, row, x, c, n);
-    assert(n != 0);
+    assert(n > 0);
     if (n == 1)
         return t->index[c[0].position];
     nearest best = {0, -1};

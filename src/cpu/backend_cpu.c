@@ -358,7 +358,7 @@ static void reset(fkm_backend *b)
     b->bounds.pause = 0;
     b->apart.pause = 0;
     b->apart.patience = 1;
-    b->head.decided = false;
+    b->head.begun = b->head.decided = false;
     screen_finely(b);
 }
 
@@ -513,9 +513,13 @@ static int64_t moved_so_far(const fkm_backend *b)
     return moved;
 }
 
-/* In the second pass, when clusters have some shape, and rows are laid out anew in any case. */
+/* By kernels alone before there are labels; in all ways in the second pass, when clusters have some
+ * shape, and rows are laid out anew in any case. */
 static void decide_head(fkm_backend *b, const fkm_rows *r, int32_t *labels)
 {
+    const bool warm = any_label(labels, r->count);
+    if (warm ? b->head.decided : b->head.begun)
+        return;
     fkm_assign_job job = {
         .tiles = &b->tiles,
         .centroids = b->centroids,
@@ -524,7 +528,8 @@ static void decide_head(fkm_backend *b, const fkm_rows *r, int32_t *labels)
         .count = r->count,
         .labels = labels,
     };
-    fkm_head_decide(&b->head, &b->tiles, &job, b->plan.rows, &b->workers[0].scratch, b->pool);
+    (warm ? fkm_head_decide : fkm_head_begin)(
+        &b->head, &b->tiles, &job, b->plan.rows, &b->workers[0].scratch, b->pool);
 }
 
 /* Which rows of a chunk to look at, and how: by the kept copy, or, when bounds spare most of them,
@@ -544,7 +549,7 @@ static int64_t choose_rows(fkm_backend *b, fkm_assign_job *job, const fkm_rows *
         job->lower = b->bounds.lower + r->row0;
         n = fkm_bounds_list(&b->bounds, b->list, r->row0, store->label, r->count);
     }
-    if (b->head.list && !b->head.decided && any_label(labels, r->count))
+    if (b->head.list)
         decide_head(b, r, labels);
     bool all = distances || (b->pass.update && !b->change);
     if (!all && n < r->count / (b->tiles.axes ? LIST_SHARE_TURNED : LIST_SHARE)) {

@@ -25,6 +25,7 @@ enum {
 #define LEAST_CYCLES 1.4e8 /* of a pass: trying costs a few tenths of a second */
 #define LEAST_GAIN 0.6     /* a head must win clearly: rows are packed at greater cost for it */
 #define LEAST_COARSE 0.9
+#define LEAST_COARSE_COLD 0.7 /* rows are packed for a pass alone, at greater cost */
 #define PROBE_SLACK 1.5
 
 /* Axes are looked for when variance lies in few directions (of a sample's every 8th row). */
@@ -74,6 +75,7 @@ fkm_status fkm_head_open(fkm_head *h, const fkm_kernels *k, int32_t dims, fkm_er
     fkm_status st = FKM_OK;
     memset(h, 0, sizeof *h);
     h->dims = dims;
+    h->fine = k;
     h->block_rows = fkm_assign_block_rows(k, dims);
     h->most = fkm_head_most(k, dims);
     if (h->most > 0)
@@ -244,20 +246,21 @@ static double cost(fkm_head *h, const fkm_tiles *t, const fkm_assign_job *job,
            again / rows * t->clusters * t->dims / 12.0;
 }
 
-/* Takes the coarse kernels if they pay; returns what screening by all dims costs then. */
-static double choose_kernels(
-    fkm_head *h, fkm_tiles *t, const fkm_assign_job *job, fkm_assign_scratch *s, fkm_pool *pool)
+/* Takes the coarse kernels if they pay; returns what screening by all dims costs then. Where they
+ * are in use already, without labels to start from, they do. */
+static double choose_kernels(fkm_head *h, fkm_tiles *t, const fkm_assign_job *job, double share,
+    fkm_assign_scratch *s, fkm_pool *pool)
 {
-    const fkm_kernels *fine = t->kernels, *coarse = fkm_kernels_coarse(fine, t->dims);
+    const fkm_kernels *coarse = fkm_kernels_coarse(h->fine, t->dims);
     double least = cost(h, t, job, s, KERNEL_SAMPLE);
-    if (!coarse)
+    if (!coarse || t->kernels == coarse)
         return least;
     fkm_tiles_use(t, coarse);
     fkm_tiles_set(t, job->centroids, 1, pool);
     double now = cost(h, t, job, s, KERNEL_SAMPLE);
-    if (now < LEAST_COARSE * least)
+    if (now < share * least)
         return now;
-    fkm_tiles_use(t, fine);
+    fkm_tiles_use(t, h->fine);
     fkm_tiles_set(t, job->centroids, 1, pool);
     return least;
 }
@@ -283,23 +286,36 @@ static int32_t choose_length(
     return best;
 }
 
+/* Enough rows to learn from, and to make up for it? */
+static bool worth_trying(const fkm_tiles *t, const fkm_assign_job *job, int64_t rows)
+{
+    return job->count >= 4 * SAMPLE &&
+           (double)rows * t->clusters * t->dims >= LEAST_CYCLES * t->kernels->rate;
+}
+
+void fkm_head_begin(fkm_head *h, fkm_tiles *t, const fkm_assign_job *job, int64_t rows,
+    fkm_assign_scratch *s, fkm_pool *pool)
+{
+    h->begun = true;
+    if (fkm_kernels_coarse(h->fine, t->dims) && worth_trying(t, job, rows))
+        (void)choose_kernels(h, t, job, LEAST_COARSE_COLD, s, pool);
+}
+
 void fkm_head_decide(fkm_head *h, fkm_tiles *t, const fkm_assign_job *job, int64_t rows,
     fkm_assign_scratch *s, fkm_pool *pool)
 {
-    const fkm_kernels *fine = t->kernels;
     int32_t best = 0;
     h->decided = true;
-    if (job->count < 4 * SAMPLE ||
-        (double)rows * t->clusters * t->dims < LEAST_CYCLES * t->kernels->rate)
+    if (!worth_trying(t, job, rows))
         return;
-    double all = choose_kernels(h, t, job, s, pool);
+    double all = choose_kernels(h, t, job, LEAST_COARSE, s, pool);
     const fkm_kernels *chosen = t->kernels;
     if (h->most > 0)
         take_sample(h, t, job, SPREAD_STRIDE);
     if (h->most > 0 && spread(h, t->kernels) < MOST_SPREAD) {
         take_sample(h, t, job, 1);
         find_axes(h, t->kernels);
-        fkm_tiles_use(t, fine);
+        fkm_tiles_use(t, h->fine);
         best = choose_length(h, t, job, s, LEAST_GAIN * all);
         if (best) {
             fkm_tiles_turn(t, h->axes, best, h->gram[best - 1]);
@@ -310,5 +326,5 @@ void fkm_head_decide(fkm_head *h, fkm_tiles *t, const fkm_assign_job *job, int64
         fkm_tiles_set(t, job->centroids, 1, pool);
     }
     fkm_verbose("screening: %d of %d dims, %s", t->screened, t->dims,
-        t->kernels == fine ? "as the instruction set has it" : "rounded to 8-bit integers");
+        t->kernels == h->fine ? "as the instruction set has it" : "rounded to 8-bit integers");
 }

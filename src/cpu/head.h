@@ -23,7 +23,8 @@
 typedef struct fkm_head {
     int32_t dims, most; /* longest head that is tried */
     int32_t block_rows; /* that scratch is made for */
-    bool decided;
+    bool begun, decided; /* fkm_head_begin, fkm_head_decide */
+    const fkm_kernels *fine; /* those of the plan */
     float *axes;              /* [most][dims]: orthonormal to rounding, largest variance first */
     float *sample;            /* [SAMPLE][dims]: rows in the frame */
     float *across;            /* [dims][SAMPLE]: the same, transposed */
@@ -41,6 +42,10 @@ int32_t fkm_head_most(const fkm_kernels *k, int32_t dims);
 int64_t fkm_head_bytes(const fkm_kernels *k, int32_t dims);
 fkm_status fkm_head_open(fkm_head *h, const fkm_kernels *k, int32_t dims, fkm_err *e) FKM_MUST_USE;
 void fkm_head_close(fkm_head *h); /* safe on zeroed structs */
+
+/* Before rows have labels: chooses kernels alone. As below. */
+void fkm_head_begin(fkm_head *h, fkm_tiles *t, const fkm_assign_job *job, int64_t rows,
+    fkm_assign_scratch *s, fkm_pool *pool);
 
 /* Chooses kernels, axes from the rows of `job` (a chunk with labels, without a store; the problem
  * has `rows` in all) and the length of the head, and turns *t accordingly; t was set from

@@ -152,7 +152,7 @@ void fkm_tiles_use(fkm_tiles *t, const struct fkm_kernels *k);
 
 /* ---- rows being screened ---- */
 
-#define FKM_CANDIDATES 24 /* kept a row; more and the row is screened again on its own */
+#define FKM_CANDIDATES 64 /* kept a row; more and the row is screened again on its own */
 
 #define FKM_OWN_TILES 8 /* tiles of a panel's own centroids that are screened first */
 
