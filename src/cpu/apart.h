@@ -78,8 +78,8 @@ static inline void fkm_apart_own(fkm_row_block *b, const fkm_tiles *t, int32_t p
             b->apart[(int64_t)panel * t->count + own[i]] = -FKM_APART_FAR;
 }
 
-/* Sets slip and reach of a panel. rise: the most that a ref of its rows has grown by; near: of their
- * distances to some centroid, less ref. */
+/* Sets slip and reach of a panel. rise: the most that a ref of its rows has grown by; near: of
+ * their distances to some centroid, less ref. */
 static inline void fkm_apart_start(fkm_row_block *b, int32_t panel, float rise, float near)
 {
     float slip = b->slip[panel];

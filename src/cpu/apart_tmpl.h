@@ -27,8 +27,8 @@ static inline V distances_of_floors(V floor, V most)
     return V_MUL(V_ROOT(square), V_SET1(1 + FKM_APART_ROOT));
 }
 
-/* After the panel's own tiles have been screened, which are not apart: base and ref of its rows, and
- * its reach. */
+/* After the panel's own tiles have been screened, which are not apart: base and ref of its rows,
+ * and its reach. */
 static void start_panel(fkm_row_block *b, const fkm_tiles *t, int32_t panel)
 {
     const V share = V_SET1(fkm_apart_share(t->dims)), eta = V_SET1(FKM_APART_ETA);

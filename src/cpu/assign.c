@@ -40,10 +40,9 @@ static int32_t widened_rows(const fkm_kernels *k)
     return k->bytes ? 1 : k->panel;
 }
 
-int64_t fkm_assign_scratch_bytes(
-    const fkm_kernels *k, int32_t clusters, int32_t dims, fkm_dtype dtype, int32_t top)
+int64_t fkm_assign_scratch_bytes(const fkm_kernels *k, int32_t rows, int32_t clusters, int32_t dims,
+    fkm_dtype dtype, int32_t top)
 {
-    int64_t rows = fkm_assign_block_rows(k, dims);
     int64_t per_row = 18 * (int64_t)sizeof(float) + FKM_OWN_TILES * (int64_t)sizeof(int32_t) +
                       FKM_CANDIDATES * (int64_t)(sizeof(int32_t) + sizeof(float)) +
                       (int64_t)fkm_panel_bytes(k, dims) / k->panel;
@@ -71,12 +70,12 @@ static fkm_status open_block(fkm_row_block *b, int64_t rows, int64_t panels, fkm
     return fkm_alloc(&b->own, panels * FKM_OWN_TILES, sizeof(int32_t), what, e);
 }
 
-fkm_status fkm_assign_scratch_open(fkm_assign_scratch *s, const fkm_kernels *k, int32_t clusters,
-    int32_t dims, fkm_dtype dtype, int32_t top, fkm_err *e)
+fkm_status fkm_assign_scratch_open(fkm_assign_scratch *s, const fkm_kernels *k, int32_t rows,
+    int32_t clusters, int32_t dims, fkm_dtype dtype, int32_t top, fkm_err *e)
 {
     static const char what[] = "assignment scratch";
     fkm_status st = FKM_OK;
-    int64_t rows = fkm_assign_block_rows(k, dims), panels = rows / k->panel;
+    const int64_t panels = rows / k->panel;
     memset(s, 0, sizeof *s);
     FKM_GO(open_block(&s->block, rows, panels, e));
     FKM_GO(fkm_alloc(&s->panels, panels, fkm_panel_bytes(k, dims), what, e));
@@ -730,6 +729,15 @@ void fkm_assign_block(const fkm_assign_job *job, fkm_assign_scratch *s, int64_t 
         add_all(job, s, rows);
     else
         add_moved(job, s, moved);
+    s->counts.sums_s += fkm_now() - start;
+}
+
+void fkm_assign_sums(const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows)
+{
+    const double start = fkm_now();
+    name_rows(job, s, first, rows);
+    memcpy(s->label, s->old, (size_t)rows * sizeof *s->label);
+    add_all(job, s, rows);
     s->counts.sums_s += fkm_now() - start;
 }
 

@@ -51,19 +51,23 @@ typedef struct fkm_assign_scratch {
     fkm_assign_counts counts;
 } fkm_assign_scratch;
 
-/* Rows of a block: as many panels as suit the cache. */
+/* Most rows of a block: as many panels as suit the cache. */
 int32_t fkm_assign_block_rows(const fkm_kernels *k, int32_t dims);
 
-int64_t fkm_assign_scratch_bytes(
-    const fkm_kernels *k, int32_t clusters, int32_t dims, fkm_dtype dtype, int32_t top);
-fkm_status fkm_assign_scratch_open(fkm_assign_scratch *s, const fkm_kernels *k, int32_t clusters,
-    int32_t dims, fkm_dtype dtype, int32_t top, fkm_err *e) FKM_MUST_USE;
+/* rows: of a block, whole panels, at most fkm_assign_block_rows. */
+int64_t fkm_assign_scratch_bytes(const fkm_kernels *k, int32_t rows, int32_t clusters, int32_t dims,
+    fkm_dtype dtype, int32_t top);
+fkm_status fkm_assign_scratch_open(fkm_assign_scratch *s, const fkm_kernels *k, int32_t rows,
+    int32_t clusters, int32_t dims, fkm_dtype dtype, int32_t top, fkm_err *e) FKM_MUST_USE;
 void fkm_assign_scratch_close(fkm_assign_scratch *s); /* safe on zeroed structs */
 
 /* Labels the rows at positions [first, first + rows) and brings the sums up to date; rows <=
- * block_rows, first a multiple of it. Adds to s->counts. */
+ * those of a block, first a multiple of it. Adds to s->counts. */
 void fkm_assign_block(
     const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows);
+
+/* Adds all rows at the same positions of the store to the sums, by the labels that it has. */
+void fkm_assign_sums(const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows);
 
 /* The job->top nearest centroids of the same rows. */
 void fkm_assign_nearest(

@@ -46,6 +46,10 @@
  * given up. */
 #define LEAST_RESCANS 50
 
+/* Rows in no order are added to sums that take more than this, a thread's, in label order: beyond
+ * the caches a row of sums is dearer than a row. */
+#define NEAR_SUMS_BYTES ((int64_t)16 << 20)
+
 /* Blocks of a chunk for each thread, at least. */
 #define LEAST_BLOCKS 8
 
@@ -185,7 +189,15 @@ static int64_t segment_count(const fkm_plan *p)
     return sort_parts(p, p->chunk_rows) * ((int64_t)p->clusters + 1);
 }
 
-/* For planning: the kernels whose blocks are largest, should the name be unknown. */
+/* As many as suit the caches, but such that there is something for all threads to do. */
+static int32_t block_rows(const fkm_kernels *k, const fkm_plan *p)
+{
+    const int64_t blocks = (int64_t)p->threads * LEAST_BLOCKS;
+    const int64_t share = fkm_round_up(fkm_min_i64(p->rows, p->chunk_rows) / blocks, k->panel);
+    return (int32_t)fkm_max_i64(k->panel, fkm_min_i64(share, fkm_assign_block_rows(k, p->dims)));
+}
+
+/* For planning: plain kernels, should the name be unknown. */
 static int64_t bytes(const fkm_plan *p)
 {
     fkm_err ignored = {0};
@@ -195,7 +207,8 @@ static int64_t bytes(const fkm_plan *p)
         k = &fkm_kernels_scalar;
     int64_t total = fkm_mul_sat(fkm_mul_sat(p->clusters, p->dims), sizeof(float));
     total = fkm_add_sat(total, fkm_tiles_bytes(k, p->clusters, p->dims));
-    int64_t each = fkm_assign_scratch_bytes(k, p->clusters, p->dims, p->dtype, p->top);
+    int64_t each =
+        fkm_assign_scratch_bytes(k, block_rows(k, p), p->clusters, p->dims, p->dtype, p->top);
     total = fkm_add_sat(total, fkm_mul_sat(p->threads, each + (int64_t)sizeof(worker)));
     if (p->keep) {
         int64_t store = fkm_row_store_bytes(
@@ -276,7 +289,7 @@ static fkm_status open_stores(fkm_backend *b, fkm_err *e)
     b->apart = (fkm_apart){.possible = tiles > 0, .patience = 1};
     FKM_TRY(fkm_bounds_open(&b->bounds, p->rows, p->clusters, e));
     if (fkm_head_suits(b->kernels, p->dims))
-        FKM_TRY(fkm_head_open(&b->head, b->kernels, p->dims, e));
+        FKM_TRY(fkm_head_open(&b->head, b->kernels, p->dims, b->block_rows, e));
     FKM_TRY(fkm_alloc(&b->list, p->chunk_rows, sizeof *b->list, "rows to look at", e));
     FKM_TRY(fkm_alloc(&b->start, segment_count(p), sizeof *b->start, "segments", e));
     FKM_TRY(fkm_calloc(&b->stores, n, sizeof *b->stores, "rows laid out for screening", e));
@@ -290,14 +303,6 @@ static fkm_status open_stores(fkm_backend *b, fkm_err *e)
     if (n == 1 && bytes <= POPULATE_BYTES)
         fkm_populate_start(&b->populate, b->stores[0].memory, bytes);
     return FKM_OK;
-}
-
-/* As many as suit the caches, but such that there is something for all threads to do. */
-static int32_t block_rows(const fkm_kernels *k, const fkm_plan *p)
-{
-    const int64_t blocks = (int64_t)p->threads * LEAST_BLOCKS;
-    const int64_t share = fkm_round_up(fkm_min_i64(p->rows, p->chunk_rows) / blocks, k->panel);
-    return (int32_t)fkm_max_i64(k->panel, fkm_min_i64(share, fkm_assign_block_rows(k, p->dims)));
 }
 
 static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
@@ -318,8 +323,8 @@ static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
     FKM_GO(fkm_tiles_open(&b->tiles, b->kernels, p->clusters, p->dims, e));
     FKM_GO(fkm_calloc(&b->workers, p->threads, sizeof(worker), "threads", e));
     for (int32_t i = 0; i < p->threads; i++) {
-        FKM_GO(fkm_assign_scratch_open(
-            &b->workers[i].scratch, b->kernels, p->clusters, p->dims, p->dtype, p->top, e));
+        FKM_GO(fkm_assign_scratch_open(&b->workers[i].scratch, b->kernels, b->block_rows,
+            p->clusters, p->dims, p->dtype, p->top, e));
         b->workers[i].scratch.worker = i;
     }
     if (p->keep)
@@ -482,6 +487,12 @@ static bool worth_keeping(const fkm_row_store *store, int64_t most, bool dear)
     return strays * (dear ? 1 : 1 + share) <= (double)most;
 }
 
+static void sort_rows(fkm_backend *b, fkm_row_store *store, int64_t count)
+{
+    fkm_row_store_sort(
+        store, count, b->plan.clusters, sort_parts(&b->plan, count), b->pool, b->start, b->list);
+}
+
 /* Whether the rows of a chunk must be packed: for a new frame, or because too many have moved
  * since, or as they were not kept. Then they are brought into label order, if they are not in it
  * but for a few. *keep: panels go to the store, where the next pass will find them. */
@@ -496,8 +507,7 @@ static bool lay_out(fkm_backend *b, fkm_row_store *store, int64_t count, bool *k
     store->debt += store->strays;
     bool stale = store->frame != b->tiles.frame;
     if (!store->ordered || store->strays > (stale ? most / 4 : most) || store->debt > debt) {
-        fkm_row_store_sort(store, count, b->plan.clusters, sort_parts(&b->plan, count), b->pool,
-            b->start, b->list);
+        sort_rows(b, store, count);
         stale = true;
     }
     *keep = !stale || worth_keeping(store, most, dear);
@@ -575,6 +585,21 @@ static double sums_so_far(const fkm_backend *b)
     return s;
 }
 
+/* Are sums left until all rows of the chunk have labels, and can be taken in their order? */
+static bool adds_later(const fkm_backend *b, const fkm_row_store *store)
+{
+    int64_t bytes = fkm_mul_sat(fkm_mul_sat(b->plan.clusters, b->plan.dims), sizeof(int64_t));
+    return b->pass.update && !b->change && store && !store->ordered && bytes > NEAR_SUMS_BYTES;
+}
+
+static void add_in_order(fkm_backend *b, chunk *c, const fkm_rows *r, int32_t *labels)
+{
+    sort_rows(b, c->job.store, r->count);
+    c->job.update = &b->update;
+    c->run = fkm_assign_sums;
+    run_chunk(c, b, r, labels, NULL);
+}
+
 static fkm_status feed(
     fkm_backend *b, const fkm_rows *r, int32_t *labels, double *distances, fkm_err *e)
 {
@@ -584,8 +609,9 @@ static fkm_status feed(
     int64_t moved = moved_so_far(b);
     fkm_rows rows = *r;
     rows.count = choose_rows(b, &c.job, r, labels, distances);
+    const bool later = adds_later(b, c.job.store);
     if (b->pass.update) {
-        c.job.update = &b->update;
+        c.job.update = later ? NULL : &b->update;
         c.job.rebuild = !b->change;
         c.job.squares = b->pass.squares;
     }
@@ -595,6 +621,8 @@ static fkm_status feed(
         c.job.store->moved = moved_so_far(b) - moved;
         c.job.store->strays += c.job.store->moved;
     }
+    if (later)
+        add_in_order(b, &c, r, labels);
     b->assign_s += fkm_now() - start - (sums_so_far(b) - sums) / b->plan.threads;
     return FKM_OK;
 }

@@ -69,14 +69,15 @@ static fkm_status open_axes(fkm_head *h, fkm_err *e)
     return fkm_alloc(&h->gram, h->most, sizeof(float), what, e);
 }
 
-fkm_status fkm_head_open(fkm_head *h, const fkm_kernels *k, int32_t dims, fkm_err *e)
+fkm_status fkm_head_open(
+    fkm_head *h, const fkm_kernels *k, int32_t dims, int32_t block_rows, fkm_err *e)
 {
     static const char what[] = "a sample of rows";
     fkm_status st = FKM_OK;
     memset(h, 0, sizeof *h);
     h->dims = dims;
     h->fine = k;
-    h->block_rows = fkm_assign_block_rows(k, dims);
+    h->block_rows = block_rows;
     h->most = fkm_head_most(k, dims);
     if (h->most > 0)
         FKM_GO(open_axes(h, e));
@@ -287,17 +288,18 @@ static int32_t choose_length(
 }
 
 /* Enough rows to learn from, and to make up for it? */
-static bool worth_trying(const fkm_tiles *t, const fkm_assign_job *job, int64_t rows)
+static bool worth_trying(const fkm_head *h, const fkm_assign_job *job, int64_t rows)
 {
+    const fkm_tiles *t = job->tiles;
     return job->count >= 4 * SAMPLE &&
-           (double)rows * t->clusters * t->dims >= LEAST_CYCLES * t->kernels->rate;
+           (double)rows * t->clusters * t->dims >= LEAST_CYCLES * h->fine->rate;
 }
 
 void fkm_head_begin(fkm_head *h, fkm_tiles *t, const fkm_assign_job *job, int64_t rows,
     fkm_assign_scratch *s, fkm_pool *pool)
 {
     h->begun = true;
-    if (fkm_kernels_coarse(h->fine, t->dims) && worth_trying(t, job, rows))
+    if (fkm_kernels_coarse(h->fine, t->dims) && worth_trying(h, job, rows))
         (void)choose_kernels(h, t, job, LEAST_COARSE_COLD, s, pool);
 }
 
@@ -306,7 +308,7 @@ void fkm_head_decide(fkm_head *h, fkm_tiles *t, const fkm_assign_job *job, int64
 {
     int32_t best = 0;
     h->decided = true;
-    if (!worth_trying(t, job, rows))
+    if (!worth_trying(h, job, rows))
         return;
     double all = choose_kernels(h, t, job, LEAST_COARSE, s, pool);
     const fkm_kernels *chosen = t->kernels;

@@ -21,10 +21,10 @@
 #include "assign.h"
 
 typedef struct fkm_head {
-    int32_t dims, most; /* longest head that is tried */
-    int32_t block_rows; /* that scratch is made for */
-    bool begun, decided; /* fkm_head_begin, fkm_head_decide */
-    const fkm_kernels *fine; /* those of the plan */
+    int32_t dims, most;       /* longest head that is tried */
+    int32_t block_rows;       /* that scratch is made for, see assign.h */
+    bool begun, decided;      /* fkm_head_begin, fkm_head_decide */
+    const fkm_kernels *fine;  /* those of the plan */
     float *axes;              /* [most][dims]: orthonormal to rounding, largest variance first */
     float *sample;            /* [SAMPLE][dims]: rows in the frame */
     float *across;            /* [dims][SAMPLE]: the same, transposed */
@@ -40,7 +40,8 @@ bool fkm_head_suits(const fkm_kernels *k, int32_t dims);
 int32_t fkm_head_most(const fkm_kernels *k, int32_t dims);
 
 int64_t fkm_head_bytes(const fkm_kernels *k, int32_t dims);
-fkm_status fkm_head_open(fkm_head *h, const fkm_kernels *k, int32_t dims, fkm_err *e) FKM_MUST_USE;
+fkm_status fkm_head_open(
+    fkm_head *h, const fkm_kernels *k, int32_t dims, int32_t block_rows, fkm_err *e) FKM_MUST_USE;
 void fkm_head_close(fkm_head *h); /* safe on zeroed structs */
 
 /* Before rows have labels: chooses kernels alone. As below. */

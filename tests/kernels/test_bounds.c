@@ -78,8 +78,9 @@ static void open_setting(setting *s, const fkm_kernels *k, int32_t dims, float o
     s->rows = test_rows(k, s->x, (int64_t)ROWS * dims, s->bytes, &s->dtype);
     memset(s->labels, -1, sizeof s->labels);
     assert_int_equal(fkm_tiles_open(&s->tiles, k, CLUSTERS, dims, &e), FKM_OK);
-    assert_int_equal(
-        fkm_assign_scratch_open(&s->scratch, k, CLUSTERS, dims, s->dtype, 1, &e), FKM_OK);
+    assert_int_equal(fkm_assign_scratch_open(&s->scratch, k, fkm_assign_block_rows(k, dims),
+                         CLUSTERS, dims, s->dtype, 1, &e),
+        FKM_OK);
     assert_int_equal(fkm_bounds_open(&s->bounds, ROWS, CLUSTERS, &e), FKM_OK);
     fkm_tiles_set(&s->tiles, s->c, 1, NULL);
     label_rows(s, NULL, ROWS, false);

@@ -65,7 +65,8 @@ static int32_t label_with(
     const void *row = test_rows(k, x, DIMS, bytes, &dtype);
     int32_t label = BAD; /* a warm start: the floor is BAD's score from the first tile on */
     assert_int_equal(fkm_tiles_open(&tiles, k, CLUSTERS, DIMS, &e), FKM_OK);
-    assert_int_equal(fkm_assign_scratch_open(&scratch, k, CLUSTERS, DIMS, dtype, 1, &e), FKM_OK);
+    assert_int_equal(
+        fkm_assign_scratch_open(&scratch, k, k->panel, CLUSTERS, DIMS, dtype, 1, &e), FKM_OK);
     if (axes)
         fkm_tiles_turn(&tiles, axes, HEAD, 0x1p-40f);
     fkm_tiles_set(&tiles, c, factor, NULL);

@@ -596,8 +596,9 @@ static void check_block(const fkm_kernels *k, const shape *s)
     fkm_tiles tiles;
     fkm_assign_scratch scratch;
     assert_int_equal(fkm_tiles_open(&tiles, k, s->clusters, s->dims, &e), FKM_OK);
+    const int32_t block = fkm_assign_block_rows(k, s->dims);
     assert_int_equal(
-        fkm_assign_scratch_open(&scratch, k, s->clusters, s->dims, dtype, 3, &e), FKM_OK);
+        fkm_assign_scratch_open(&scratch, k, block, s->clusters, s->dims, dtype, 3, &e), FKM_OK);
     fkm_tiles_set(&tiles, c, 1, NULL);
     int32_t *labels = guarded((size_t)s->rows * sizeof *labels);
     double *distances = guarded((size_t)s->rows * sizeof *distances);
@@ -615,7 +616,6 @@ static void check_block(const fkm_kernels *k, const shape *s)
         .distances = distances,
         .top = top,
     };
-    int32_t block = fkm_assign_block_rows(k, s->dims);
     for (int32_t first = 0; first < s->rows; first += block)
         fkm_assign_block(&job, &scratch, first, s->rows - first < block ? s->rows - first : block);
     check_store(&job, &scratch, block);
@@ -705,7 +705,8 @@ static void rows_that_are_not_finite_have_no_label(void **state)
         int32_t labels[N] = {-1, 0, 0, 0};
         double distances[N];
         assert_int_equal(fkm_tiles_open(&tiles, k, K, D, &e), FKM_OK);
-        assert_int_equal(fkm_assign_scratch_open(&scratch, k, K, D, FKM_F32, 1, &e), FKM_OK);
+        assert_int_equal(
+            fkm_assign_scratch_open(&scratch, k, k->panel, K, D, FKM_F32, 1, &e), FKM_OK);
         fkm_tiles_set(&tiles, c, 1, NULL);
         fkm_assign_job job = {.tiles = &tiles,
             .centroids = c,

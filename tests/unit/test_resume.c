@@ -298,7 +298,7 @@ static void until_fixpoint(void **state)
     plan_case c = standard("fixpoint");
     c.o.clusters = 3;
     c.dims = 2;
-    c.rows = 60000;
+    c.rows = 90000;
     c.o.max_iter = 200;
     check_case(&c);
 }
