@@ -108,6 +108,7 @@ ALL_LDFLAGS := $(filter -fsanitize% --coverage,$(OPT)) -pie -pthread -Wl,-z,relr
 ALL_LDLIBS := $(CJSON_LIBS) $(CUDA_LIBS) -lm -ldl $(LDLIBS)
 
 $(B)/src/backend.o: ISA_FLAGS := -DFKM_HAVE_CUDA=$(HAVE_CUDA)
+$(O)/src/scan.o: ISA_FLAGS := -O3
 $(O)/formats/h5lib.o: ISA_FLAGS := -DFKM_HDF5_SONAME='"$(HDF5_SONAME)"'
 # Instruction sets: for these objects only, chosen at run time. No -mfma for the canonical code:
 # -ffp-contract=off covers it.

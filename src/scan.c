@@ -20,16 +20,17 @@ void fkm_scan_init(fkm_scan *s)
     s->bad_row = s->top_row = -1;
 }
 
-/* Counters of one fkm_scan_add: exponent fields 1 to 254 stand for exponents -125 to 128. Four
- * sets, so that neighbouring values of equal exponent do not wait for each other's increment. */
+/* Neighbours that do not wait for each other's sum, or counter. */
+enum { SETS = 4 };
+
+/* Counters of one fkm_scan_add: exponent fields 1 to 254 stand for exponents -125 to 128. */
 typedef struct fields {
-    uint32_t of[4][256];
+    uint32_t of[SETS][256];
     int64_t values; /* counted since the last flush */
 } fields;
 
 /* One row's own figures, merged when the row turns out to be finite. */
 typedef struct row_scan {
-    uint32_t top;      /* largest |value| as bits */
     int32_t low, high; /* ordered keys of the extremes */
     double sum;
     int64_t zeros;
@@ -56,25 +57,61 @@ static float float_of(int32_t key)
     return f;
 }
 
-/* Adds (step 1) or takes back (step -1) n values. Subnormals go straight to s->exponents. */
-static void scan_values(fkm_scan *s, fields *f, row_scan *r, const float *x, int32_t n, int step)
+/* The largest |value| of a row, as bits: above those of infinity when there is a NaN, whose keys are
+ * beyond all others. */
+static uint32_t top_of(const row_scan *r)
 {
-    uint32_t zero_field = 0;
+    uint32_t low = bits_of(float_of(r->low)) & 0x7fffffffu;
+    uint32_t high = bits_of(float_of(r->high)) & 0x7fffffffu;
+    return low > high ? low : high;
+}
+
+static uint32_t *field_of(fields *f, int set, float v)
+{
+    return &f->of[set][(bits_of(v) & 0x7fffffffu) >> 23];
+}
+
+static void count_fields(fields *f, const float *x, int32_t n, uint32_t step)
+{
+    int32_t t = 0;
+    for (; t + SETS <= n; t += SETS)
+        for (int i = 0; i < SETS; i++)
+            *field_of(f, i, x[t + i]) += step;
+    for (; t < n; t++)
+        *field_of(f, 0, x[t]) += step;
+}
+
+static void find_extremes(row_scan *r, const float *x, int32_t n)
+{
+    int32_t low = r->low, high = r->high;
     for (int32_t t = 0; t < n; t++) {
-        uint32_t bits = bits_of(x[t]), a = bits & 0x7fffffffu;
-        int32_t key = key_of(bits);
-        f->of[t & 3][a >> 23] += (uint32_t)step;
-        zero_field += a < 0x800000u;
-        r->top = a > r->top ? a : r->top;
-        r->low = key < r->low ? key : r->low;
-        r->high = key > r->high ? key : r->high;
-        r->sum += (double)x[t];
+        int32_t key = key_of(bits_of(x[t]));
+        low = key < low ? key : low;
+        high = key > high ? key : high;
     }
-    for (int32_t t = 0; t < n && zero_field > 0; t++) { /* zeros and subnormals, told apart */
+    r->low = low;
+    r->high = high;
+}
+
+static double sum_of(const float *x, int32_t n)
+{
+    double sum[SETS] = {0};
+    int32_t t = 0;
+    for (; t + SETS <= n; t += SETS)
+        for (int i = 0; i < SETS; i++)
+            sum[i] += (double)x[t + i];
+    for (; t < n; t++)
+        sum[0] += (double)x[t];
+    return sum[0] + sum[1] + sum[2] + sum[3];
+}
+
+/* Zeros and subnormals share a field: told apart, these go straight to s->exponents. */
+static void count_small(fkm_scan *s, row_scan *r, const float *x, int32_t n, int step)
+{
+    for (int32_t t = 0; t < n; t++) {
         if ((bits_of(x[t]) & 0x7fffffffu) >= 0x800000u)
             continue;
         int exponent = 0;
-        zero_field--;
         if (x[t] == 0) {
             r->zeros++;
             continue;
@@ -82,6 +119,25 @@ static void scan_values(fkm_scan *s, fields *f, row_scan *r, const float *x, int
         (void)frexpf(x[t], &exponent);
         s->exponents[exponent + EXPONENT_BIAS] += step;
     }
+}
+
+static uint32_t small_values(const fields *f)
+{
+    uint32_t n = 0;
+    for (int i = 0; i < SETS; i++)
+        n += f->of[i][0];
+    return n;
+}
+
+/* Adds (step 1) or takes back (step -1) n values. */
+static void scan_values(fkm_scan *s, fields *f, row_scan *r, const float *x, int32_t n, int step)
+{
+    const uint32_t before = small_values(f);
+    count_fields(f, x, n, (uint32_t)step);
+    find_extremes(r, x, n);
+    r->sum += sum_of(x, n);
+    if (small_values(f) != before)
+        count_small(s, r, x, n, step);
 }
 
 static void to_floats(float *out, const void *x, fkm_dtype dtype, int32_t n)
@@ -125,7 +181,7 @@ static void scan_row(
 static void flush(fkm_scan *s, fields *f)
 {
     for (int field = 1; field < 255; field++)
-        for (int i = 0; i < 4; i++)
+        for (int i = 0; i < SETS; i++)
             s->exponents[field - 126 + EXPONENT_BIAS] += f->of[i][field];
     memset(f, 0, sizeof *f);
 }
@@ -168,7 +224,8 @@ void fkm_scan_add(
         row_scan r;
         s->rows++;
         scan_row(s, &f, &r, row, dtype, dims, 1);
-        if (r.top >= 0x7f800000u) { /* such a row takes no part */
+        const uint32_t top = top_of(&r);
+        if (top >= 0x7f800000u) { /* such a row takes no part */
             scan_row(s, &f, &r, row, dtype, dims, -1);
             note_bad_row(s, row, dtype, row0 + i, dims);
             continue;
@@ -176,7 +233,7 @@ void fkm_scan_add(
         float before = s->top_row < 0 ? -1 : fmaxf(fabsf(s->min), fabsf(s->max));
         s->min = fminf(s->min, float_of(r.low));
         s->max = fmaxf(s->max, float_of(r.high));
-        if (float_of((int32_t)r.top) > before)
+        if (float_of((int32_t)top) > before)
             note_top(s, row, dtype, row0 + i, dims);
         s->zeros += r.zeros;
         s->values += dims;
