@@ -57,8 +57,8 @@ static float float_of(int32_t key)
     return f;
 }
 
-/* The largest |value| of a row, as bits: above those of infinity when there is a NaN, whose keys are
- * beyond all others. */
+/* The largest |value| of a row, as bits: above those of infinity when there is a NaN, whose keys
+ * are beyond all others. */
 static uint32_t top_of(const row_scan *r)
 {
     uint32_t low = bits_of(float_of(r->low)) & 0x7fffffffu;

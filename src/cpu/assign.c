@@ -614,12 +614,42 @@ static int32_t resolve(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t
     return best.label;
 }
 
+/* The nearest centroid of a row is among its candidates. If neither they nor the row's own have
+ * moved, it is the one that was the nearest of all. */
+static bool stands(const fkm_assign_job *job, const fkm_assign_scratch *s, int32_t row)
+{
+    const fkm_row_block *b = &s->block;
+    const int32_t own = s->old[row];
+    if (own < 0 || job->moved[own] || b->residual[row] < 0 || b->count[row] > FKM_CANDIDATES)
+        return false;
+    for (int64_t i = 0, at = row; i < b->count[row]; i++, at += b->stride)
+        if (b->upper[at] >= b->floor[row] && job->moved[job->tiles->index[b->position[at]]])
+            return false;
+    return true;
+}
+
+/* Gives rows in doubt that stand their labels; returns how many others there are, in s->some. */
+static int32_t let_stand(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t doubts)
+{
+    int32_t left = 0;
+    for (int32_t i = 0; i < doubts; i++) {
+        const int32_t row = s->some[i];
+        if (stands(job, s, row))
+            s->label[row] = s->old[row];
+        else
+            s->some[left++] = row;
+    }
+    return left;
+}
+
 /* Labels of the block's rows: most are settled; the memory of those in doubt is fetched before they
  * are looked at. */
 static void decide(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t rows)
 {
     const fkm_tiles *t = job->tiles;
-    const int32_t doubts = t->kernels->settle(&s->block, t->index, s->label, s->some);
+    int32_t doubts = t->kernels->settle(&s->block, t->index, s->label, s->some);
+    if (job->moved)
+        doubts = let_stand(job, s, doubts);
     s->counts.candidates += rows - doubts;
     for (int32_t i = 0; i < doubts; i++)
         prefetch_row(job, s, s->some[i]);

@@ -11,12 +11,14 @@ typedef struct fkm_assign_job {
     const fkm_tiles *tiles; /* with their kernels */
     const float *centroids; /* [clusters][dims], the master copy */
     fkm_dtype dtype;
-    const void *x;           /* [rows][dims] of dtype */
-    fkm_row_store *store;    /* NULL: rows are packed as they come */
-    bool pack;               /* the store's panels are stale: lay its rows out again */
-    bool keep;               /* in the store; else in scratch */
-    const int32_t *list;     /* [count]: which positions (of the store, or rows), when not all */
-    float *upper, *lower;    /* bounds to fill, by position, see bounds.h; NULL: not wanted */
+    const void *x;        /* [rows][dims] of dtype */
+    fkm_row_store *store; /* NULL: rows are packed as they come */
+    bool pack;            /* the store's panels are stale: lay its rows out again */
+    bool keep;            /* in the store; else in scratch */
+    const bool *moved;    /* [clusters]: since rows were given the labels that they have, each the
+                             nearest then; NULL: not known */
+    const int32_t *list;  /* [count]: which positions (of the store, or rows), when not all */
+    float *upper, *lower; /* bounds to fill, by position, see bounds.h; NULL: not wanted */
     bool apart, apart_known; /* keep the store's distances; they hold */
     int64_t count;
     int32_t *labels;    /* [rows]; see fkm_backend_ops.feed */

@@ -78,6 +78,8 @@ struct fkm_backend {
     int32_t *list;         /* [chunk_rows]: positions that bounds do not spare; scratch */
     int64_t *start;        /* [sort_parts][clusters + 1]: scratch */
     double *shift;         /* [clusters] */
+    bool *changed;         /* [clusters]: centroids that have moved since the last pass */
+    bool labelled;         /* the last pass found the nearest of what they were then */
     fkm_pass_options pass;
     bool sums_hold;  /* sums are those of the labels that the next pass is handed */
     bool change;     /* this pass changes the sums instead of rebuilding them */
@@ -221,7 +223,7 @@ static int64_t bytes(const fkm_plan *p)
         total = fkm_add_sat(total, 8 * segment_count(p));
     }
     if (p->update)
-        total = fkm_add_sat(fkm_add_sat(total, 8 * (int64_t)p->clusters),
+        total = fkm_add_sat(fkm_add_sat(total, 9 * (int64_t)p->clusters),
             fkm_update_bytes(p->clusters, p->dims, p->wide, p->threads));
     return total;
 }
@@ -273,6 +275,7 @@ static void close_backend(fkm_backend *b)
     fkm_free(b->list);
     fkm_free(b->start);
     fkm_free(b->shift);
+    fkm_free(b->changed);
     fkm_update_close(&b->update);
     fkm_tiles_close(&b->tiles);
     fkm_free(b->centroids);
@@ -331,6 +334,7 @@ static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
         FKM_GO(open_stores(b, e));
     if (p->update) {
         FKM_GO(fkm_alloc(&b->shift, p->clusters, sizeof *b->shift, "movements", e));
+        FKM_GO(fkm_calloc(&b->changed, p->clusters, sizeof *b->changed, "movements", e));
         FKM_GO(fkm_update_open(&b->update, b->kernels, b->pool, p->clusters, p->dims, p->wide, e));
     }
     *out = b;
@@ -342,8 +346,11 @@ out:
 
 static void forget_labels(fkm_backend *b)
 {
-    for (int64_t i = 0; i < b->store_count; i++)
+    b->labelled = false;
+    for (int64_t i = 0; i < b->store_count; i++) {
         b->stores[i].known = false;
+        b->stores[i].apart_order = 0;
+    }
 }
 
 /* By all dims, with the kernels of the plan. */
@@ -379,6 +386,8 @@ static bool keeps_distances(const fkm_backend *b)
 /* Makes tiles of the centroids, which have moved by b->shift. */
 static void tile_moved(fkm_backend *b)
 {
+    for (int32_t j = 0; b->labelled && j < b->plan.clusters; j++)
+        b->changed[j] = b->changed[j] || b->shift[j] != 0;
     if (keeps_distances(b))
         fkm_tiles_follow(&b->tiles, b->centroids, b->shift, b->pool);
     else
@@ -401,7 +410,7 @@ static void measure_shift(fkm_backend *b, const float *c)
 static fkm_status set_centroids(fkm_backend *b, const float *c, fkm_err *e)
 {
     (void)e;
-    if (keeps_distances(b))
+    if (b->labelled)
         measure_shift(b, c);
     memcpy(b->centroids, c, (size_t)b->plan.clusters * (size_t)b->plan.dims * sizeof *c);
     tile_moved(b);
@@ -461,6 +470,7 @@ static void run_chunk(
     c->b = b;
     c->job.tiles = &b->tiles;
     c->job.centroids = b->centroids;
+    c->job.moved = b->labelled ? b->changed : NULL;
     c->job.dtype = b->plan.dtype;
     c->job.x = r->x;
     c->job.count = r->count;
@@ -652,6 +662,9 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
     for (int32_t i = 0; i < b->plan.threads; i++)
         b->apart.spared += b->workers[i].scratch.counts.apart;
     fkm_apart_end(&b->apart);
+    b->labelled = b->changed != NULL;
+    if (b->labelled)
+        memset(b->changed, 0, (size_t)b->plan.clusters * sizeof *b->changed);
     out->rows = out->skipped_by_bounds = b->spared;
     for (int32_t i = 0; i < b->plan.threads; i++) {
         const fkm_assign_counts *c = &b->workers[i].scratch.counts;
