@@ -10,6 +10,15 @@ float fkm_apart_beyond(const fkm_row_block *b, int32_t row, int32_t rows)
     return rest - slip + ref - FKM_APART_ETA * (fabsf(rest) + fabsf(slip) + ref);
 }
 
+bool fkm_apart_rests(const fkm_row_block *b, const fkm_tiles *t, int32_t panel)
+{
+    const float *apart = b->apart + (int64_t)panel * t->count;
+    for (int32_t i = 0; i < t->count; i++)
+        if (b->moved_tile[i] && !(apart[i] - t->drift[i] > b->reach[panel]))
+            return false;
+    return true;
+}
+
 void fkm_apart_begin(fkm_apart *a)
 {
     a->spared = a->seen = 0;

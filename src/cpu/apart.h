@@ -45,9 +45,14 @@ static inline float fkm_apart_share(int32_t dims)
     return FKM_APART_ETA - (1 - (float)(3 * (int64_t)dims + 64) * 0x1p-24f) / 2;
 }
 
-/* Is the tile out of the panel's reach? It is left out then. */
+/* Can no row of the panel have its centroid in the tile? It is left out then: it is out of reach,
+ * or nothing has changed between them. */
 static inline bool fkm_is_apart(fkm_row_block *b, const fkm_tiles *t, int32_t panel, int32_t tile)
 {
+    if (b->unmoved[panel] && !b->rivals && !b->moved_tile[tile]) {
+        b->spared++;
+        return true;
+    }
     if (!b->apart_known)
         return false;
     float rest = b->apart[(int64_t)panel * t->count + tile] - t->drift[tile];
@@ -77,6 +82,10 @@ static inline void fkm_apart_own(fkm_row_block *b, const fkm_tiles *t, int32_t p
         if (own[i] >= 0)
             b->apart[(int64_t)panel * t->count + own[i]] = -FKM_APART_FAR;
 }
+
+/* Are all tiles that might come nearer to an unmoved panel out of the reach that it had? Then its
+ * rows keep their labels, without being screened. */
+bool fkm_apart_rests(const fkm_row_block *b, const fkm_tiles *t, int32_t panel);
 
 /* Sets slip and reach of a panel. rise: the most that a ref of its rows has grown by; near: of
  * their distances to some centroid, less ref. */

@@ -65,7 +65,7 @@ static fkm_status open_block(fkm_row_block *b, int64_t rows, int64_t panels, fkm
     FKM_TRY(fkm_alloc(&b->upper, rows * FKM_CANDIDATES, sizeof(float), what, e));
     b->stride = (int32_t)rows;
     FKM_TRY(fkm_alloc(&b->base, rows, sizeof(float), what, e));
-    FKM_TRY(fkm_alloc(&b->reach, panels, sizeof(float), what, e));
+    FKM_TRY(fkm_alloc(&b->unmoved, panels, sizeof(bool), what, e));
     FKM_TRY(fkm_alloc(&b->beyond, panels, sizeof(float), what, e));
     return fkm_alloc(&b->own, panels * FKM_OWN_TILES, sizeof(int32_t), what, e);
 }
@@ -83,6 +83,7 @@ fkm_status fkm_assign_scratch_open(fkm_assign_scratch *s, const fkm_kernels *k, 
     FKM_GO(fkm_alloc(&s->old, rows, sizeof *s->old, what, e));
     FKM_GO(fkm_alloc(&s->label, rows, sizeof *s->label, what, e));
     FKM_GO(fkm_alloc(&s->some, rows, sizeof *s->some, what, e));
+    FKM_GO(fkm_alloc(&s->rests, panels, sizeof *s->rests, what, e));
     FKM_GO(fkm_alloc(&s->norm, rows, sizeof(float), what, e));
     FKM_GO(fkm_alloc(&s->residual, rows, sizeof(float), what, e));
     FKM_GO(fkm_alloc(&s->square, rows, sizeof(float), what, e));
@@ -114,7 +115,7 @@ void fkm_assign_scratch_close(fkm_assign_scratch *s)
     fkm_free(s->block.upper);
     fkm_free(s->block.own);
     fkm_free(s->block.base);
-    fkm_free(s->block.reach);
+    fkm_free(s->block.unmoved);
     fkm_free(s->block.beyond);
     fkm_free(s->block.second);
     fkm_free(s->block.old_tile);
@@ -124,6 +125,7 @@ void fkm_assign_scratch_close(fkm_assign_scratch *s)
     fkm_free(s->old);
     fkm_free(s->label);
     fkm_free(s->some);
+    fkm_free(s->rests);
     fkm_free(s->norm);
     fkm_free(s->residual);
     fkm_free(s->square);
@@ -371,7 +373,11 @@ static void start_from_tiles(const fkm_assign_job *job, fkm_assign_scratch *s, i
     int32_t panel = job->tiles->kernels->panel, strays = 0;
     for (int32_t begin = 0; begin < rows; begin += panel) {
         int32_t live = rows - begin < panel ? rows - begin : panel;
-        strays += list_own_tiles(job, s, begin, live, s->some + strays);
+        if (s->rests[begin / panel])
+            continue;
+        const int32_t more = list_own_tiles(job, s, begin, live, s->some + strays);
+        b->unmoved[begin / panel] &= more == 0;
+        strays += more;
     }
     for (int32_t i = 0; i < strays; i++)
         prefetch_row(job, s, s->some[i]);
@@ -386,8 +392,10 @@ static void start_from_tiles(const fkm_assign_job *job, fkm_assign_scratch *s, i
 static void start_from_rows(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t rows)
 {
     fkm_row_block *b = &s->block;
+    const int32_t panels = (rows + job->tiles->kernels->panel - 1) / job->tiles->kernels->panel;
+    memset(b->unmoved, 0, (size_t)panels * sizeof *b->unmoved);
     for (int32_t r = 0; r < rows; r++) {
-        if (b->residual[r] < 0)
+        if (b->residual[r] < 0 || s->rests[r / job->tiles->kernels->panel])
             continue;
         b->floor[r] = warm_floor(job, b, r, row_at(job, s, r), s->old[r]);
         if (job->trial && job->tiles->kernels->low && s->old[r] >= 0)
@@ -443,13 +451,43 @@ static void find_apart(const fkm_assign_job *job, fkm_row_block *b, int64_t firs
     b->apart_known = job->apart && job->apart_known;
     b->ref = job->apart ? job->store->ref + first : NULL;
     b->slip = job->apart ? job->store->slip + first / panel : NULL;
+    b->reach = job->apart ? job->store->reach + first / panel : NULL;
     for (int32_t p = 0; p < padded / panel; p++)
         b->beyond[p] = FKM_APART_FAR;
     b->spared = 0;
 }
 
-/* Points the block at its rows' panels, packing them if need be, and sets floors. */
-static void start_block(
+/* Finds panels of rows with unmoved labels, and which of these rest. Returns how many of their rows
+ * do. */
+static int32_t find_rest(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t rows)
+{
+    fkm_row_block *b = &s->block;
+    const int32_t panel = job->tiles->kernels->panel;
+    const bool usable = job->moved && (!b->apart || b->apart_known);
+    const bool for_labels = !job->distances && !(job->update && job->rebuild);
+    const bool may_rest =
+        usable && for_labels && job->reach_known && (!job->upper || job->bounds_hold);
+    int32_t rested = 0;
+    b->moved_tile = job->moved_tile;
+    for (int32_t begin = 0, p = 0; begin < rows; begin += panel, p++) {
+        const int32_t end = rows - begin < panel ? rows : begin + panel;
+        int32_t r = begin;
+        while (usable && r < end && s->old[r] >= 0 && !job->moved[s->old[r]] && b->residual[r] >= 0)
+            r++;
+        b->unmoved[p] = r == end;
+        s->rests[p] = may_rest && b->unmoved[p] && fkm_apart_rests(b, job->tiles, p);
+        if (s->rests[p]) {
+            rested += end - begin;
+            s->counts.apart += job->tiles->count;
+        }
+    }
+    s->counts.rested += rested;
+    return rested;
+}
+
+/* Points the block at its rows' panels, packing them if need be, and sets floors. Returns how many
+ * rows are in panels that rest. */
+static int32_t start_block(
     const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows)
 {
     const fkm_kernels *k = job->tiles->kernels;
@@ -466,14 +504,30 @@ static void start_block(
     b->tail = store ? store->tail + first : s->tail;
     if (!store || job->pack)
         pack_block(job, s, rows);
-    find_old(job, s, rows, padded);
     find_apart(job, b, first, padded);
+    const int32_t rested = find_rest(job, s, rows);
+    if (rested == rows)
+        return rested;
+    find_old(job, s, rows, padded);
     memset(b->own, -1, (size_t)(padded / k->panel * FKM_OWN_TILES) * sizeof *b->own);
     reset_rows(b, t->kappa, padded);
     if (job->store && !job->list && (k->low || !t->axes))
         start_from_tiles(job, s, rows);
     else
         start_from_rows(job, s, rows);
+    return rested;
+}
+
+/* Screens the panels that do not rest against tiles [begin, end). */
+static void screen_tiles(
+    const fkm_assign_job *job, fkm_assign_scratch *s, int32_t panels, int32_t begin, int32_t end)
+{
+    for (int32_t p = 0, first; p < panels; p++) {
+        for (first = p; p < panels && !s->rests[p]; p++)
+            ;
+        if (p > first)
+            job->tiles->kernels->screen(&s->block, first, p - first, job->tiles, begin, end);
+    }
 }
 
 static void screen_block(const fkm_assign_job *job, fkm_assign_scratch *s)
@@ -484,7 +538,7 @@ static void screen_block(const fkm_assign_job *job, fkm_assign_scratch *s)
     int32_t range = (int32_t)fkm_max_i64(1, TILE_RANGE_BYTES / (int64_t)t->tile_bytes);
     for (int32_t begin = 0; begin < t->count; begin += range) {
         int32_t end = t->count - begin < range ? t->count : begin + range;
-        k->screen(&s->block, 0, panels, t, begin, end);
+        screen_tiles(job, s, panels, begin, end);
     }
     s->counts.apart += s->block.spared;
 }
@@ -664,6 +718,8 @@ static void hand_on_bounds(
     int32_t dims = job->tiles->dims, panel = job->tiles->kernels->panel;
     for (int32_t r = 0; r < rows; r++) {
         int64_t at = job->list ? job->list[first + r] : first + r;
+        if (s->rests[r / panel])
+            continue;
         float beyond = b->apart ? fkm_apart_beyond(b, r, panel) : INFINITY;
         fkm_bounds_set(
             &job->upper[at], &job->lower[at], b, r, dims, beyond, s->label[r] == s->old[r]);
@@ -746,7 +802,10 @@ static void add_moved(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t 
 
 void fkm_assign_block(const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows)
 {
-    start_block(job, s, first, rows);
+    if (start_block(job, s, first, rows) == rows) { /* all rest */
+        s->counts.rows += rows;
+        return;
+    }
     screen_block(job, s);
     decide(job, s, rows);
     int32_t moved = hand_on(job, s, first, rows);

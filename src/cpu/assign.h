@@ -20,6 +20,9 @@ typedef struct fkm_assign_job {
     const int32_t *list;  /* [count]: which positions (of the store, or rows), when not all */
     float *upper, *lower; /* bounds to fill, by position, see bounds.h; NULL: not wanted */
     bool apart, apart_known; /* keep the store's distances; they hold */
+    bool reach_known;        /* and so does what panels reached in the last pass */
+    bool bounds_hold;        /* upper and lower do, of rows that are not looked at */
+    const bool *moved_tile;  /* [tiles]: does it hold any that have? when moved is known */
     int64_t count;
     int32_t *labels;    /* [rows]; see fkm_backend_ops.feed */
     double *distances;  /* [rows] or NULL */
@@ -32,8 +35,9 @@ typedef struct fkm_assign_job {
 
 typedef struct fkm_assign_counts {
     int64_t rows, skipped, moved, in_doubt, candidates, rescans;
-    int64_t apart; /* pairs of a panel and a tile left out */
-    double sums_s; /* time spent on sums */
+    int64_t apart;  /* pairs of a panel and a tile left out */
+    int64_t rested; /* rows of panels that were not screened */
+    double sums_s;  /* time spent on sums */
 } fkm_assign_counts;
 
 /* One worker's scratch. */
@@ -43,6 +47,7 @@ typedef struct fkm_assign_scratch {
     int64_t *index;       /* [block_rows]: which row of x */
     int32_t *old, *label; /* [block_rows]: before and after */
     int32_t *some;        /* [block_rows]: rows in doubt, then rows that move */
+    bool *rests;          /* [panels of a block]: is it not screened? */
     float *rows;  /* [panel][dims], or [1][dims] for byte kernels: rows widened; NULL for float32 */
     char *panels; /* of a block that is packed as it comes */
     float *norm, *residual, *tail, *square; /* [block_rows] */

@@ -79,6 +79,7 @@ struct fkm_backend {
     int64_t *start;        /* [sort_parts][clusters + 1]: scratch */
     double *shift;         /* [clusters] */
     bool *changed;         /* [clusters]: centroids that have moved since the last pass */
+    bool *changed_tile;    /* [tiles]: those that hold any */
     bool labelled;         /* the last pass found the nearest of what they were then */
     fkm_pass_options pass;
     bool sums_hold;  /* sums are those of the labels that the next pass is handed */
@@ -223,7 +224,7 @@ static int64_t bytes(const fkm_plan *p)
         total = fkm_add_sat(total, 8 * segment_count(p));
     }
     if (p->update)
-        total = fkm_add_sat(fkm_add_sat(total, 9 * (int64_t)p->clusters),
+        total = fkm_add_sat(fkm_add_sat(total, 10 * (int64_t)p->clusters),
             fkm_update_bytes(p->clusters, p->dims, p->wide, p->threads));
     return total;
 }
@@ -276,6 +277,7 @@ static void close_backend(fkm_backend *b)
     fkm_free(b->start);
     fkm_free(b->shift);
     fkm_free(b->changed);
+    fkm_free(b->changed_tile);
     fkm_update_close(&b->update);
     fkm_tiles_close(&b->tiles);
     fkm_free(b->centroids);
@@ -335,6 +337,7 @@ static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
     if (p->update) {
         FKM_GO(fkm_alloc(&b->shift, p->clusters, sizeof *b->shift, "movements", e));
         FKM_GO(fkm_calloc(&b->changed, p->clusters, sizeof *b->changed, "movements", e));
+        FKM_GO(fkm_alloc(&b->changed_tile, b->tiles.count, sizeof(bool), "movements", e));
         FKM_GO(fkm_update_open(&b->update, b->kernels, b->pool, p->clusters, p->dims, p->wide, e));
     }
     *out = b;
@@ -471,6 +474,7 @@ static void run_chunk(
     c->job.tiles = &b->tiles;
     c->job.centroids = b->centroids;
     c->job.moved = b->labelled ? b->changed : NULL;
+    c->job.moved_tile = b->changed_tile;
     c->job.dtype = b->plan.dtype;
     c->job.x = r->x;
     c->job.count = r->count;
@@ -567,6 +571,7 @@ static int64_t choose_rows(fkm_backend *b, fkm_assign_job *job, const fkm_rows *
     if (b->bounds.collect) {
         job->upper = b->bounds.upper + r->row0;
         job->lower = b->bounds.lower + r->row0;
+        job->bounds_hold = b->bounds.valid;
         n = fkm_bounds_list(&b->bounds, b->list, r->row0, store->label, r->count);
     }
     if (b->head.list)
@@ -574,6 +579,7 @@ static int64_t choose_rows(fkm_backend *b, fkm_assign_job *job, const fkm_rows *
     bool all = distances || (b->pass.update && !b->change);
     if (!all && n < r->count / (b->tiles.axes ? LIST_SHARE_TURNED : LIST_SHARE)) {
         job->list = b->list;
+        store->reach_holds = false;
         b->spared += r->count - n;
         return n;
     }
@@ -581,10 +587,20 @@ static int64_t choose_rows(fkm_backend *b, fkm_assign_job *job, const fkm_rows *
     bool calm = store->moved < r->count / CALM_SHARE, known = store->apart_order == b->tiles.order;
     job->apart = b->apart.collect && job->keep && (calm || known);
     job->apart_known = job->apart && known;
+    job->reach_known = job->apart_known && store->reach_holds;
     store->apart_order = job->apart ? b->tiles.order : 0;
+    store->reach_holds = job->apart;
     if (job->apart_known)
         b->apart.seen += (r->count + b->kernels->panel - 1) / b->kernels->panel * b->tiles.count;
     return r->count;
+}
+
+static void find_changed_tiles(fkm_backend *b)
+{
+    memset(b->changed_tile, 0, (size_t)b->tiles.count * sizeof *b->changed_tile);
+    for (int32_t j = 0; j < b->plan.clusters; j++)
+        if (b->changed[j])
+            b->changed_tile[b->tiles.place[j].tile] = true;
 }
 
 static double sums_so_far(const fkm_backend *b)
@@ -619,6 +635,8 @@ static fkm_status feed(
     int64_t moved = moved_so_far(b);
     fkm_rows rows = *r;
     rows.count = choose_rows(b, &c.job, r, labels, distances);
+    if (b->labelled)
+        find_changed_tiles(b);
     const bool later = adds_later(b, c.job.store);
     if (b->pass.update) {
         c.job.update = later ? NULL : &b->update;
@@ -671,6 +689,7 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
         out->rows += c->rows;
         out->skipped += c->skipped;
         out->moved += c->moved;
+        out->skipped_by_bounds += c->rested;
         out->in_doubt += c->in_doubt;
         out->candidates += c->candidates;
         out->rescans += c->rescans;

@@ -179,9 +179,12 @@ typedef struct fkm_row_block {
     float *slip;                  /* [panels]; kept with apart */
     float *ref;                   /* [rows] */
     float *base;                  /* [rows]; when apart */
-    float *reach;                 /* [panels]; when apart */
-    float *beyond;  /* [panels]: least apart - drift of the tiles that were left out */
-    int64_t spared; /* pairs of a panel and a tile that were left out */
+    float *reach;                 /* [panels]; kept with apart */
+    bool *unmoved;          /* [panels]: the centroids of its rows' labels have not moved since
+                               they were the nearest, and are in its own tiles */
+    const bool *moved_tile; /* [tiles]: have any of its centroids? when panels are unmoved */
+    float *beyond;          /* [panels]: least apart - drift of the tiles that were left out */
+    int64_t spared;         /* pairs of a panel and a tile that were left out */
 } fkm_row_block;
 
 /* Has this tile been screened first? own: [FKM_OWN_TILES] of the panel. */

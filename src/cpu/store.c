@@ -9,7 +9,7 @@
 /* Bytes of panels, of an array by position, of one by panel, and of distances: each on cache lines
  * of its own. */
 typedef struct sizes {
-    int64_t panels, each, slip, apart;
+    int64_t panels, each, one, apart;
 } sizes;
 
 enum { ARRAYS = 6, LINE = 64 };
@@ -21,14 +21,14 @@ static sizes sizes_of(int32_t panel, size_t panel_bytes, int32_t apart, int64_t 
     return (sizes){
         .panels = fkm_add_sat(fkm_mul_sat(padded / panel, per_panel), line),
         .each = fkm_add_sat(fkm_mul_sat(padded, (int64_t)sizeof(float)), line),
-        .slip = fkm_add_sat(fkm_mul_sat(padded / panel, (int64_t)sizeof(float)), line),
+        .one = fkm_add_sat(fkm_mul_sat(padded / panel, (int64_t)sizeof(float)), line),
         .apart = fkm_add_sat(fkm_mul_sat(padded / panel, distances), line),
     };
 }
 
 static int64_t total(const sizes *s)
 {
-    int64_t by_panel = fkm_add_sat(fkm_add_sat(s->panels, s->slip), s->apart);
+    int64_t by_panel = fkm_add_sat(fkm_add_sat(s->panels, fkm_mul_sat(2, s->one)), s->apart);
     return fkm_add_sat(by_panel, fkm_mul_sat(ARRAYS, s->each));
 }
 
@@ -61,7 +61,8 @@ fkm_status fkm_row_store_open(
     s->residual = take(&rest, z.each);
     s->tail = take(&rest, z.each);
     s->ref = take(&rest, z.each);
-    s->slip = take(&rest, z.slip);
+    s->slip = take(&rest, z.one);
+    s->reach = take(&rest, z.one);
     s->apart = apart > 0 ? take(&rest, z.apart) : NULL;
     return FKM_OK;
 }

@@ -23,7 +23,8 @@ typedef struct fkm_row_store {
     float *tail;
     float *residual;      /* negative: the row cannot be screened */
     float *apart;         /* [panels][tiles]: see apart.h; NULL: there is no room */
-    float *slip;          /* [panels]: the same */
+    float *slip, *reach;  /* [panels]: the same */
+    bool reach_holds;     /* reach is of the last pass */
     float *ref;           /* the same */
     uint32_t apart_order; /* of the tiles that they are of; 0: none are kept */
     char *memory;         /* all of it */
