@@ -7,6 +7,7 @@
 #include "apart.h"
 #include "bounds.h"
 #include "head.h"
+#include "pack.h"
 
 #include <assert.h>
 #include <math.h>
@@ -21,9 +22,7 @@
 #define MATRIX_BLOCK_BYTES (768 << 10)
 #define MATRIX_RATE 200
 #define MAX_PANELS 16
-#define MAX_PANEL 32 /* rows of a panel */
 
-#define PREFETCH_BYTES 1024 /* of a row; hardware sees the rest coming */
 #define PREFETCH_ROWS 3
 
 int32_t fkm_assign_block_rows(const fkm_kernels *k, int32_t dims)
@@ -34,19 +33,13 @@ int32_t fkm_assign_block_rows(const fkm_kernels *k, int32_t dims)
     return (int32_t)panels * k->panel;
 }
 
-/* Room for so many: rows of a panel are packed from there, but for bytes. */
-static int32_t widened_rows(const fkm_kernels *k)
-{
-    return k->bytes ? 1 : k->panel;
-}
-
 int64_t fkm_assign_scratch_bytes(const fkm_kernels *k, int32_t rows, int32_t clusters, int32_t dims,
     fkm_dtype dtype, int32_t top)
 {
     int64_t per_row = 18 * (int64_t)sizeof(float) + FKM_OWN_TILES * (int64_t)sizeof(int32_t) +
                       FKM_CANDIDATES * (int64_t)(sizeof(int32_t) + sizeof(float)) +
                       (int64_t)fkm_panel_bytes(k, dims) / k->panel;
-    int64_t widened = dtype != FKM_F32 ? (int64_t)sizeof(float) * widened_rows(k) * dims : 0;
+    int64_t widened = dtype != FKM_F32 ? (int64_t)sizeof(float) * fkm_widened_rows(k) * dims : 0;
     int64_t turning = fkm_head_most(k, dims) > 0 ? 4 * (2 * (int64_t)k->panel + 1) * dims : 0;
     int64_t nearest = top > 1 ? 2 * (int64_t)sizeof(float) * clusters + 4 * (int64_t)top : 0;
     return rows * per_row + widened + turning + nearest + 4096;
@@ -94,7 +87,7 @@ fkm_status fkm_assign_scratch_open(fkm_assign_scratch *s, const fkm_kernels *k, 
         FKM_GO(fkm_calloc(&s->zero, dims, sizeof(float), what, e));
     }
     if (dtype != FKM_F32)
-        FKM_GO(fkm_alloc(&s->rows, (int64_t)widened_rows(k) * dims, sizeof(float), what, e));
+        FKM_GO(fkm_alloc(&s->rows, (int64_t)fkm_widened_rows(k) * dims, sizeof(float), what, e));
     if (top > 1) {
         FKM_GO(fkm_alloc(&s->lower, clusters, sizeof(float), what, e));
         FKM_GO(fkm_alloc(&s->upper, clusters, sizeof(float), what, e));
@@ -138,190 +131,6 @@ void fkm_assign_scratch_close(fkm_assign_scratch *s)
     fkm_free(s->upper);
     fkm_free(s->heap);
     memset(s, 0, sizeof *s);
-}
-
-/* ---- rows ---- */
-
-/* Finds out which rows the positions [first, first + rows) are, and their labels so far. */
-static void name_rows(const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows)
-{
-    const fkm_row_store *store = job->store;
-    int64_t *restrict index = s->index;
-    int32_t *restrict old = s->old;
-    if (store && !job->list) {
-        const int32_t *order = store->order + first, *label = store->label + first;
-        for (int32_t r = 0; r < rows; r++) {
-            index[r] = order[r];
-            old[r] = label[r];
-        }
-        return;
-    }
-    for (int32_t r = 0; r < rows; r++) {
-        int64_t at = job->list ? job->list[first + r] : first + r;
-        index[r] = store ? store->order[at] : at;
-        old[r] = store ? store->label[at] : job->labels[index[r]];
-    }
-}
-
-static const char *row_bytes(const fkm_assign_job *job, const fkm_assign_scratch *s, int32_t r)
-{
-    return (const char *)job->x +
-           (size_t)s->index[r] * (size_t)job->tiles->dims * fkm_dtype_size(job->dtype);
-}
-
-/* Row r of the block as float32: in place, or widened, and there until a panel of rows later
- * (bytes: until the next). */
-static const float *row_at(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t r)
-{
-    int64_t dims = job->tiles->dims;
-    const char *x = row_bytes(job, s, r);
-    if (job->dtype == FKM_F32)
-        return (const float *)(const void *)x;
-    float *out = s->rows + r % widened_rows(job->tiles->kernels) * dims;
-    job->tiles->kernels->widen(out, x, job->dtype, dims);
-    return out;
-}
-
-/* Row r of the block as kernels pack it. */
-static const void *row_to_pack(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t r)
-{
-    if (job->tiles->kernels->bytes)
-        return row_bytes(job, s, r);
-    return row_at(job, s, r);
-}
-
-/* Rows are in no order in memory: what will be read soon is fetched ahead. */
-static void prefetch_row(const fkm_assign_job *job, const fkm_assign_scratch *s, int32_t r)
-{
-    const char *x = row_bytes(job, s, r);
-    size_t bytes = (size_t)job->tiles->dims * fkm_dtype_size(job->dtype);
-    for (size_t b = 0; b < bytes && b < PREFETCH_BYTES; b += 64)
-        __builtin_prefetch(x + b);
-    __asm__ volatile("" : : "r"(x)); /* else GCC holds this to have no effect, and calls it never */
-}
-
-/* An upper bound of |X~| from its float32 sum of squares (see screen.h). Not below FKM_NORM_MAX,
- * NaN included, means that the row cannot be screened. */
-static float norm_bound(float square, int32_t dims)
-{
-    return sqrtf(square) * (1 + (float)(dims + 8) * 0x1p-24f) + FKM_NORM_TINY;
-}
-
-/* An upper bound of |X - X^| from the float32 sum of (X~ - X^)^2: X~ itself is one rounding off X.
- */
-static float residual_bound(float square, float norm, int32_t dims)
-{
-    return norm_bound(square, dims) + norm * 0x1p-22f;
-}
-
-static bool screenable(float norm)
-{
-    return norm < FKM_NORM_MAX;
-}
-
-/* An upper bound of the length beyond the head, see head.h: `bound` is that of the whole row. */
-static float tail_bound(const fkm_tiles *t, float bound, float square)
-{
-    double error = fkm_turn_error(t->screened, t->dims) * bound;
-    double head = fmax(0, sqrt(square) * (1 - (t->screened + 8) * 0x1p-24) - error);
-    double rest = (double)bound * bound - head * head * (1 - t->gram);
-    return (float)(sqrt(fmax(0, rest)) * (1 + 0x1p-20)) + FKM_NORM_TINY;
-}
-
-/* Where a packed panel and the figures of its rows go. */
-typedef struct panel_rows {
-    char *panel;
-    float *norm, *residual, *tail; /* residual is negative where the row cannot be screened */
-} panel_rows;
-
-/* Packs the heads of one panel of rows x: [live] of [dims]. */
-static void pack_heads(const fkm_assign_job *job, fkm_assign_scratch *s, const panel_rows *at,
-    const void *const *x, int32_t live)
-{
-    const fkm_kernels *k = job->tiles->kernels;
-    const fkm_tiles *t = job->tiles;
-    const double error = fkm_turn_error(t->screened, t->dims);
-    for (int32_t r = 0; r < live; r++) {
-        const float *row = x[r];
-        float *v = s->framed + (int64_t)r * t->dims;
-        for (int32_t d = 0; d < t->dims; d++)
-            v[d] = row[d] * t->scale - t->shift[d];
-        at->norm[r] = norm_bound(k->dot(v, s->zero, 1, v, t->dims), t->dims);
-    }
-    const void *heads[MAX_PANEL];
-    for (int32_t r = 0; r < live; r++)
-        heads[r] = s->turned + (int64_t)r * t->screened;
-    k->rotate(s->turned, s->framed, live, t->dims, t->axes, t->screened);
-    k->pack(at->panel, s->square, at->residual, heads, live, t->screened, s->zero, 1, NULL);
-    for (int32_t r = 0; r < k->panel; r++) {
-        float bound = r < live ? at->norm[r] : 0;
-        bool good = r < live && screenable(bound);
-        at->norm[r] = good ? bound : 0;
-        at->tail[r] = good ? tail_bound(t, bound, s->square[r]) : 0;
-        float lost = k->low ? at->residual[r] : 0;
-        at->residual[r] =
-            !good ? -1
-                  : residual_bound(lost, bound, t->dims) + (float)(error * bound * (1 + 0x1p-20));
-    }
-}
-
-/* Packs rows [begin, begin + live) of the block as one panel. */
-static void pack_panel(const fkm_assign_job *job, fkm_assign_scratch *s, const panel_rows *at,
-    int32_t begin, int32_t live, const void *const *ahead)
-{
-    const fkm_kernels *k = job->tiles->kernels;
-    const fkm_tiles *t = job->tiles;
-    const void *x[MAX_PANEL];
-    for (int32_t r = 0; r < live; r++)
-        x[r] = row_to_pack(job, s, begin + r);
-    if (t->axes) {
-        pack_heads(job, s, at, x, live);
-        return;
-    }
-    k->pack(at->panel, s->square, at->residual, x, live, t->dims, t->shift, t->scale, ahead);
-    for (int32_t r = 0; r < k->panel; r++) {
-        float bound = norm_bound(s->square[r], t->dims);
-        bool good = r < live && screenable(bound);
-        at->norm[r] = good ? bound : 0;
-        at->tail[r] = 0;
-        at->residual[r] = !good ? -1 : k->low ? residual_bound(at->residual[r], bound, t->dims) : 0;
-    }
-}
-
-/* The rows of the panel that begins at row `begin` of the block, for packing to fetch while it is
- * at the panel before: *ahead points at them. Rows that are widened are fetched at once. */
-static const void *const *look_ahead(const fkm_assign_job *job, const fkm_assign_scratch *s,
-    int32_t begin, int32_t rows, const void **ahead)
-{
-    int32_t panel = job->tiles->kernels->panel;
-    bool direct = (job->dtype == FKM_F32 || job->tiles->kernels->bytes) && !job->tiles->axes;
-    if (begin >= rows)
-        return NULL;
-    for (int32_t i = 0; i < panel; i++) {
-        int32_t r = begin + i < rows ? begin + i : rows - 1;
-        if (direct)
-            ahead[i] = row_bytes(job, s, r);
-        else
-            prefetch_row(job, s, r);
-    }
-    return direct ? ahead : NULL;
-}
-
-/* Packs the block's panels, a panel ahead of the memory. */
-static void pack_block(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t rows)
-{
-    const fkm_row_block *b = &s->block;
-    const void *ahead[MAX_PANEL];
-    int32_t panel = job->tiles->kernels->panel;
-    int64_t panel_bytes = (int64_t)fkm_panel_bytes(job->tiles->kernels, job->tiles->screened);
-    for (int32_t r = 0; r < panel && r < rows; r++)
-        prefetch_row(job, s, r);
-    for (int32_t begin = 0; begin < rows; begin += panel) {
-        int32_t live = rows - begin < panel ? rows - begin : panel;
-        panel_rows at = {b->panels + begin / panel * panel_bytes, b->norm + begin,
-            b->residual + begin, b->tail + begin};
-        pack_panel(job, s, &at, begin, live, look_ahead(job, s, begin + panel, rows, ahead));
-    }
 }
 
 /* ---- floors ---- */
@@ -380,11 +189,11 @@ static void start_from_tiles(const fkm_assign_job *job, fkm_assign_scratch *s, i
         strays += more;
     }
     for (int32_t i = 0; i < strays; i++)
-        prefetch_row(job, s, s->some[i]);
+        fkm_prefetch_row(job, s, s->some[i]);
     for (int32_t i = 0; i < strays; i++) {
         int32_t r = s->some[i];
         if (b->residual[r] >= 0)
-            b->floor[r] = warm_floor(job, b, r, row_at(job, s, r), s->old[r]);
+            b->floor[r] = warm_floor(job, b, r, fkm_row_at(job, s, r), s->old[r]);
     }
 }
 
@@ -397,7 +206,7 @@ static void start_from_rows(const fkm_assign_job *job, fkm_assign_scratch *s, in
     for (int32_t r = 0; r < rows; r++) {
         if (b->residual[r] < 0 || s->rests[r / job->tiles->kernels->panel])
             continue;
-        b->floor[r] = warm_floor(job, b, r, row_at(job, s, r), s->old[r]);
+        b->floor[r] = warm_floor(job, b, r, fkm_row_at(job, s, r), s->old[r]);
         if (job->trial && job->tiles->kernels->low && s->old[r] >= 0)
             b->floor[r] -= fkm_block_margin(b, r, job->tiles, job->tiles->position[s->old[r]]);
     }
@@ -496,14 +305,14 @@ static int32_t start_block(
     const fkm_row_store *store = keeps_panels(job) ? job->store : NULL;
     int64_t panel_bytes = (int64_t)fkm_panel_bytes(k, t->screened);
     int32_t padded = (int32_t)fkm_round_up(rows, k->panel);
-    name_rows(job, s, first, rows);
+    fkm_name_rows(job, s, first, rows);
     b->rows = rows;
     b->panels = store ? store->panels + first / k->panel * panel_bytes : s->panels;
     b->norm = store ? store->norm + first : s->norm;
     b->residual = store ? store->residual + first : s->residual;
     b->tail = store ? store->tail + first : s->tail;
     if (!store || job->pack)
-        pack_block(job, s, rows);
+        fkm_pack_block(job, s, rows);
     find_apart(job, b, first, padded);
     const int32_t rested = find_rest(job, s, rows);
     if (rested == rows)
@@ -555,14 +364,6 @@ static void consider(const fkm_assign_job *job, nearest *best, const float *x, i
     double d = job->tiles->kernels->canonical(x, job->centroids + (int64_t)label * dims, dims);
     if (best->label < 0 || d < best->distance || (d == best->distance && label < best->label))
         *best = (nearest){d, label};
-}
-
-static bool finite_row(const float *x, int32_t dims)
-{
-    for (int32_t t = 0; t < dims; t++)
-        if (!isfinite(x[t]))
-            return false;
-    return true;
 }
 
 static int32_t decide_against_all(const fkm_assign_job *job, const float *x)
@@ -640,10 +441,10 @@ static int32_t resolve(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t
 {
     const fkm_tiles *t = job->tiles;
     fkm_row_block *b = &s->block;
-    const float *x = row_at(job, s, row);
+    const float *x = fkm_row_at(job, s, row);
     int32_t n = 0;
     candidate c[FKM_CANDIDATES];
-    if (b->residual[row] < 0 && !finite_row(x, t->dims))
+    if (b->residual[row] < 0 && !fkm_row_is_finite(x, t->dims))
         return -1;
     s->counts.in_doubt++;
     if (b->residual[row] < 0) {
@@ -706,7 +507,7 @@ static void decide(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t row
         doubts = let_stand(job, s, doubts);
     s->counts.candidates += rows - doubts;
     for (int32_t i = 0; i < doubts; i++)
-        prefetch_row(job, s, s->some[i]);
+        fkm_prefetch_row(job, s, s->some[i]);
     for (int32_t i = 0; i < doubts; i++)
         s->label[s->some[i]] = resolve(job, s, s->some[i]);
 }
@@ -745,7 +546,7 @@ static int32_t hand_on(
         if (job->store)
             job->store->label[job->list ? job->list[first + r] : first + r] = label[r];
         if (job->update)
-            prefetch_row(job, s, r);
+            fkm_prefetch_row(job, s, r);
     }
     s->counts.rows += rows - skipped;
     s->counts.skipped += skipped;
@@ -758,9 +559,10 @@ static void measure_distances(const fkm_assign_job *job, fkm_assign_scratch *s, 
     int32_t dims = job->tiles->dims;
     for (int32_t r = 0; r < rows; r++) {
         int64_t label = s->label[r];
-        job->distances[s->index[r]] = label < 0 ? NAN
-                                                : job->tiles->kernels->canonical(row_at(job, s, r),
-                                                      job->centroids + label * dims, dims);
+        job->distances[s->index[r]] = label < 0
+                                          ? NAN
+                                          : job->tiles->kernels->canonical(fkm_row_at(job, s, r),
+                                                job->centroids + label * dims, dims);
     }
 }
 
@@ -769,7 +571,7 @@ static const void *row_to_add(
     const fkm_assign_job *job, fkm_assign_scratch *s, int32_t r, fkm_dtype *t)
 {
     *t = fkm_update_takes(job->update, job->dtype) ? job->dtype : FKM_F32;
-    return *t == job->dtype ? (const void *)row_bytes(job, s, r) : row_at(job, s, r);
+    return *t == job->dtype ? (const void *)fkm_row_bytes(job, s, r) : fkm_row_at(job, s, r);
 }
 
 static void add_all(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t rows)
@@ -777,7 +579,7 @@ static void add_all(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t ro
     fkm_dtype t;
     for (int32_t r = 0; r < rows; r++) {
         if (r + PREFETCH_ROWS < rows)
-            prefetch_row(job, s, r + PREFETCH_ROWS);
+            fkm_prefetch_row(job, s, r + PREFETCH_ROWS);
         if (s->label[r] < 0)
             continue;
         const void *x = row_to_add(job, s, r, &t);
@@ -824,116 +626,10 @@ void fkm_assign_block(const fkm_assign_job *job, fkm_assign_scratch *s, int64_t 
 void fkm_assign_sums(const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows)
 {
     const double start = fkm_now();
-    name_rows(job, s, first, rows);
+    fkm_name_rows(job, s, first, rows);
     memcpy(s->label, s->old, (size_t)rows * sizeof *s->label);
     add_all(job, s, rows);
     s->counts.sums_s += fkm_now() - start;
-}
-
-/* ---- several nearest centroids a row ---- */
-
-/* Keeps the `top` largest values seen in a min-heap. */
-static void heap_offer(float *heap, int32_t *size, int32_t top, float v)
-{
-    int32_t i;
-    if (*size < top) {
-        for (i = (*size)++; i > 0 && heap[(i - 1) / 2] > v; i = (i - 1) / 2)
-            heap[i] = heap[(i - 1) / 2];
-        heap[i] = v;
-        return;
-    }
-    if (v <= heap[0])
-        return;
-    for (i = 0;;) {
-        int32_t child = 2 * i + 1;
-        if (child >= top)
-            break;
-        if (child + 1 < top && heap[child + 1] < heap[child])
-            child++;
-        if (heap[child] >= v)
-            break;
-        heap[i] = heap[child];
-        i = child;
-    }
-    heap[i] = v;
-}
-
-/* Score bounds of every centroid for one row; returns the `top`-th largest lower bound. */
-static float bound_all(const fkm_assign_job *job, fkm_assign_scratch *s, const float *x)
-{
-    const fkm_tiles *t = job->tiles;
-    float norm = norm_bound(s->square[0], t->dims), slack = t->kappa * norm * norm;
-    int32_t size = 0;
-    for (int32_t p = 0; p < t->clusters; p++) {
-        const float *c = t->rows + (int64_t)p * t->dims;
-        float score = job->tiles->kernels->dot(x, t->shift, t->scale, c, t->dims) - t->half[p];
-        float e = norm * t->fine_slope[p] + t->fine_offset[p] + slack;
-        s->lower[p] = score - e;
-        s->upper[p] = score + e;
-        heap_offer(s->heap, &size, job->top, s->lower[p]);
-    }
-    return s->heap[0];
-}
-
-/* Inserts (d, label) into a list of `size` sorted entries, at most `top`. */
-static void insert(
-    int32_t *label, double *distance, int32_t *size, int32_t top, double d, int32_t j)
-{
-    int32_t i = *size;
-    if (i == top) {
-        if (d > distance[top - 1] || (d == distance[top - 1] && j > label[top - 1]))
-            return;
-        i--;
-    } else {
-        (*size)++;
-    }
-    for (; i > 0 && (distance[i - 1] > d || (distance[i - 1] == d && label[i - 1] > j)); i--) {
-        distance[i] = distance[i - 1];
-        label[i] = label[i - 1];
-    }
-    distance[i] = d;
-    label[i] = j;
-}
-
-static void nearest_of_row(
-    const fkm_assign_job *job, fkm_assign_scratch *s, int32_t r, int32_t *label, double *distance)
-{
-    const fkm_tiles *t = job->tiles;
-    const float *x = row_at(job, s, r);
-    const void *packed = row_to_pack(job, s, r);
-    int32_t size = 0;
-    for (int32_t i = 0; i < job->top; i++) {
-        label[i] = -1;
-        distance[i] = NAN;
-    }
-    job->tiles->kernels->pack(
-        s->panels, s->square, s->residual, &packed, 1, t->dims, t->shift, t->scale, NULL);
-    bool bounded = job->top > 1 && screenable(norm_bound(s->square[0], t->dims));
-    if (!bounded && !finite_row(x, t->dims)) {
-        s->counts.skipped++;
-        return;
-    }
-    float floor = bounded ? bound_all(job, s, x) : 0;
-    for (int32_t p = 0; p < t->clusters; p++) {
-        if (bounded && s->upper[p] < floor)
-            continue;
-        int32_t j = t->index[p];
-        double d =
-            job->tiles->kernels->canonical(x, job->centroids + (int64_t)j * t->dims, t->dims);
-        insert(label, distance, &size, job->top, d, j);
-        s->counts.candidates++;
-    }
-    s->counts.rows++;
-}
-
-void fkm_assign_nearest(
-    const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows)
-{
-    for (int32_t r = 0; r < rows; r++) {
-        s->index[r] = first + r;
-        nearest_of_row(job, s, r, job->labels + (first + r) * job->top,
-            job->distances + (first + r) * job->top);
-    }
 }
 
 void fkm_assign_distances(
