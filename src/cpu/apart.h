@@ -83,7 +83,8 @@ static inline void fkm_apart_own(fkm_row_block *b, const fkm_tiles *t, int32_t p
             b->apart[(int64_t)panel * t->count + own[i]] = -FKM_APART_FAR;
 }
 
-/* Are all tiles that might come nearer to an unmoved panel out of the reach that it had? Then its
+/* Are all tiles with a centroid that moved out of the reach that an unmoved panel had in the last
+ * pass? It has it still: what was the nearest then is no farther than what set the floors. Then its
  * rows keep their labels, without being screened. */
 bool fkm_apart_rests(const fkm_row_block *b, const fkm_tiles *t, int32_t panel);
 

@@ -391,7 +391,7 @@ static void tile_moved(fkm_backend *b)
 {
     for (int32_t j = 0; b->labelled && j < b->plan.clusters; j++)
         b->changed[j] = b->changed[j] || b->shift[j] != 0;
-    if (keeps_distances(b))
+    if (b->shift && keeps_distances(b))
         fkm_tiles_follow(&b->tiles, b->centroids, b->shift, b->pool);
     else
         fkm_tiles_set(&b->tiles, b->centroids, 1, b->pool);
