@@ -6,15 +6,14 @@
 
 float fkm_apart_beyond(const fkm_row_block *b, int32_t row, int32_t rows)
 {
-    const float rest = b->beyond[row / rows], slip = b->slip[row / rows], ref = b->ref[row];
-    return rest - slip + ref - FKM_APART_ETA * (fabsf(rest) + fabsf(slip) + ref);
+    const float left = b->beyond[row / rows], slip = b->slip[row / rows], ref = b->ref[row];
+    return left - slip + ref - FKM_APART_ETA * (fabsf(left) + fabsf(slip) + ref);
 }
 
 bool fkm_apart_rests(const fkm_row_block *b, const fkm_tiles *t, int32_t panel)
 {
-    const float *apart = b->apart + (int64_t)panel * t->count;
     for (int32_t i = 0; i < t->count; i++)
-        if (b->moved_tile[i] && !(apart[i] - t->drift[i] > b->reach[panel]))
+        if (b->moved_tile[i] && !(fkm_apart_left(b, t, panel, i) > b->reach[panel]))
             return false;
     return true;
 }

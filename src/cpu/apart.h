@@ -45,6 +45,13 @@ static inline float fkm_apart_share(int32_t dims)
     return FKM_APART_ETA - (1 - (float)(3 * (int64_t)dims + 64) * 0x1p-24f) / 2;
 }
 
+/* What is left of apart: a tile is out of reach while it is above reach. */
+static inline float fkm_apart_left(
+    const fkm_row_block *b, const fkm_tiles *t, int32_t panel, int32_t tile)
+{
+    return b->apart[(int64_t)panel * t->count + tile] - t->drift[tile];
+}
+
 /* Can no row of the panel have its centroid in the tile? It is left out then: it is out of reach,
  * or nothing has changed between them. */
 static inline bool fkm_is_apart(fkm_row_block *b, const fkm_tiles *t, int32_t panel, int32_t tile)
@@ -55,11 +62,11 @@ static inline bool fkm_is_apart(fkm_row_block *b, const fkm_tiles *t, int32_t pa
     }
     if (!b->apart_known)
         return false;
-    float rest = b->apart[(int64_t)panel * t->count + tile] - t->drift[tile];
-    if (!(rest > b->reach[panel]))
+    const float left = fkm_apart_left(b, t, panel, tile);
+    if (!(left > b->reach[panel]))
         return false;
     b->spared++;
-    b->beyond[panel] = rest < b->beyond[panel] ? rest : b->beyond[panel];
+    b->beyond[panel] = left < b->beyond[panel] ? left : b->beyond[panel];
     return true;
 }
 

@@ -24,9 +24,9 @@ typedef struct fkm_row_store {
     float *residual;      /* negative: the row cannot be screened */
     float *apart;         /* [panels][tiles]: see apart.h; NULL: there is no room */
     float *slip, *reach;  /* [panels]: the same */
-    bool reach_holds;     /* reach is of the last pass */
     float *ref;           /* the same */
     uint32_t apart_order; /* of the tiles that they are of; 0: none are kept */
+    bool reach_holds;     /* reach is of the last pass */
     char *memory;         /* all of it */
 } fkm_row_store;
 
