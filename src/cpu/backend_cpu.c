@@ -71,11 +71,13 @@ struct fkm_backend {
     fkm_update update;     /* open when plan.update */
     fkm_row_store *stores; /* [store_count], one a chunk: kept copies of rows; NULL: none */
     int64_t store_count;
+    fkm_row_store passing; /* rows that are not kept: the order of the chunk at hand */
     fkm_populate populate; /* of the store, when there is one that is small */
     fkm_bounds bounds;     /* open when rows are kept */
     fkm_apart apart;       /* of panels and tiles */
     fkm_head head;         /* open when rows are kept and have dims to spare */
-    int32_t *list;         /* [chunk_rows]: positions that bounds do not spare; scratch */
+    int32_t *list;         /* [chunk_rows]: positions that bounds do not spare; scratch. NULL: rows
+                              are taken as they come */
     int64_t *start;        /* [sort_parts][clusters + 1]: scratch */
     double *shift;         /* [clusters] */
     bool *changed;         /* [clusters]: centroids that have moved since the last pass */
@@ -200,6 +202,12 @@ static int32_t block_rows(const fkm_kernels *k, const fkm_plan *p)
     return (int32_t)fkm_max_i64(k->panel, fkm_min_i64(share, fkm_assign_block_rows(k, p->dims)));
 }
 
+/* Are rows taken in label order, once they have labels? */
+static bool orders(const fkm_plan *p)
+{
+    return p->keep || p->update;
+}
+
 /* For planning: plain kernels, should the name be unknown. */
 static int64_t bytes(const fkm_plan *p)
 {
@@ -220,6 +228,10 @@ static int64_t bytes(const fkm_plan *p)
         total = fkm_add_sat(total, fkm_mul_sat(chunk_count(p), store));
         total = fkm_add_sat(total, fkm_bounds_bytes(p->rows, p->clusters));
         total = fkm_add_sat(total, fkm_head_suits(k, p->dims) ? fkm_head_bytes(k, p->dims) : 0);
+    } else if (orders(p)) {
+        total = fkm_add_sat(total, fkm_row_store_bytes(k->panel, 0, 0, p->chunk_rows));
+    }
+    if (orders(p)) {
         total = fkm_add_sat(total, fkm_mul_sat(p->chunk_rows, sizeof(int32_t)));
         total = fkm_add_sat(total, 8 * segment_count(p));
     }
@@ -271,6 +283,7 @@ static void close_backend(fkm_backend *b)
     for (int64_t i = 0; i < b->store_count; i++)
         fkm_row_store_close(&b->stores[i]);
     fkm_free(b->stores);
+    fkm_row_store_close(&b->passing);
     fkm_bounds_close(&b->bounds);
     fkm_head_close(&b->head);
     fkm_free(b->list);
@@ -295,8 +308,6 @@ static fkm_status open_stores(fkm_backend *b, fkm_err *e)
     FKM_TRY(fkm_bounds_open(&b->bounds, p->rows, p->clusters, e));
     if (fkm_head_suits(b->kernels, p->dims))
         FKM_TRY(fkm_head_open(&b->head, b->kernels, p->dims, b->block_rows, e));
-    FKM_TRY(fkm_alloc(&b->list, p->chunk_rows, sizeof *b->list, "rows to look at", e));
-    FKM_TRY(fkm_alloc(&b->start, segment_count(p), sizeof *b->start, "segments", e));
     FKM_TRY(fkm_calloc(&b->stores, n, sizeof *b->stores, "rows laid out for screening", e));
     for (int64_t i = 0; i < n; i++) {
         int64_t rows = fkm_min_i64(p->chunk_rows, p->rows - i * p->chunk_rows);
@@ -308,6 +319,17 @@ static fkm_status open_stores(fkm_backend *b, fkm_err *e)
     if (n == 1 && bytes <= POPULATE_BYTES)
         fkm_populate_start(&b->populate, b->stores[0].memory, bytes);
     return FKM_OK;
+}
+
+/* What it takes to have the rows of a chunk in label order. */
+static fkm_status open_order(fkm_backend *b, fkm_err *e)
+{
+    const fkm_plan *p = &b->plan;
+    FKM_TRY(fkm_alloc(&b->list, p->chunk_rows, sizeof *b->list, "rows to look at", e));
+    FKM_TRY(fkm_alloc(&b->start, segment_count(p), sizeof *b->start, "segments", e));
+    if (p->keep)
+        return FKM_OK;
+    return fkm_row_store_open(&b->passing, b->kernels->panel, 0, 0, p->chunk_rows, e);
 }
 
 static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
@@ -332,6 +354,8 @@ static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
             p->clusters, p->dims, p->dtype, p->top, e));
         b->workers[i].scratch.worker = i;
     }
+    if (orders(p))
+        FKM_GO(open_order(b, e));
     if (p->keep)
         FKM_GO(open_stores(b, e));
     if (p->update) {
@@ -529,6 +553,16 @@ static bool lay_out(fkm_backend *b, fkm_row_store *store, int64_t count, bool *k
     return stale;
 }
 
+/* Rows that are not kept, in label order if they have labels. */
+static void order_passing(fkm_backend *b, fkm_assign_job *job, int64_t count, const int32_t *labels)
+{
+    job->store = &b->passing;
+    job->pack = true;
+    fkm_row_store_start(job->store, labels, count);
+    if (any_label(labels, count))
+        sort_rows(b, job->store, count);
+}
+
 static int64_t moved_so_far(const fkm_backend *b)
 {
     int64_t moved = 0;
@@ -561,8 +595,12 @@ static void decide_head(fkm_backend *b, const fkm_rows *r, int32_t *labels)
 static int64_t choose_rows(fkm_backend *b, fkm_assign_job *job, const fkm_rows *r, int32_t *labels,
     const double *distances)
 {
-    if (!b->stores)
+    if (!b->list)
         return r->count;
+    if (!b->stores) {
+        order_passing(b, job, r->count, labels);
+        return r->count;
+    }
     fkm_row_store *store = &b->stores[r->row0 / b->plan.chunk_rows];
     int64_t n = r->count;
     job->store = store;
