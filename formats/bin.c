@@ -116,6 +116,11 @@ static fkm_status read_bin(
     return fkm_dense_read(priv, f, row0, count, dst, scratch, e);
 }
 
+static int64_t offset_in_bin(const void *priv, int64_t row)
+{
+    return fkm_dense_offset(priv, row);
+}
+
 const fkm_format fkm_format_fbin = {
     .name = "fbin",
     .suffixes = ".fbin",
@@ -124,6 +129,7 @@ const fkm_format fkm_format_fbin = {
     .probe = probe_fbin,
     .open = open_fbin,
     .read = read_bin,
+    .offset = offset_in_bin,
 };
 
 const fkm_format fkm_format_f16bin = {
@@ -134,6 +140,7 @@ const fkm_format fkm_format_f16bin = {
     .probe = probe_f16bin,
     .open = open_f16bin,
     .read = read_bin,
+    .offset = offset_in_bin,
 };
 
 const fkm_format fkm_format_u8bin = {
@@ -144,6 +151,7 @@ const fkm_format fkm_format_u8bin = {
     .probe = probe_u8bin,
     .open = open_u8bin,
     .read = read_bin,
+    .offset = offset_in_bin,
 };
 
 const fkm_format fkm_format_i8bin = {
@@ -154,6 +162,7 @@ const fkm_format fkm_format_i8bin = {
     .probe = probe_i8bin,
     .open = open_i8bin,
     .read = read_bin,
+    .offset = offset_in_bin,
 };
 
 const fkm_format fkm_format_ibin = {
@@ -164,4 +173,5 @@ const fkm_format fkm_format_ibin = {
     .probe = probe_ibin,
     .open = open_ibin,
     .read = read_bin,
+    .offset = offset_in_bin,
 };

@@ -28,6 +28,9 @@ typedef struct fkm_dense {
 fkm_status fkm_dense_read(const fkm_dense *a, fkm_file *f, int64_t row0, int64_t count, void *dst,
     void *scratch, fkm_err *e) FKM_MUST_USE;
 
+/* fkm_format.offset of such an array. */
+int64_t fkm_dense_offset(const fkm_dense *a, int64_t row);
+
 /* *bytes = rows * dims * size; FKM_EDATA when that overflows, or when rows or dims are not at least
  * 1, or dims exceeds int32: nothing can be clustered there. rows counts the whole batch. */
 fkm_status fkm_array_bytes(int64_t *bytes, const char *path, int64_t rows, int64_t dims,

@@ -232,6 +232,13 @@ fkm_status fkm_dense_read(const fkm_dense *a, fkm_file *f, int64_t row0, int64_t
     return fkm_narrow_i32(dst, dst, elements, &place, e);
 }
 
+int64_t fkm_dense_offset(const fkm_dense *a, int64_t row)
+{
+    if (a->dtype == FKM_F64)
+        return -1;
+    return a->offset + row * a->dims * (int64_t)fkm_dtype_size(a->dtype);
+}
+
 fkm_status fkm_array_bytes(
     int64_t *bytes, const char *path, int64_t rows, int64_t dims, fkm_dtype dtype, fkm_err *e)
 {

@@ -433,6 +433,12 @@ static fkm_status read_npy(
     return fkm_dense_read(&p->data, f, row0, count, dst, scratch, e);
 }
 
+static int64_t offset_in_npy(const void *priv, int64_t row)
+{
+    const npy *p = priv;
+    return p->fortran ? -1 : fkm_dense_offset(&p->data, row);
+}
+
 const fkm_format fkm_format_npy = {
     .name = "npy",
     .suffixes = ".npy",
@@ -441,4 +447,5 @@ const fkm_format fkm_format_npy = {
     .probe = probe_npy,
     .open = open_npy,
     .read = read_npy,
+    .offset = offset_in_npy,
 };

@@ -272,6 +272,12 @@ fkm_status fkm_reader_read(fkm_reader *r, int64_t row0, int64_t count, void *dst
     return st;
 }
 
+int64_t fkm_reader_offset(const fkm_reader *r, int64_t row0)
+{
+    const source *s = find_source(r, row0 + r->skip);
+    return s->format->offset ? s->format->offset(s->priv, row0 + r->skip - s->begin) : -1;
+}
+
 fkm_status fkm_reader_unchanged(fkm_reader *r, fkm_err *e)
 {
     for (int i = 0; i < r->count; i++)

@@ -264,6 +264,12 @@ static fkm_status read_safetensors(
     return fkm_dense_read(&s->data, f, row0, count, dst, scratch, e);
 }
 
+static int64_t offset_in_safetensors(const void *priv, int64_t row)
+{
+    const safetensors *s = priv;
+    return fkm_dense_offset(&s->data, row);
+}
+
 static const char *dataset(const void *priv)
 {
     const safetensors *s = priv;
@@ -284,6 +290,7 @@ const fkm_format fkm_format_safetensors = {
     .probe = probe_safetensors,
     .open = open_safetensors,
     .read = read_safetensors,
+    .offset = offset_in_safetensors,
     .dataset = dataset,
     .close = close_safetensors,
 };

@@ -2,6 +2,7 @@
 #include "plan.h"
 
 #include "base/checked.h"
+#include "base/direct.h"
 #include "base/mem.h"
 #include "base/sysinfo.h"
 
@@ -42,7 +43,8 @@ static int64_t total_bytes(
     run->ring_chunks = resident ? 0 : RING_CHUNKS;
     run->chunk_rows = backend->chunk_rows = chunk;
     int64_t row = fkm_mul_sat(shape->dims, (int64_t)fkm_dtype_size(shape->dtype));
-    int64_t rows = fkm_mul_sat(row, resident ? shape->rows : chunk * RING_CHUNKS);
+    int64_t slot = fkm_add_sat(fkm_mul_sat(row, chunk), FKM_DIRECT_ALIGNMENT);
+    int64_t rows = resident ? fkm_mul_sat(row, shape->rows) : fkm_mul_sat(RING_CHUNKS, slot);
     int64_t of_backend = fkm_add_sat(r->ops->bytes(backend), seed_backend_bytes(backend, r));
     int64_t of_lane = fkm_add_sat(r->lane_bytes, fkm_mul_sat(chunk, r->bytes_per_row));
     run->rows_bytes = fkm_mul_sat(run->lanes, rows);

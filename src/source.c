@@ -3,6 +3,7 @@
 
 #include "base/checked.h"
 #include "base/clock.h"
+#include "base/direct.h"
 #include "base/mem.h"
 #include "base/thread.h"
 
@@ -14,7 +15,8 @@
 /* One buffer of the ring. Filled by the reading thread; then used by the consumer and held to its
  * checksums by the checking thread, side by side; free again when both are done with it. */
 typedef struct slot {
-    char *data;
+    char *memory; /* room for a chunk, wherever it begins in its first FKM_DIRECT_ALIGNMENT bytes */
+    char *data;   /* where it does */
     int64_t row0, count;
     bool full, used, checked, pinned;
     fkm_status status; /* of reading it */
@@ -87,6 +89,16 @@ static bool wait_for_turn(fkm_source *s, const slot *b, int64_t pass)
     return go;
 }
 
+/* Where in `memory` a chunk goes that begins with such a row: as it lies in its file, so that it
+ * can be read without a copy, unless its elements are not aligned there. */
+static char *place_for(const fkm_source *s, char *memory, int64_t row)
+{
+    const int64_t offset = fkm_reader_offset(s->in, s->base + row);
+    if (offset < 0 || offset % (int64_t)fkm_dtype_size(s->dtype) != 0)
+        return memory;
+    return memory + (uintptr_t)(offset - (int64_t)(uintptr_t)memory) % FKM_DIRECT_ALIGNMENT;
+}
+
 static void *thread_main(void *arg)
 {
     fkm_source *s = arg;
@@ -98,6 +110,7 @@ static void *thread_main(void *arg)
                 return NULL;
             b->row0 = row;
             b->count = fkm_min_i64(s->chunk_rows, s->rows - row);
+            b->data = place_for(s, b->memory, row);
             b->status = read_rows(s, row, b->count, b->data, &b->error);
             pthread_mutex_lock(&s->lock);
             b->used = false;
@@ -182,6 +195,11 @@ static fkm_status start_thread(fkm_source *s, bool once, fkm_err *e)
     return FKM_OK;
 }
 
+static int64_t slot_bytes(const fkm_source *s)
+{
+    return fkm_add_sat(fkm_mul_sat(s->chunk_rows, (int64_t)s->row_bytes), FKM_DIRECT_ALIGNMENT);
+}
+
 fkm_status fkm_source_open(fkm_source **out, fkm_reader *in, const fkm_run_plan *plan,
     fkm_checksums *checksums, fkm_err *e)
 {
@@ -206,7 +224,7 @@ fkm_status fkm_source_open(fkm_source **out, fkm_reader *in, const fkm_run_plan 
         FKM_GO(fkm_calloc(&s->ring, plan->ring_chunks, sizeof *s->ring, "the ring", e));
         s->slots = plan->ring_chunks;
         for (int64_t i = 0; i < s->slots; i++)
-            FKM_GO(fkm_alloc(&s->ring[i].data, s->chunk_rows, s->row_bytes, "a chunk of rows", e));
+            FKM_GO(fkm_alloc(&s->ring[i].memory, slot_bytes(s), 1, "a chunk of rows", e));
     }
     *out = s;
     return FKM_OK;
@@ -223,7 +241,7 @@ void fkm_source_pin(fkm_source *s, const fkm_backend_ops *ops, const fkm_backend
     if (s->resident && ops->streams(b))
         s->data_pinned = ops->pin(s->data, (size_t)s->rows * s->row_bytes);
     for (int64_t i = 0; i < s->slots; i++)
-        s->ring[i].pinned = ops->pin(s->ring[i].data, (size_t)s->chunk_rows * s->row_bytes);
+        s->ring[i].pinned = ops->pin(s->ring[i].memory, (size_t)slot_bytes(s));
 }
 
 void fkm_source_close(fkm_source *s)
@@ -235,9 +253,9 @@ void fkm_source_close(fkm_source *s)
         s->ops->unpin(s->data);
     for (int64_t i = 0; i < s->slots; i++)
         if (s->ring[i].pinned)
-            s->ops->unpin(s->ring[i].data);
+            s->ops->unpin(s->ring[i].memory);
     for (int64_t i = 0; i < s->slots; i++)
-        fkm_free(s->ring[i].data);
+        fkm_free(s->ring[i].memory);
     fkm_free(s->ring);
     fkm_free(s->data);
     pthread_cond_destroy(&s->filled);

@@ -1,6 +1,7 @@
 /* Reads by O_DIRECT: see direct.h. */
 #include "direct.h"
 
+#include "checked.h"
 #include "mem.h"
 
 #include <errno.h>
@@ -12,8 +13,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#define ALIGNMENT FKM_DIRECT_ALIGNMENT
 #define BUFFER_BYTES ((int64_t)4 << 20)
-#define ALIGNMENT ((int64_t)4096) /* of offsets and lengths; of any storage with such reads */
+#define MOST_BYTES ((int64_t)1 << 30) /* that one system call is asked for */
 
 struct fkm_direct {
     int fd;
@@ -50,20 +52,46 @@ void fkm_direct_close(fkm_direct *d)
     fkm_free(d);
 }
 
-/* Where the aligned bytes that hold offset begin in the buffer; -1: an error. *held: how many are
- * there. */
-static int64_t fill(fkm_direct *d, int64_t offset, size_t len, int64_t *held)
+/* All of it aligned. Returns how many bytes were read; -1: an error. */
+static int64_t read_aligned(fkm_direct *d, void *dst, int64_t len, int64_t offset)
 {
-    int64_t begin = offset / ALIGNMENT * ALIGNMENT;
-    int64_t want = BUFFER_BYTES;
-    if ((int64_t)len < BUFFER_BYTES - (offset - begin))
-        want = (offset - begin + (int64_t)len + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    int64_t got;
     do
-        *held = pread(d->fd, d->buffer, (size_t)want, begin);
-    while (*held < 0 && errno == EINTR);
-    if (*held < 0)
+        got = pread(d->fd, dst, (size_t)len, offset);
+    while (got < 0 && errno == EINTR);
+    if (got < 0)
         atomic_store(&d->refused, true);
-    return *held < 0 ? -1 : offset - begin;
+    return got;
+}
+
+/* Some bytes at offset, through the buffer. Returns how many; fewer than 1: no more can be had. */
+static int64_t read_some(fkm_direct *d, int64_t offset, char *dst, int64_t len)
+{
+    const int64_t begin = offset / ALIGNMENT * ALIGNMENT, before = offset - begin;
+    int64_t want = BUFFER_BYTES;
+    if (len < BUFFER_BYTES - before)
+        want = fkm_round_up(before + len, ALIGNMENT);
+    const int64_t held = read_aligned(d, d->buffer, want, begin) - before;
+    const int64_t some = held < len ? held : len;
+    if (some > 0)
+        memcpy(dst, d->buffer + before, (size_t)some);
+    return some;
+}
+
+/* As many bytes as can be read to where they belong; 0: none can. */
+static int64_t read_in_place(fkm_direct *d, int64_t offset, char *dst, int64_t len)
+{
+    const bool aligned = offset % ALIGNMENT == 0 && (uintptr_t)dst % ALIGNMENT == 0;
+    const int64_t whole = fkm_min_i64(len, MOST_BYTES) / ALIGNMENT * ALIGNMENT;
+    return aligned && whole > 0 ? read_aligned(d, dst, whole, offset) : 0;
+}
+
+/* Bytes that lie before the next boundary, if that is one in memory too; else all. */
+static int64_t to_boundary(int64_t offset, const char *dst, int64_t len)
+{
+    const int64_t before = ALIGNMENT - offset % ALIGNMENT;
+    const bool alike = (uintptr_t)dst % ALIGNMENT == (uintptr_t)(offset % ALIGNMENT);
+    return alike && before < ALIGNMENT ? fkm_min_i64(before, len) : len;
 }
 
 size_t fkm_direct_read(fkm_direct *d, int64_t offset, void *dst, size_t len)
@@ -72,14 +100,14 @@ size_t fkm_direct_read(fkm_direct *d, int64_t offset, void *dst, size_t len)
     if (atomic_load(&d->refused) || pthread_mutex_trylock(&d->busy) != 0)
         return 0;
     while (done < len) {
-        int64_t held, at = fill(d, offset + (int64_t)done, len - done, &held);
-        if (at < 0 || held <= at)
+        char *to = (char *)dst + done;
+        const int64_t at = offset + (int64_t)done, left = (int64_t)(len - done);
+        int64_t got = read_in_place(d, at, to, left);
+        if (got == 0)
+            got = read_some(d, at, to, to_boundary(at, to, left));
+        if (got <= 0)
             break;
-        size_t some = (size_t)(held - at) < len - done ? (size_t)(held - at) : len - done;
-        memcpy((char *)dst + done, d->buffer + at, some);
-        done += some;
-        if (held % ALIGNMENT != 0)
-            break; /* the end of the file */
+        done += (size_t)got;
     }
     pthread_mutex_unlock(&d->busy);
     return done;

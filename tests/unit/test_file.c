@@ -76,6 +76,20 @@ static void test_read(void **state)
     fkm_file_close(NULL);
 }
 
+/* In memory that is like the offset modulo pages, and in memory that is not. */
+static void check_read(fkm_file *f, const unsigned char *want, int begin, int len, char *memory)
+{
+    fkm_err e = {0};
+    for (int other = 0; other < 2; other++) {
+        char *got = memory + begin % 4096 + other;
+        memset(got - other, 0, (size_t)len + 2);
+        assert_int_equal(fkm_file_read(f, begin, got, (size_t)len, &e), FKM_OK);
+        assert_memory_equal(got, want + begin, (size_t)len);
+        assert_int_equal(got[len], 0);
+        assert_true(other == 0 || got[-1] == 0);
+    }
+}
+
 /* The same bytes by either way, wherever a read begins and ends; past the end, the same error. */
 static void test_uncached(void **state)
 {
@@ -83,7 +97,8 @@ static void test_uncached(void **state)
     enum { BYTES = (9 << 20) + 777 };
     fkm_err e = {0};
     fkm_file *f;
-    unsigned char *want = malloc(BYTES), *got = malloc(BYTES + 1);
+    unsigned char *want = malloc(BYTES);
+    char *memory = aligned_alloc(4096, BYTES / 4096 * 4096 + 3 * 4096);
     uint32_t random = 1;
     for (int i = 0; i < BYTES; i++) {
         random = random * 1664525 + 1013904223;
@@ -100,17 +115,15 @@ static void test_uncached(void **state)
     for (int b = 0; b < 9; b++)
         for (int l = 0; l < 7; l++) {
             int len = l < 6 ? lengths[l] : BYTES - begins[b];
-            memset(got, 0, BYTES + 1);
-            assert_int_equal(fkm_file_read(f, begins[b], got, (size_t)len, &e), FKM_OK);
-            assert_memory_equal(got, want + begins[b], (size_t)len);
-            assert_int_equal(got[len], 0);
+            check_read(f, want, begins[b], len, memory);
         }
-    assert_status(
-        fkm_file_read(f, 5, got, BYTES, &e), FKM_EDATA, "shorter than when it was opened", &e);
+    for (int begin = 0; begin < 6; begin += 5)
+        assert_status(fkm_file_read(f, begin, memory + begin, BYTES + 1, &e), FKM_EDATA,
+            "shorter than when it was opened", &e);
     fkm_file_close(f);
     assert_int_equal(unlink("uncached"), 0);
     free(want);
-    free(got);
+    free(memory);
 }
 
 static void test_refused_inputs(void **state)
