@@ -55,8 +55,8 @@ typedef struct fkm_format {
     fkm_status (*read)(
         void *priv, fkm_file *f, int64_t row0, int64_t count, void *dst, void *scratch, fkm_err *e);
 
-    /* Where in the file row `row` begins, when rows lie there as `read` gives them, but for the
-     * order of bytes; -1: they do not. The member is NULL for formats in which they never do. */
+    /* Where in the file row `row` begins, when `read` takes many rows from there straight to where
+     * they are wanted; -1: it does not. The member is NULL for formats that never do. */
     int64_t (*offset)(const void *priv, int64_t row);
 
     /* The name of the array that was chosen, borrowed from priv; the member is NULL for formats

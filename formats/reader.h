@@ -43,9 +43,8 @@ const fkm_input *fkm_reader_input(const fkm_reader *r, int i);
 fkm_status fkm_reader_read(
     fkm_reader *r, int64_t row0, int64_t count, void *dst, fkm_err *e) FKM_MUST_USE;
 
-/* Where in its file row row0 begins, when rows are stored there as they are read: memory that is
- * like that modulo FKM_DIRECT_ALIGNMENT is read into without a copy, see direct.h. -1: they are
- * not. */
+/* Where in its file row row0 begins: memory that is like that modulo FKM_DIRECT_ALIGNMENT can be
+ * read into without a copy, see direct.h. -1: rows are not read so. */
 int64_t fkm_reader_offset(const fkm_reader *r, int64_t row0);
 
 /* FKM_EDATA when an input is no longer the file that was opened. Any thread. */

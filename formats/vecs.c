@@ -10,6 +10,7 @@
 /* Copied out of the page cache and on to the caller: a block must stay in L2 in between. Measured
  * on a core with 2 MiB of it: 5.5 GB/s, against 3.5 with blocks of 1 MiB. */
 #define BLOCK_BYTES ((int64_t)256 << 10)
+#define IN_PLACE_BYTES ((int64_t)4 << 20) /* least read that need not stay in cache */
 _Static_assert(BLOCK_BYTES <= FKM_SCRATCH_BYTES, "blocks are read into the scratch");
 
 typedef struct vecs {
@@ -160,18 +161,46 @@ static fkm_status read_blocks(
     return FKM_OK;
 }
 
+/* Rows are read to where they are wanted, with their headers, as many as fit, and are moved
+ * together there: past the kernel's cache long reads are the quick ones. */
+static fkm_status read_in_place(
+    const vecs *v, fkm_file *f, int64_t row0, int64_t count, char *dst, char *scratch, fkm_err *e)
+{
+    const int64_t body = v->row_bytes - 4;
+    while (count * body >= IN_PLACE_BYTES) {
+        const int64_t some = count * body / v->row_bytes;
+        FKM_TRY(fkm_file_read(f, row0 * v->row_bytes, dst, (size_t)(some * v->row_bytes), e));
+        const char *from = dst;
+        for (int64_t i = 0; i < some; i++, from += v->row_bytes, dst += body) {
+            FKM_TRY(check_row(v, f, row0 + i, from, e));
+            memmove(dst, from + 4, (size_t)body);
+        }
+        row0 += some;
+        count -= some;
+    }
+    return read_blocks(v, f, row0, count, dst, scratch, e);
+}
+
 static fkm_status read_vecs(
     void *priv, fkm_file *f, int64_t row0, int64_t count, void *dst, void *scratch, fkm_err *e)
 {
     const vecs *v = priv;
     if (v->row_bytes > BLOCK_BYTES / 2)
         FKM_TRY(read_long_rows(v, f, row0, count, dst, e));
+    else if (fkm_file_is_uncached(f))
+        FKM_TRY(read_in_place(v, f, row0, count, dst, scratch, e));
     else
         FKM_TRY(read_blocks(v, f, row0, count, dst, scratch, e));
     if (v->dtype != FKM_I32)
         return FKM_OK;
     fkm_place place = {fkm_file_path(f), row0, 0, v->dims, false};
     return fkm_narrow_i32(dst, dst, count * v->dims, &place, e);
+}
+
+static int64_t offset_in_vecs(const void *priv, int64_t row)
+{
+    const vecs *v = priv;
+    return row * v->row_bytes;
 }
 
 const fkm_format fkm_format_fvecs = {
@@ -182,6 +211,7 @@ const fkm_format fkm_format_fvecs = {
     .probe = probe_4,
     .open = open_fvecs,
     .read = read_vecs,
+    .offset = offset_in_vecs,
 };
 
 const fkm_format fkm_format_bvecs = {
@@ -192,6 +222,7 @@ const fkm_format fkm_format_bvecs = {
     .probe = probe_1,
     .open = open_bvecs,
     .read = read_vecs,
+    .offset = offset_in_vecs,
 };
 
 const fkm_format fkm_format_ivecs = {
@@ -202,4 +233,5 @@ const fkm_format fkm_format_ivecs = {
     .probe = probe_4,
     .open = open_ivecs,
     .read = read_vecs,
+    .offset = offset_in_vecs,
 };

@@ -33,6 +33,7 @@ typedef struct fkm_plan {
                         chunks, and there is room for the backend's own copies beside them. They
                         stay as they are from their first feed until reset or close, so that a
                         backend may read them at any time, ahead of the next pass too */
+    bool bounds;     /* there is room for what tells which rows keep their labels, see `settles` */
     bool update;     /* fit: sums are needed; predict: not */
     bool wide;       /* room for 128-bit sums (set when set_scale may ask for them) */
     int32_t top;     /* most nearest centroids a row that `nearest` is asked for; 1: none */
@@ -167,6 +168,11 @@ typedef struct fkm_backend_ops {
      */
     fkm_status (*feed)(
         fkm_backend *b, const fkm_rows *r, int32_t *labels, double *distances, fkm_err *e);
+
+    /* In a pass, instead of feeding a chunk: true when it is certain that all its rows keep their
+     * labels. They are counted as done then, and are not to be fed. labels: as for feed. NULL: never
+     * certain of that. */
+    bool (*settles)(fkm_backend *b, int64_t row0, int64_t count, const int32_t *labels);
 
     /* Completes labels and distances of all rows fed so far in this pass. */
     fkm_status (*wait)(fkm_backend *b, fkm_err *e);

@@ -290,13 +290,28 @@ static bool collect_farthest(problem *p)
            p->iteration <= r->o->max_iter;
 }
 
+/* Chunks of a stream whose rows all keep their labels are not read. */
+static void skip_settled(problem *p)
+{
+    const fkm_run *r = p->r;
+    const int64_t rows = r->shape.rows, chunk = p->l->plan.chunk_rows;
+    if (r->out->run.plan.resident || !p->scanned || !r->ops->settles)
+        return;
+    for (int64_t row = 0; row < rows; row += chunk) {
+        const int64_t count = rows - row < chunk ? rows - row : chunk;
+        if (r->ops->settles(p->l->backend, row, count, p->labels + row))
+            fkm_source_skip(p->l->source, row);
+    }
+}
+
 /* Hands all rows to the backend. The first pass of a stream also scans them: should they disprove
  * the scale that was guessed, the sums are given up (*scale_failed). */
 static fkm_status feed_rows(problem *p, double *distances, bool *scale_failed, fkm_err *e)
 {
     fkm_run *r = p->r;
     fkm_rows rows;
-    int64_t done = 0;
+    if (!distances)
+        skip_settled(p);
     for (;;) {
         FKM_TRY(check_stop(p, e));
         FKM_TRY(fkm_source_next(p->l->source, &rows, e));
@@ -318,8 +333,7 @@ static fkm_status feed_rows(problem *p, double *distances, bool *scale_failed, f
             FKM_TRY(r->ops->wait(p->l->backend, e));
             fkm_farthest_offer(&p->far, &rows, labels, distances);
         }
-        done += rows.count;
-        report_progress(p, done);
+        report_progress(p, rows.row0 + rows.count);
     }
 }
 

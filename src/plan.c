@@ -11,6 +11,7 @@
 
 #define RING_CHUNKS 3 /* one computed, one ready, one being read */
 #define RING_CHUNK_BYTES ((int64_t)64 << 20)
+#define RING_CHUNK_FAIR_BYTES ((int64_t)4 << 20) /* smaller ones are dearer than bounds are worth */
 #define RING_CHUNK_MIN_BYTES ((int64_t)64 << 10)
 /* Code, stacks, page tables and small change that the plan does not count. */
 #define UNPLANNED_BYTES ((int64_t)16 << 20)
@@ -20,7 +21,7 @@ static fkm_plan seed_plan(const fkm_plan *backend, const fkm_plan_request *r, bo
 {
     fkm_plan plan = *backend;
     plan.clusters = r->seed_clusters;
-    plan.update = plan.wide = plan.keep = false;
+    plan.update = plan.wide = plan.keep = plan.bounds = false;
     if (candidates)
         plan.dtype = FKM_F32;
     return plan;
@@ -93,6 +94,20 @@ static fkm_status fit_lanes(bool *fits, fkm_run_plan *run, fkm_plan *backend,
     return FKM_OK;
 }
 
+/* A ring of chunks as large as they may be; false: not even those of `least` bytes fit. */
+static bool fit_ring(fkm_run_plan *run, fkm_plan *backend, const fkm_plan_request *r, int64_t limit,
+    int64_t least)
+{
+    const fkm_shape *shape = r->shape;
+    int64_t row = fkm_max_i64(1, (int64_t)shape->dims * (int64_t)fkm_dtype_size(shape->dtype));
+    least = fkm_max_i64(1, fkm_min_i64(shape->rows, least / row));
+    int64_t chunk = fkm_max_i64(least, fkm_min_i64(shape->rows, RING_CHUNK_BYTES / row));
+    chunk = fkm_min_i64(chunk, INT32_MAX / 2); /* row indices within a chunk are int32 */
+    while (total_bytes(run, backend, r, false, chunk) > limit && chunk > least)
+        chunk = fkm_max_i64(least, chunk / 2);
+    return run->planned_bytes <= limit;
+}
+
 /* limit: bytes that the plan may take; room: those that the machine or the group has for it. */
 static fkm_status does_not_fit(
     const fkm_run_plan *run, const fkm_plan_request *r, int64_t limit, int64_t room, fkm_err *e)
@@ -148,19 +163,19 @@ fkm_status fkm_plan_make(
     int64_t limit = fkm_min_i64(run->memory_limit_bytes, room);
     int64_t chunk = fkm_min_i64(shape->rows, r->ops->chunk_rows);
     bool fits = false;
-    for (int keep = 1; keep >= 0 && r->may_stay && !fits; keep--) {
-        backend->keep = keep;
+    for (int extras = 2; extras >= 0 && r->may_stay && !fits; extras--) {
+        backend->keep = extras == 2;
+        backend->bounds = extras > 0 && r->update;
         FKM_TRY(fit_lanes(&fits, run, backend, r, limit, chunk, e));
     }
     if (fits)
         return FKM_OK;
     take_all(run, backend, r);
-    int64_t row = fkm_max_i64(1, (int64_t)shape->dims * (int64_t)fkm_dtype_size(shape->dtype));
-    int64_t least = fkm_max_i64(1, fkm_min_i64(shape->rows, RING_CHUNK_MIN_BYTES / row));
-    chunk = fkm_max_i64(least, fkm_min_i64(shape->rows, RING_CHUNK_BYTES / row));
-    chunk = fkm_min_i64(chunk, INT32_MAX / 2); /* row indices within a chunk are int32 */
-    while (total_bytes(run, backend, r, false, chunk) > limit && chunk > least)
-        chunk = fkm_max_i64(least, chunk / 2);
+    backend->bounds = r->may_stay && r->update;
+    if (backend->bounds && !fit_ring(run, backend, r, limit, RING_CHUNK_FAIR_BYTES))
+        backend->bounds = false;
+    if (!backend->bounds)
+        (void)fit_ring(run, backend, r, limit, RING_CHUNK_MIN_BYTES);
     return run->planned_bytes <= limit ? FKM_OK : does_not_fit(run, r, limit, room, e);
 }
 

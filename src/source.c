@@ -17,7 +17,7 @@
 typedef struct slot {
     char *memory; /* room for a chunk, wherever it begins in its first FKM_DIRECT_ALIGNMENT bytes */
     char *data;   /* where it does */
-    int64_t row0, count;
+    int64_t pass, row0, count;
     bool full, used, checked, pinned;
     fkm_status status; /* of reading it */
     fkm_err error;
@@ -46,7 +46,8 @@ struct fkm_source {
     int64_t slots;
     pthread_t thread, checker;
     bool running, checking;
-    pthread_mutex_t lock;         /* guards what follows, and full, used and checked of the ring */
+    bool *skip; /* [chunks]: not wanted in this pass; set by the consumer */
+    pthread_mutex_t lock; /* guards skip and what follows, and full, used and checked of the ring */
     pthread_cond_t filled, freed; /* filled: or checked */
     bool closing, last_pass;
     int64_t chunks_checked; /* since the thread started */
@@ -78,15 +79,18 @@ static fkm_status check_rows(fkm_source *s, int64_t row, int64_t count, const ch
     return FKM_OK;
 }
 
-/* Waits until the slot may be filled for pass `pass`; false: stop. */
-static bool wait_for_turn(fkm_source *s, const slot *b, int64_t pass)
+typedef enum todo { STOP, SKIP, FILL } todo;
+
+/* Waits until the slot may be filled with the chunk at `row` in pass `pass`. */
+static todo wait_for_turn(fkm_source *s, const slot *b, int64_t pass, int64_t row)
 {
     pthread_mutex_lock(&s->lock);
     while (!s->closing && (b->full || (s->last_pass && pass > s->pass_begun)))
         pthread_cond_wait(&s->freed, &s->lock);
-    bool go = !s->closing;
+    const bool wanted = pass != s->pass_begun || !s->skip[row / s->chunk_rows];
+    const todo what = s->closing ? STOP : wanted ? FILL : SKIP;
     pthread_mutex_unlock(&s->lock);
-    return go;
+    return what;
 }
 
 /* Where in `memory` a chunk goes that begins with such a row: as it lies in its file, so that it
@@ -102,12 +106,17 @@ static char *place_for(const fkm_source *s, char *memory, int64_t row)
 static void *thread_main(void *arg)
 {
     fkm_source *s = arg;
-    int64_t turn = 0;
+    int64_t filled = 0;
     for (int64_t pass = 1;; pass++) {
         for (int64_t row = 0; row < s->rows; row += s->chunk_rows) {
-            slot *b = &s->ring[turn++ % s->slots];
-            if (!wait_for_turn(s, b, pass))
+            slot *b = &s->ring[filled % s->slots];
+            const todo what = wait_for_turn(s, b, pass, row);
+            if (what == STOP)
                 return NULL;
+            if (what == SKIP)
+                continue;
+            filled++;
+            b->pass = pass;
             b->row0 = row;
             b->count = fkm_min_i64(s->chunk_rows, s->rows - row);
             b->data = place_for(s, b->memory, row);
@@ -162,6 +171,11 @@ static void *checker_main(void *arg)
     }
 }
 
+static int64_t chunk_count(const fkm_source *s)
+{
+    return (s->rows + s->chunk_rows - 1) / s->chunk_rows;
+}
+
 static void stop_thread(fkm_source *s)
 {
     pthread_mutex_lock(&s->lock);
@@ -186,6 +200,7 @@ static fkm_status start_thread(fkm_source *s, bool once, fkm_err *e)
     s->at = s->turn = s->chunks_checked = 0;
     s->check_status = FKM_OK;
     s->pass_begun = 1;
+    memset(s->skip, 0, (size_t)chunk_count(s) * sizeof *s->skip);
     FKM_TRY(fkm_thread_start(&s->thread, thread_main, s, "the reading thread", e));
     s->running = true;
     if (!s->checksums)
@@ -222,6 +237,7 @@ fkm_status fkm_source_open(fkm_source **out, fkm_reader *in, const fkm_run_plan 
         FKM_GO(fkm_alloc(&s->data, s->rows, s->row_bytes, "the rows", e));
     } else {
         FKM_GO(fkm_calloc(&s->ring, plan->ring_chunks, sizeof *s->ring, "the ring", e));
+        FKM_GO(fkm_calloc(&s->skip, chunk_count(s), sizeof *s->skip, "the ring", e));
         s->slots = plan->ring_chunks;
         for (int64_t i = 0; i < s->slots; i++)
             FKM_GO(fkm_alloc(&s->ring[i].memory, slot_bytes(s), 1, "a chunk of rows", e));
@@ -257,6 +273,7 @@ void fkm_source_close(fkm_source *s)
     for (int64_t i = 0; i < s->slots; i++)
         fkm_free(s->ring[i].memory);
     fkm_free(s->ring);
+    fkm_free(s->skip);
     fkm_free(s->data);
     pthread_cond_destroy(&s->filled);
     pthread_cond_destroy(&s->freed);
@@ -347,7 +364,8 @@ fkm_status fkm_source_start(
     return s->resident ? load_rows(s, scan, w, e) : start_thread(s, once, e);
 }
 
-static fkm_status next_in_ring(fkm_source *s, fkm_rows *rows, fkm_err *e)
+/* The next slot that the thread has filled. */
+static fkm_status take_slot(fkm_source *s, slot **out, fkm_err *e)
 {
     slot *b = &s->ring[s->turn % s->slots];
     double begin = fkm_now();
@@ -363,7 +381,7 @@ static fkm_status next_in_ring(fkm_source *s, fkm_rows *rows, fkm_err *e)
     }
     s->turn++;
     s->holding = true;
-    *rows = (fkm_rows){b->data, b->row0, b->count};
+    *out = b;
     return FKM_OK;
 }
 
@@ -376,6 +394,38 @@ static void release_slot(fkm_source *s)
     slot *b = &s->ring[(s->turn - 1) % s->slots];
     b->used = true;
     free_if_done(s, b);
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* What had been read before it was known that it is not wanted is passed over. */
+static fkm_status next_in_ring(fkm_source *s, fkm_rows *rows, fkm_err *e)
+{
+    slot *b;
+    for (;;) {
+        FKM_TRY(take_slot(s, &b, e));
+        if (b->pass == s->pass_begun && b->row0 == s->at)
+            break;
+        release_slot(s);
+    }
+    *rows = (fkm_rows){b->data, b->row0, b->count};
+    return FKM_OK;
+}
+
+static void pass_over_skipped(fkm_source *s)
+{
+    while (s->at < s->rows && s->skip[s->at / s->chunk_rows])
+        s->at += fkm_min_i64(s->chunk_rows, s->rows - s->at);
+}
+
+static void begin_pass(fkm_source *s)
+{
+    s->at = 0;
+    pthread_mutex_lock(&s->lock);
+    if (s->skip)
+        memset(s->skip, 0, (size_t)chunk_count(s) * sizeof *s->skip);
+    if (!s->last_pass)
+        s->pass_begun++;
+    pthread_cond_signal(&s->freed);
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -397,18 +447,15 @@ static fkm_status wait_for_checks(fkm_source *s, fkm_err *e)
 fkm_status fkm_source_next(fkm_source *s, fkm_rows *rows, fkm_err *e)
 {
     release_slot(s);
+    if (s->skip)
+        pass_over_skipped(s);
     if (s->at == s->rows) {
         if (!s->resident) { /* what was read must have been one state of the file */
             FKM_TRY(wait_for_checks(s, e));
             FKM_TRY(fkm_reader_unchanged(s->in, e));
         }
         *rows = (fkm_rows){NULL, s->rows, 0};
-        s->at = 0;
-        pthread_mutex_lock(&s->lock);
-        if (!s->last_pass)
-            s->pass_begun++;
-        pthread_cond_signal(&s->freed);
-        pthread_mutex_unlock(&s->lock);
+        begin_pass(s);
         return FKM_OK;
     }
     if (s->resident) {
@@ -419,6 +466,13 @@ fkm_status fkm_source_next(fkm_source *s, fkm_rows *rows, fkm_err *e)
     }
     s->at += rows->count;
     return FKM_OK;
+}
+
+void fkm_source_skip(fkm_source *s, int64_t row0)
+{
+    pthread_mutex_lock(&s->lock);
+    s->skip[row0 / s->chunk_rows] = true;
+    pthread_mutex_unlock(&s->lock);
 }
 
 fkm_status fkm_source_scan_rest(fkm_source *s, fkm_scan *scan, const fkm_observer *w, fkm_err *e)

@@ -237,6 +237,11 @@ void fkm_file_uncached(fkm_file *f)
         f->direct = fkm_direct_open(f->fd);
 }
 
+bool fkm_file_is_uncached(const fkm_file *f)
+{
+    return f->direct != NULL;
+}
+
 const char *fkm_file_path(const fkm_file *f)
 {
     return f->path;

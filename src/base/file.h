@@ -30,6 +30,8 @@ void fkm_file_close(fkm_file *f); /* NULL is fine */
  * any other thread reads; holds 4 MiB. */
 void fkm_file_uncached(fkm_file *f);
 
+bool fkm_file_is_uncached(const fkm_file *f);
+
 const char *fkm_file_path(const fkm_file *f); /* as given; "standard input" for "-" */
 int64_t fkm_file_bytes(const fkm_file *f);    /* size when opened */
 const fkm_file_id *fkm_file_identity(const fkm_file *f);

@@ -518,9 +518,10 @@ static void hand_on_bounds(
     const fkm_row_block *b = &s->block;
     int32_t dims = job->tiles->dims, panel = job->tiles->kernels->panel;
     for (int32_t r = 0; r < rows; r++) {
-        int64_t at = job->list ? job->list[first + r] : first + r;
         if (s->rests[r / panel])
             continue;
+        int64_t at = job->list ? job->list[first + r] : first + r;
+        at = job->by_row ? s->index[r] : at;
         float beyond = b->apart ? fkm_apart_beyond(b, r, panel) : INFINITY;
         fkm_bounds_set(
             &job->upper[at], &job->lower[at], b, r, dims, beyond, s->label[r] == s->old[r]);

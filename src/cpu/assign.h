@@ -18,7 +18,8 @@ typedef struct fkm_assign_job {
     const bool *moved;    /* [clusters]: since rows were given the labels that they have, each the
                              nearest then; NULL: not known */
     const int32_t *list;  /* [count]: which positions (of the store, or rows), when not all */
-    float *upper, *lower; /* bounds to fill, by position, see bounds.h; NULL: not wanted */
+    float *upper, *lower; /* bounds to fill, see bounds.h; NULL: not wanted */
+    bool by_row;          /* they are in the order of rows, not of positions */
     bool apart, apart_known; /* keep the store's distances; they hold */
     bool reach_known;        /* and so does what panels reached in the last pass */
     bool bounds_hold;        /* upper and lower do, of rows that are not looked at */

@@ -73,7 +73,7 @@ struct fkm_backend {
     int64_t store_count;
     fkm_row_store passing; /* rows that are not kept: the order of the chunk at hand */
     fkm_populate populate; /* of the store, when there is one that is small */
-    fkm_bounds bounds;     /* open when rows are kept */
+    fkm_bounds bounds;     /* open when rows are kept, or plan.bounds */
     fkm_apart apart;       /* of panels and tiles */
     fkm_head head;         /* open when rows are kept and have dims to spare */
     int32_t *list;         /* [chunk_rows]: positions that bounds do not spare; scratch. NULL: rows
@@ -226,11 +226,12 @@ static int64_t bytes(const fkm_plan *p)
                             k->panel, stored_panel_bytes(p, k), kept_tiles(p, k), p->chunk_rows) +
                         (int64_t)sizeof(fkm_row_store);
         total = fkm_add_sat(total, fkm_mul_sat(chunk_count(p), store));
-        total = fkm_add_sat(total, fkm_bounds_bytes(p->rows, p->clusters));
         total = fkm_add_sat(total, fkm_head_suits(k, p->dims) ? fkm_head_bytes(k, p->dims) : 0);
     } else if (orders(p)) {
         total = fkm_add_sat(total, fkm_row_store_bytes(k->panel, 0, 0, p->chunk_rows));
     }
+    if (p->keep || p->bounds)
+        total = fkm_add_sat(total, fkm_bounds_bytes(p->rows, p->clusters));
     if (orders(p)) {
         total = fkm_add_sat(total, fkm_mul_sat(p->chunk_rows, sizeof(int32_t)));
         total = fkm_add_sat(total, 8 * segment_count(p));
@@ -305,7 +306,6 @@ static fkm_status open_stores(fkm_backend *b, fkm_err *e)
     size_t panel_bytes = stored_panel_bytes(p, b->kernels);
     int32_t tiles = kept_tiles(p, b->kernels);
     b->apart = (fkm_apart){.possible = tiles > 0, .patience = 1};
-    FKM_TRY(fkm_bounds_open(&b->bounds, p->rows, p->clusters, e));
     if (fkm_head_suits(b->kernels, p->dims))
         FKM_TRY(fkm_head_open(&b->head, b->kernels, p->dims, b->block_rows, e));
     FKM_TRY(fkm_calloc(&b->stores, n, sizeof *b->stores, "rows laid out for screening", e));
@@ -356,6 +356,8 @@ static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
     }
     if (orders(p))
         FKM_GO(open_order(b, e));
+    if (p->keep || p->bounds)
+        FKM_GO(fkm_bounds_open(&b->bounds, p->rows, p->clusters, e));
     if (p->keep)
         FKM_GO(open_stores(b, e));
     if (p->update) {
@@ -553,16 +555,6 @@ static bool lay_out(fkm_backend *b, fkm_row_store *store, int64_t count, bool *k
     return stale;
 }
 
-/* Rows that are not kept, in label order if they have labels. */
-static void order_passing(fkm_backend *b, fkm_assign_job *job, int64_t count, const int32_t *labels)
-{
-    job->store = &b->passing;
-    job->pack = true;
-    fkm_row_store_start(job->store, labels, count);
-    if (any_label(labels, count))
-        sort_rows(b, job->store, count);
-}
-
 static int64_t moved_so_far(const fkm_backend *b)
 {
     int64_t moved = 0;
@@ -590,6 +582,36 @@ static void decide_head(fkm_backend *b, const fkm_rows *r, int32_t *labels)
         &b->head, &b->tiles, &job, b->plan.rows, &b->workers[0].scratch, b->pool);
 }
 
+/* Is every row of a pass needed, whether its label changes or not? */
+static bool looks_at_all(const fkm_backend *b, const double *distances)
+{
+    return distances || (b->pass.update && !b->change);
+}
+
+/* Rows that are not kept: in label order, if they have labels; those alone that bounds do not
+ * spare, if they are few. Returns how many. */
+static int64_t choose_passing(fkm_backend *b, fkm_assign_job *job, const fkm_rows *r,
+    int32_t *labels, const double *distances)
+{
+    int64_t n = r->count;
+    job->store = &b->passing;
+    job->pack = job->by_row = true;
+    fkm_row_store_start(job->store, labels, r->count);
+    if (b->bounds.collect) {
+        job->upper = b->bounds.upper + r->row0;
+        job->lower = b->bounds.lower + r->row0;
+        n = fkm_bounds_list(&b->bounds, b->list, r->row0, labels, r->count);
+    }
+    if (!looks_at_all(b, distances) && n < r->count / LIST_SHARE) {
+        job->list = b->list;
+        b->spared += r->count - n;
+        return n;
+    }
+    if (any_label(labels, r->count))
+        sort_rows(b, job->store, r->count);
+    return r->count;
+}
+
 /* Which rows of a chunk to look at, and how: by the kept copy, or, when bounds spare most of them,
  * by packing the others as they are. Returns how many. */
 static int64_t choose_rows(fkm_backend *b, fkm_assign_job *job, const fkm_rows *r, int32_t *labels,
@@ -597,10 +619,8 @@ static int64_t choose_rows(fkm_backend *b, fkm_assign_job *job, const fkm_rows *
 {
     if (!b->list)
         return r->count;
-    if (!b->stores) {
-        order_passing(b, job, r->count, labels);
-        return r->count;
-    }
+    if (!b->stores)
+        return choose_passing(b, job, r, labels, distances);
     fkm_row_store *store = &b->stores[r->row0 / b->plan.chunk_rows];
     int64_t n = r->count;
     job->store = store;
@@ -614,8 +634,7 @@ static int64_t choose_rows(fkm_backend *b, fkm_assign_job *job, const fkm_rows *
     }
     if (b->head.list)
         decide_head(b, r, labels);
-    bool all = distances || (b->pass.update && !b->change);
-    if (!all && n < r->count / (b->tiles.axes ? LIST_SHARE_TURNED : LIST_SHARE)) {
+    if (!looks_at_all(b, distances) && n < r->count / (b->tiles.axes ? LIST_SHARE_TURNED : LIST_SHARE)) {
         job->list = b->list;
         store->reach_holds = false;
         b->spared += r->count - n;
@@ -691,6 +710,16 @@ static fkm_status feed(
         add_in_order(b, &c, r, labels);
     b->assign_s += fkm_now() - start - (sums_so_far(b) - sums) / b->plan.threads;
     return FKM_OK;
+}
+
+static bool settles(fkm_backend *b, int64_t row0, int64_t count, const int32_t *labels)
+{
+    if (b->stores || !b->bounds.collect || looks_at_all(b, NULL))
+        return false;
+    if (!fkm_bounds_settle(&b->bounds, row0, labels, count))
+        return false;
+    b->spared += count;
+    return true;
 }
 
 /* Labels are written as rows are fed. */
@@ -821,6 +850,7 @@ const fkm_backend_ops fkm_backend_cpu = {
     .set_scale = set_scale,
     .begin = begin,
     .feed = feed,
+    .settles = settles,
     .wait = wait_for_feeds,
     .labels = write_labels,
     .end = end,

@@ -87,6 +87,25 @@ void fkm_bounds_move(fkm_bounds *b, const double *shift, float scale)
     }
 }
 
+/* The bounds of a row. */
+typedef struct limits {
+    float upper, lower;
+} limits;
+
+/* After the movements since they were brought up to date. */
+static inline limits limits_now(const fkm_bounds *b, int64_t row, int32_t own)
+{
+    if (own < 0)
+        return (limits){INFINITY, 0};
+    const float others = own == b->shift_most_at ? b->shift_next : b->shift_most;
+    return (limits){(b->upper[row] + b->shift[own]) * UP, (b->lower[row] - others) * DOWN};
+}
+
+static inline bool is_settled(limits l)
+{
+    return l.upper * (1 + ETA) < l.lower;
+}
+
 int64_t fkm_bounds_list(
     fkm_bounds *b, int32_t *list, int64_t row0, const int32_t *labels, int64_t count)
 {
@@ -95,20 +114,32 @@ int64_t fkm_bounds_list(
         return count;
     float *upper = b->upper + row0, *lower = b->lower + row0;
     for (int64_t i = 0; i < count; i++) {
-        int32_t own = labels[i];
-        float up = INFINITY, down = 0;
-        if (own >= 0) {
-            up = (upper[i] + b->shift[own]) * UP;
-            down = (lower[i] - (own == b->shift_most_at ? b->shift_next : b->shift_most)) * DOWN;
-        }
-        upper[i] = up;
-        lower[i] = down;
+        const limits now = limits_now(b, row0 + i, labels[i]);
+        upper[i] = now.upper;
+        lower[i] = now.lower;
         list[n] = (int32_t)i;
-        n += !(up * (1 + ETA) < down);
+        n += !is_settled(now);
     }
     b->seen += count;
     b->settled += count - n;
     return n;
+}
+
+bool fkm_bounds_settle(fkm_bounds *b, int64_t row0, const int32_t *labels, int64_t count)
+{
+    if (!b->valid)
+        return false;
+    for (int64_t i = 0; i < count; i++)
+        if (!is_settled(limits_now(b, row0 + i, labels[i])))
+            return false;
+    for (int64_t i = 0; i < count; i++) {
+        const limits now = limits_now(b, row0 + i, labels[i]);
+        b->upper[row0 + i] = now.upper;
+        b->lower[row0 + i] = now.lower;
+    }
+    b->seen += count;
+    b->settled += count;
+    return true;
 }
 
 void fkm_bounds_set(float *upper, float *lower, const fkm_row_block *b, int32_t r, int32_t dims,

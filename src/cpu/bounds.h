@@ -50,6 +50,9 @@ void fkm_bounds_move(fkm_bounds *b, const double *shift, float scale);
 int64_t fkm_bounds_list(
     fkm_bounds *b, int32_t *list, int64_t row0, const int32_t *labels, int64_t count);
 
+/* The same for rows that need not be at hand: true when all are settled; else nothing is changed. */
+bool fkm_bounds_settle(fkm_bounds *b, int64_t row0, const int32_t *labels, int64_t count);
+
 /* The bounds of row r of a block that has been screened with rivals; `same`: its label has not
  * changed. beyond: at most its distance to any centroid that it was not screened against. */
 void fkm_bounds_set(float *upper, float *lower, const fkm_row_block *b, int32_t r, int32_t dims,

@@ -130,6 +130,34 @@ static void move_centroids(setting *s, float step, uint64_t *random, double *shi
     fkm_bounds_move(&s->bounds, shift, s->tiles.scale);
 }
 
+/* Rows that are settled at once are those that the list leaves out, with the same bounds; of others
+ * nothing is changed. */
+static void check_settle(setting *s, int round)
+{
+    float upper[ROWS], lower[ROWS];
+    int32_t list[ROWS];
+    const int step = 1 + 7 * round;
+    for (int32_t first = 0; first + step <= ROWS; first += step) {
+        const size_t bytes = (size_t)step * sizeof(float);
+        float *up = s->bounds.upper + first, *down = s->bounds.lower + first;
+        float was[2][ROWS];
+        memcpy(was[0], up, bytes);
+        memcpy(was[1], down, bytes);
+        const int64_t left = fkm_bounds_list(&s->bounds, list, first, s->labels + first, step);
+        memcpy(upper, up, bytes);
+        memcpy(lower, down, bytes);
+        memcpy(up, was[0], bytes);
+        memcpy(down, was[1], bytes);
+        const bool settled = fkm_bounds_settle(&s->bounds, first, s->labels + first, step);
+        assert_int_equal(settled, left == 0);
+        assert_memory_equal(up, settled ? upper : was[0], bytes);
+        assert_memory_equal(down, settled ? lower : was[1], bytes);
+        memcpy(up, was[0], bytes);
+        memcpy(down, was[1], bytes);
+    }
+    s->bounds.seen = s->bounds.settled = 0;
+}
+
 /* Returns how many rows were spared. */
 static int64_t check_kernels(const fkm_kernels *k)
 {
@@ -158,6 +186,7 @@ static int64_t check_kernels(const fkm_kernels *k)
                 fkm_bounds_begin(&s.bounds, s.tiles.frame, true);
                 if (!s.bounds.collect || !s.bounds.valid)
                     break;
+                check_settle(&s, round);
                 int64_t n = fkm_bounds_list(&s.bounds, list, 0, s.labels, ROWS);
                 spared += ROWS - n;
                 label_rows(&s, list, n, true);
