@@ -1227,6 +1227,7 @@ extern "C" const fkm_backend_ops fkm_backend_cuda = {
     set_scale,
     begin,
     feed,
+    NULL, /* settles: rows that are not kept have no bounds here */
     wait_for_feeds,
     write_labels,
     end,

@@ -170,8 +170,8 @@ typedef struct fkm_backend_ops {
         fkm_backend *b, const fkm_rows *r, int32_t *labels, double *distances, fkm_err *e);
 
     /* In a pass, instead of feeding a chunk: true when it is certain that all its rows keep their
-     * labels. They are counted as done then, and are not to be fed. labels: as for feed. NULL: never
-     * certain of that. */
+     * labels. They are counted as done then, and are not to be fed. labels: as for feed. NULL:
+     * never certain of that. */
     bool (*settles)(fkm_backend *b, int64_t row0, int64_t count, const int32_t *labels);
 
     /* Completes labels and distances of all rows fed so far in this pass. */

@@ -11,7 +11,9 @@
 
 #define RING_CHUNKS 3 /* one computed, one ready, one being read */
 #define RING_CHUNK_BYTES ((int64_t)64 << 20)
-#define RING_CHUNK_FAIR_BYTES ((int64_t)4 << 20) /* smaller ones are dearer than bounds are worth */
+#define RING_CHUNK_FAIR_BYTES                                                                      \
+    ((int64_t)4 << 20) /* smaller ones are dearer than bounds are worth                            \
+                        */
 #define RING_CHUNK_MIN_BYTES ((int64_t)64 << 10)
 /* Code, stacks, page tables and small change that the plan does not count. */
 #define UNPLANNED_BYTES ((int64_t)16 << 20)
@@ -95,8 +97,8 @@ static fkm_status fit_lanes(bool *fits, fkm_run_plan *run, fkm_plan *backend,
 }
 
 /* A ring of chunks as large as they may be; false: not even those of `least` bytes fit. */
-static bool fit_ring(fkm_run_plan *run, fkm_plan *backend, const fkm_plan_request *r, int64_t limit,
-    int64_t least)
+static bool fit_ring(
+    fkm_run_plan *run, fkm_plan *backend, const fkm_plan_request *r, int64_t limit, int64_t least)
 {
     const fkm_shape *shape = r->shape;
     int64_t row = fkm_max_i64(1, (int64_t)shape->dims * (int64_t)fkm_dtype_size(shape->dtype));

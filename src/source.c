@@ -46,7 +46,7 @@ struct fkm_source {
     int64_t slots;
     pthread_t thread, checker;
     bool running, checking;
-    bool *skip; /* [chunks]: not wanted in this pass; set by the consumer */
+    bool *skip;           /* [chunks]: not wanted in this pass; set by the consumer */
     pthread_mutex_t lock; /* guards skip and what follows, and full, used and checked of the ring */
     pthread_cond_t filled, freed; /* filled: or checked */
     bool closing, last_pass;

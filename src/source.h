@@ -34,8 +34,8 @@ fkm_status fkm_source_start(fkm_source *s, int64_t problem, bool once, fkm_scan 
  */
 fkm_status fkm_source_next(fkm_source *s, fkm_rows *rows, fkm_err *e) FKM_MUST_USE;
 
-/* The chunk that begins with row row0 is not wanted in this pass, which has not come to it yet: it is
- * left out, and mostly not even read. For rings. */
+/* The chunk that begins with row row0 is not wanted in this pass, which has not come to it yet: it
+ * is left out, and mostly not even read. For rings. */
 void fkm_source_skip(fkm_source *s, int64_t row0);
 
 /* Adds the rest of this pass to *scan, polling w->stop: for messages that count what is wrong. */

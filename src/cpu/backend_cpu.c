@@ -634,7 +634,8 @@ static int64_t choose_rows(fkm_backend *b, fkm_assign_job *job, const fkm_rows *
     }
     if (b->head.list)
         decide_head(b, r, labels);
-    if (!looks_at_all(b, distances) && n < r->count / (b->tiles.axes ? LIST_SHARE_TURNED : LIST_SHARE)) {
+    if (!looks_at_all(b, distances) &&
+        n < r->count / (b->tiles.axes ? LIST_SHARE_TURNED : LIST_SHARE)) {
         job->list = b->list;
         store->reach_holds = false;
         b->spared += r->count - n;

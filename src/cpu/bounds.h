@@ -50,7 +50,8 @@ void fkm_bounds_move(fkm_bounds *b, const double *shift, float scale);
 int64_t fkm_bounds_list(
     fkm_bounds *b, int32_t *list, int64_t row0, const int32_t *labels, int64_t count);
 
-/* The same for rows that need not be at hand: true when all are settled; else nothing is changed. */
+/* The same for rows that need not be at hand: true when all are settled; else nothing is changed.
+ */
 bool fkm_bounds_settle(fkm_bounds *b, int64_t row0, const int32_t *labels, int64_t count);
 
 /* The bounds of row r of a block that has been screened with rivals; `same`: its label has not
