@@ -75,7 +75,7 @@ struct fkm_backend {
     fkm_populate populate; /* of the store, when there is one that is small */
     fkm_bounds bounds;     /* open when rows are kept, or plan.bounds */
     fkm_apart apart;       /* of panels and tiles */
-    fkm_head head;         /* open when rows are kept and have dims to spare */
+    fkm_head head;         /* open when there is a choice */
     int32_t *list;         /* [chunk_rows]: positions that bounds do not spare; scratch. NULL: rows
                               are taken as they come */
     int64_t *start;        /* [sort_parts][clusters + 1]: scratch */
@@ -226,12 +226,13 @@ static int64_t bytes(const fkm_plan *p)
                             k->panel, stored_panel_bytes(p, k), kept_tiles(p, k), p->chunk_rows) +
                         (int64_t)sizeof(fkm_row_store);
         total = fkm_add_sat(total, fkm_mul_sat(chunk_count(p), store));
-        total = fkm_add_sat(total, fkm_head_suits(k, p->dims) ? fkm_head_bytes(k, p->dims) : 0);
     } else if (orders(p)) {
         total = fkm_add_sat(total, fkm_row_store_bytes(k->panel, 0, 0, p->chunk_rows));
     }
     if (p->keep || p->bounds)
         total = fkm_add_sat(total, fkm_bounds_bytes(p->rows, p->clusters));
+    if (fkm_head_suits(k, p->dims, p->keep))
+        total = fkm_add_sat(total, fkm_head_bytes(k, p->dims, p->keep));
     if (orders(p)) {
         total = fkm_add_sat(total, fkm_mul_sat(p->chunk_rows, sizeof(int32_t)));
         total = fkm_add_sat(total, 8 * segment_count(p));
@@ -306,8 +307,6 @@ static fkm_status open_stores(fkm_backend *b, fkm_err *e)
     size_t panel_bytes = stored_panel_bytes(p, b->kernels);
     int32_t tiles = kept_tiles(p, b->kernels);
     b->apart = (fkm_apart){.possible = tiles > 0, .patience = 1};
-    if (fkm_head_suits(b->kernels, p->dims))
-        FKM_TRY(fkm_head_open(&b->head, b->kernels, p->dims, b->block_rows, e));
     FKM_TRY(fkm_calloc(&b->stores, n, sizeof *b->stores, "rows laid out for screening", e));
     for (int64_t i = 0; i < n; i++) {
         int64_t rows = fkm_min_i64(p->chunk_rows, p->rows - i * p->chunk_rows);
@@ -354,6 +353,8 @@ static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
             p->clusters, p->dims, p->dtype, p->top, e));
         b->workers[i].scratch.worker = i;
     }
+    if (fkm_head_suits(b->kernels, p->dims, p->keep))
+        FKM_GO(fkm_head_open(&b->head, b->kernels, p->dims, p->keep, b->block_rows, e));
     if (orders(p))
         FKM_GO(open_order(b, e));
     if (p->keep || p->bounds)
@@ -602,6 +603,8 @@ static int64_t choose_passing(fkm_backend *b, fkm_assign_job *job, const fkm_row
         job->lower = b->bounds.lower + r->row0;
         n = fkm_bounds_list(&b->bounds, b->list, r->row0, labels, r->count);
     }
+    if (b->head.list)
+        decide_head(b, r, labels);
     if (!looks_at_all(b, distances) && n < r->count / LIST_SHARE) {
         job->list = b->list;
         b->spared += r->count - n;
@@ -617,8 +620,11 @@ static int64_t choose_passing(fkm_backend *b, fkm_assign_job *job, const fkm_row
 static int64_t choose_rows(fkm_backend *b, fkm_assign_job *job, const fkm_rows *r, int32_t *labels,
     const double *distances)
 {
-    if (!b->list)
+    if (!b->list) {
+        if (b->head.list)
+            decide_head(b, r, labels);
         return r->count;
+    }
     if (!b->stores)
         return choose_passing(b, job, r, labels, distances);
     fkm_row_store *store = &b->stores[r->row0 / b->plan.chunk_rows];

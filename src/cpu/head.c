@@ -43,14 +43,19 @@ int32_t fkm_head_most(const fkm_kernels *k, int32_t dims)
     return dims / 2 < MOST_HEAD ? dims / 2 : MOST_HEAD;
 }
 
-bool fkm_head_suits(const fkm_kernels *k, int32_t dims)
+static int32_t most_of(const fkm_kernels *k, int32_t dims, bool kept)
 {
-    return fkm_kernels_coarse(k, dims) || fkm_head_most(k, dims) > 0;
+    return kept ? fkm_head_most(k, dims) : 0;
 }
 
-int64_t fkm_head_bytes(const fkm_kernels *k, int32_t dims)
+bool fkm_head_suits(const fkm_kernels *k, int32_t dims, bool kept)
 {
-    int64_t most = fkm_head_most(k, dims), lists = 8 * (int64_t)SAMPLE + 4096;
+    return fkm_kernels_coarse(k, dims) || most_of(k, dims, kept) > 0;
+}
+
+int64_t fkm_head_bytes(const fkm_kernels *k, int32_t dims, bool kept)
+{
+    int64_t most = most_of(k, dims, kept), lists = 8 * (int64_t)SAMPLE + 4096;
     if (most == 0)
         return lists;
     return 4 * (most * dims + dims + most + 2 * (int64_t)SAMPLE * dims + 2 * SAMPLE * most) + lists;
@@ -70,7 +75,7 @@ static fkm_status open_axes(fkm_head *h, fkm_err *e)
 }
 
 fkm_status fkm_head_open(
-    fkm_head *h, const fkm_kernels *k, int32_t dims, int32_t block_rows, fkm_err *e)
+    fkm_head *h, const fkm_kernels *k, int32_t dims, bool kept, int32_t block_rows, fkm_err *e)
 {
     static const char what[] = "a sample of rows";
     fkm_status st = FKM_OK;
@@ -78,7 +83,8 @@ fkm_status fkm_head_open(
     h->dims = dims;
     h->fine = k;
     h->block_rows = block_rows;
-    h->most = fkm_head_most(k, dims);
+    h->kept = kept;
+    h->most = most_of(k, dims, kept);
     if (h->most > 0)
         FKM_GO(open_axes(h, e));
     FKM_GO(fkm_alloc(&h->list, SAMPLE, sizeof *h->list, what, e));
@@ -310,7 +316,7 @@ void fkm_head_decide(fkm_head *h, fkm_tiles *t, const fkm_assign_job *job, int64
     h->decided = true;
     if (!worth_trying(h, job, rows))
         return;
-    double all = choose_kernels(h, t, job, LEAST_COARSE, s, pool);
+    double all = choose_kernels(h, t, job, h->kept ? LEAST_COARSE : LEAST_COARSE_COLD, s, pool);
     const fkm_kernels *chosen = t->kernels;
     if (h->most > 0)
         take_sample(h, t, job, SPREAD_STRIDE);

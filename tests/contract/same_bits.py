@@ -72,6 +72,16 @@ class SameBits(ContractTest):
             if "amx" in isas() and "amxint8" in isas():
                 self.assertRegex(one.run.err, "screening: " + says)
             self.same_fit(Fit(data, "--isa", other, k=k, iterations=3), one, says)
+            stream = Fit(data, "-v", "-m", "86M", "--threads", 2, k=k, iterations=3)
+            self.assertIn("rows are streamed", stream.run.err)
+            self.assertRegex(stream.run.err, "screening: 192 of 192 dims")  # no heads: they are too dear for one pass
+            if x is flat and "amx" in isas() and "amxint8" in isas():
+                self.assertRegex(stream.run.err, "screening: " + says)
+            self.same_fit(stream, one, "streamed, " + says)
+            again = harness.path(".npy", "labels")
+            run = Run("predict", "-c", one.prefix, "-o", again, data)
+            self.assertEqual(run.code, 0, run)
+            self.same_array(np.load(again), one.labels, "predict, " + says)
             for name in set(isas()) & {"avx512vnni", "avx2"}:
                 fit = Fit(data, "-v", "--isa", name, k=k, iterations=3)
                 self.assertRegex(fit.run.err, "screening: .* dims, (rounded|as)")
