@@ -409,7 +409,7 @@ static bool keeps_distances(const fkm_backend *b)
 {
     bool any = false;
     for (int64_t i = 0; i < b->store_count; i++)
-        any = any || b->stores[i].apart_order == b->tiles.order;
+        any = any || (b->stores[i].apart_order && b->stores[i].apart_order == b->tiles.order);
     return any;
 }
 
@@ -530,8 +530,8 @@ static bool worth_keeping(const fkm_row_store *store, int64_t most, bool dear)
 
 static void sort_rows(fkm_backend *b, fkm_row_store *store, int64_t count)
 {
-    fkm_row_store_sort(
-        store, count, b->plan.clusters, sort_parts(&b->plan, count), b->pool, b->start, b->list);
+    const fkm_label_order by = {b->plan.clusters, b->tiles.position, b->tiles.index};
+    fkm_row_store_sort(store, count, &by, sort_parts(&b->plan, count), b->pool, b->start, b->list);
 }
 
 /* Whether the rows of a chunk must be packed: for a new frame, or because too many have moved

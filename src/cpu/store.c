@@ -100,9 +100,10 @@ int32_t fkm_row_store_parts(int64_t count, int32_t clusters, int threads)
  * then has places of its own among those of each label. */
 typedef struct sort_job {
     fkm_row_store *s;
-    int64_t count, labels; /* labels: none is one of them, the last */
+    const fkm_label_order *by;
+    int64_t count, ranks; /* ranks: no label has the last */
     int32_t parts;
-    int64_t *start; /* [parts][labels] */
+    int64_t *start; /* [parts][ranks] */
     int32_t *other;
 } sort_job;
 
@@ -111,39 +112,48 @@ static int64_t first_of(const sort_job *j, int64_t part)
     return j->count / j->parts * part + fkm_min_i64(part, j->count % j->parts);
 }
 
-static int64_t label_at(const sort_job *j, int64_t p)
+static int64_t rank_at(const sort_job *j, int64_t p)
 {
-    int32_t label = j->s->label[p];
-    return label < 0 ? j->labels - 1 : label;
+    const int32_t label = j->s->label[p];
+    if (label < 0)
+        return j->ranks - 1;
+    return j->by->rank ? j->by->rank[label] : label;
+}
+
+static int32_t label_of(const sort_job *j, int64_t rank)
+{
+    if (rank == j->ranks - 1)
+        return -1;
+    return j->by->label ? j->by->label[rank] : (int32_t)rank;
 }
 
 static void count_part(void *arg, int64_t part, int worker)
 {
     const sort_job *j = arg;
-    int64_t *start = j->start + part * j->labels;
+    int64_t *start = j->start + part * j->ranks;
     (void)worker;
-    memset(start, 0, (size_t)j->labels * sizeof *start);
+    memset(start, 0, (size_t)j->ranks * sizeof *start);
     for (int64_t p = first_of(j, part); p < first_of(j, part + 1); p++)
-        start[label_at(j, p)]++;
+        start[rank_at(j, p)]++;
 }
 
 static void place_part(void *arg, int64_t part, int worker)
 {
     const sort_job *j = arg;
-    int64_t *start = j->start + part * j->labels;
+    int64_t *start = j->start + part * j->ranks;
     (void)worker;
     for (int64_t p = first_of(j, part); p < first_of(j, part + 1); p++)
-        j->other[start[label_at(j, p)]++] = j->s->order[p];
+        j->other[start[rank_at(j, p)]++] = j->s->order[p];
 }
 
 /* Counts become first places. */
 static void add_up(const sort_job *j)
 {
     int64_t before = 0;
-    for (int64_t label = 0; label < j->labels; label++)
+    for (int64_t rank = 0; rank < j->ranks; rank++)
         for (int32_t part = 0; part < j->parts; part++) {
-            int64_t n = j->start[part * j->labels + label];
-            j->start[part * j->labels + label] = before;
+            int64_t n = j->start[part * j->ranks + rank];
+            j->start[part * j->ranks + rank] = before;
             before += n;
         }
 }
@@ -152,13 +162,13 @@ static void add_up(const sort_job *j)
 static void write_part(void *arg, int64_t part, int worker)
 {
     const sort_job *j = arg;
-    const int64_t *end = j->start + (j->parts - 1) * j->labels;
+    const int64_t *end = j->start + (j->parts - 1) * j->ranks;
     int64_t p = first_of(j, part), last = first_of(j, part + 1);
     (void)worker;
     memcpy(j->s->order + p, j->other + p, (size_t)(last - p) * sizeof *j->other);
-    for (int64_t label = 0; p < last; label++)
-        for (; p < last && p < end[label]; p++)
-            j->s->label[p] = label < j->labels - 1 ? (int32_t)label : -1;
+    for (int64_t rank = 0; p < last; rank++)
+        for (; p < last && p < end[rank]; p++)
+            j->s->label[p] = label_of(j, rank);
 }
 
 static void for_parts(fkm_pool *pool, fkm_pool_fn fn, sort_job *j)
@@ -169,10 +179,10 @@ static void for_parts(fkm_pool *pool, fkm_pool_fn fn, sort_job *j)
         fn(j, part, 0);
 }
 
-void fkm_row_store_sort(fkm_row_store *s, int64_t count, int32_t clusters, int32_t parts,
+void fkm_row_store_sort(fkm_row_store *s, int64_t count, const fkm_label_order *by, int32_t parts,
     fkm_pool *pool, int64_t *start, int32_t *other)
 {
-    sort_job j = {s, count, (int64_t)clusters + 1, parts, start, other};
+    sort_job j = {s, by, count, (int64_t)by->clusters + 1, parts, start, other};
     for_parts(pool, count_part, &j);
     add_up(&j);
     for_parts(pool, place_part, &j);

@@ -43,9 +43,16 @@ void fkm_row_store_start(fkm_row_store *s, const int32_t *labels, int64_t count)
 /* In how many parts to sort so many rows: enough of them each to be worth counting apart. */
 int32_t fkm_row_store_parts(int64_t count, int32_t clusters, int threads);
 
+/* The order of labels: that of the positions of centroids in tiles, so that panels whose rows have
+ * several are near few tiles. */
+typedef struct fkm_label_order {
+    int32_t clusters;
+    const int32_t *rank, *label; /* [clusters]: of a label, and of a rank; NULL: by number */
+} fkm_label_order;
+
 /* Brings positions into label order, rows without a label last; what is packed is stale then.
  * start: [parts][clusters + 1] and other: [count] are scratch; pool NULL: without. */
-void fkm_row_store_sort(fkm_row_store *s, int64_t count, int32_t clusters, int32_t parts,
+void fkm_row_store_sort(fkm_row_store *s, int64_t count, const fkm_label_order *by, int32_t parts,
     fkm_pool *pool, int64_t *start, int32_t *other);
 
 #endif

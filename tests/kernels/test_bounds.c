@@ -327,7 +327,8 @@ static void follow_panels(setting *s, float step, findings *f)
         FKM_OK);
     label_rows(s, NULL, ROWS, false);
     fkm_row_store_start(&store, s->labels, ROWS);
-    fkm_row_store_sort(&store, ROWS, CLUSTERS, 1, NULL, start, other);
+    const fkm_label_order by = {.clusters = CLUSTERS};
+    fkm_row_store_sort(&store, ROWS, &by, 1, NULL, start, other);
     fkm_tiles_set(&s->tiles, s->c, 1, NULL);
     label_store(s, &store, false);
     const uint32_t order = s->tiles.order;

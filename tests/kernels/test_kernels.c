@@ -501,11 +501,12 @@ static void check_store(const fkm_assign_job *plain, fkm_assign_scratch *scratch
     job.store = &store;
     job.labels = labels;
     job.distances = NULL;
+    const fkm_label_order by = {job.tiles->clusters, job.tiles->position, job.tiles->index};
     for (int pass = 0; pass < 4; pass++) {
         int64_t start[3 * 101];
         int32_t other[80];
         if (pass == 2)
-            fkm_row_store_sort(&store, rows, job.tiles->clusters, 3, NULL, start, other);
+            fkm_row_store_sort(&store, rows, &by, 3, NULL, start, other);
         job.pack = pass != 1;
         job.keep = pass != 3;
         for (int32_t first = 0; first < rows; first += block)
@@ -513,7 +514,8 @@ static void check_store(const fkm_assign_job *plain, fkm_assign_scratch *scratch
         for (int32_t i = 0; i < rows; i++) {
             assert_int_equal(labels[i], plain->labels[i]);
             assert_int_equal(store.label[i], labels[store.order[i]]);
-            assert_true(pass < 2 || i == 0 || store.label[i - 1] <= store.label[i]);
+            assert_true(
+                pass < 2 || i == 0 || by.rank[store.label[i - 1]] <= by.rank[store.label[i]]);
         }
     }
     fkm_row_store_close(&store);

@@ -146,11 +146,12 @@ static void follow(setting *s, bool sorted, bool apart, savings *f, uint64_t *ra
 {
     int64_t start[CLUSTERS + 1];
     int32_t other[ROWS];
+    const fkm_label_order by = {.clusters = CLUSTERS};
     label_rows(s, false, false, false);
     check_labels(s);
     fkm_row_store_start(&s->store, s->labels, ROWS);
     if (sorted)
-        fkm_row_store_sort(&s->store, ROWS, CLUSTERS, 1, NULL, start, other);
+        fkm_row_store_sort(&s->store, ROWS, &by, 1, NULL, start, other);
     memset(s->moved, 1, sizeof s->moved);
     memset(s->moved_tile, 1, sizeof s->moved_tile);
     fkm_tiles_set(&s->tiles, s->c, 1, NULL);
