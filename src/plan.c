@@ -11,10 +11,9 @@
 
 #define RING_CHUNKS 3 /* one computed, one ready, one being read */
 #define RING_CHUNK_BYTES ((int64_t)64 << 20)
-#define RING_CHUNK_FAIR_BYTES                                                                      \
-    ((int64_t)4 << 20) /* smaller ones are dearer than bounds are worth                            \
-                        */
 #define RING_CHUNK_MIN_BYTES ((int64_t)64 << 10)
+/* Smaller chunks are dearer than bounds are worth. */
+#define RING_CHUNK_FAIR_BYTES ((int64_t)4 << 20)
 /* Code, stacks, page tables and small change that the plan does not count. */
 #define UNPLANNED_BYTES ((int64_t)16 << 20)
 
