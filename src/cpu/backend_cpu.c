@@ -603,8 +603,6 @@ static int64_t choose_passing(fkm_backend *b, fkm_assign_job *job, const fkm_row
         job->lower = b->bounds.lower + r->row0;
         n = fkm_bounds_list(&b->bounds, b->list, r->row0, labels, r->count);
     }
-    if (b->head.list)
-        decide_head(b, r, labels);
     if (!looks_at_all(b, distances) && n < r->count / LIST_SHARE) {
         job->list = b->list;
         b->spared += r->count - n;
@@ -620,11 +618,10 @@ static int64_t choose_passing(fkm_backend *b, fkm_assign_job *job, const fkm_row
 static int64_t choose_rows(fkm_backend *b, fkm_assign_job *job, const fkm_rows *r, int32_t *labels,
     const double *distances)
 {
-    if (!b->list) {
-        if (b->head.list)
-            decide_head(b, r, labels);
+    if (b->head.list)
+        decide_head(b, r, labels);
+    if (!b->list)
         return r->count;
-    }
     if (!b->stores)
         return choose_passing(b, job, r, labels, distances);
     fkm_row_store *store = &b->stores[r->row0 / b->plan.chunk_rows];
@@ -638,8 +635,6 @@ static int64_t choose_rows(fkm_backend *b, fkm_assign_job *job, const fkm_rows *
         job->bounds_hold = b->bounds.valid;
         n = fkm_bounds_list(&b->bounds, b->list, r->row0, store->label, r->count);
     }
-    if (b->head.list)
-        decide_head(b, r, labels);
     if (!looks_at_all(b, distances) &&
         n < r->count / (b->tiles.axes ? LIST_SHARE_TURNED : LIST_SHARE)) {
         job->list = b->list;
