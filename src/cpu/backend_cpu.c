@@ -383,7 +383,7 @@ static void forget_labels(fkm_backend *b)
     }
 }
 
-/* By all dims, with the kernels of the plan. */
+/* Not by heads, with the kernels of the plan. */
 static void screen_finely(fkm_backend *b)
 {
     fkm_tiles_turn(&b->tiles, NULL, 0, 0);
@@ -402,6 +402,7 @@ static void reset(fkm_backend *b)
     b->apart.patience = 1;
     b->head.begun = b->head.decided = false;
     screen_finely(b);
+    fkm_tiles_renew(&b->tiles);
 }
 
 /* Are there distances that hold as long as centroids stay in their tiles? */

@@ -2,9 +2,10 @@
  * set: BIAS, NAME(f), TABLE, ISA and TAKES tell unsigned and signed rows apart, QUANTA is the
  * table's most_quanta, RATE its rate. All else is that of BASE (calls_tmpl.h). */
 static void NAME(pack)(void *panel, float *square, float *residual, const void *const *x,
-    int32_t rows, int32_t dims, const float *shift, float scale, const void *const *ahead)
+    int32_t rows, int32_t dims, const float *shift, float scale, const void *const *ahead,
+    const uint16_t *kept)
 {
-    pack_bytes(panel, square, residual, x, rows, dims, shift, scale, BIAS, ahead);
+    pack_bytes(panel, square, residual, x, rows, dims, shift, scale, BIAS, ahead, kept);
 }
 
 static void NAME(pack_tile)(fkm_tiles *t, int64_t first, const float *c)

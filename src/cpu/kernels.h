@@ -35,12 +35,15 @@ typedef struct fkm_kernels {
      * rounded v)^2, low precision only. x: [rows] pointers to [dims], of float32, or of `takes`
      * when bytes; out: 64-byte aligned. The float32 layout is [dims][panel]. ahead: [panel]
      * pointers to [dims], which kernels may fetch from memory meanwhile: the rows of the next
-     * panel; NULL: there is none. */
+     * panel; NULL: there is none. kept: see fkm_tiles, for byte kernels; what they leave out counts
+     * as rounded to 0. */
     void (*pack)(void *out, float *square, float *residual, const void *const *x, int32_t rows,
-        int32_t dims, const float *shift, float scale, const void *const *ahead);
+        int32_t dims, const float *shift, float scale, const void *const *ahead,
+        const uint16_t *kept);
 
     /* Lays out the tile of positions [first, first + tile): c: [tile][t->screened], in the frame
-     * and turned. Fills their place in t->packed, t->residual (as above) and t->start. */
+     * and turned; byte kernels: [tile][t->dims]. Fills their place in t->packed, t->residual (as
+     * above); byte kernels: of what is kept, t->tail: the same of what is not, and t->start. */
     void (*pack_tile)(fkm_tiles *t, int64_t first, const float *c);
 
     /* Scores `panels` panels of the block, from `panel` on, against tiles [begin, end) and reports

@@ -79,8 +79,9 @@ static inline __m512i round_step(const float *x, int64_t live, const float *shif
 }
 
 static void pack(void *panel, float *square, float *residual, const void *const *x, int32_t rows,
-    int32_t dims, const float *shift, float scale, const void *const *ahead)
+    int32_t dims, const float *shift, float scale, const void *const *ahead, const uint16_t *kept)
 {
+    (void)kept;
     const __m512 s = _mm512_set1_ps(scale);
     for (int half = 0; half < 2; half++) {
         __m512 squares[16], residuals[16];

@@ -56,7 +56,7 @@ static inline __m512 to_float(const terms *e, SCORES v)
 static void pack_tile(fkm_tiles *t, int64_t first, const float *c, int32_t bias)
 {
     char *out = t->packed + (size_t)(first / TILE) * t->tile_bytes;
-    int32_t padded = (t->dims + STEP - 1) / STEP * STEP;
+    int32_t padded = (t->screened + STEP - 1) / STEP * STEP;
     int8_t g[FKM_BYTES_MOST_DIMS];
     for (int j = 0; j < TILE; j++) {
         t->start[first + j] = round_centroid(g, t, first + j, c + (int64_t)j * t->dims, bias);

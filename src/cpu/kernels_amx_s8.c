@@ -58,8 +58,9 @@ static inline __m512 to_float(const terms *e, SCORES v)
 #include "amx_tmpl.h"
 
 static void pack(void *panel, float *square, float *residual, const void *const *x, int32_t rows,
-    int32_t dims, const float *shift, float scale, const void *const *ahead)
+    int32_t dims, const float *shift, float scale, const void *const *ahead, const uint16_t *kept)
 {
+    (void)kept;
     pack_coarse(panel, square, residual, x, rows, dims, shift, scale, 0, ahead);
 }
 

@@ -36,8 +36,9 @@ static void widen(float *out, const void *x, fkm_dtype t, int64_t n)
 }
 
 static void pack(void *panel, float *square, float *residual, const void *const *x, int32_t rows,
-    int32_t dims, const float *shift, float scale, const void *const *ahead)
+    int32_t dims, const float *shift, float scale, const void *const *ahead, const uint16_t *kept)
 {
+    (void)kept;
     float *out = panel;
     (void)residual; /* nothing is rounded */
     const __m256 s = _mm256_set1_ps(scale);

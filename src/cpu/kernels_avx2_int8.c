@@ -24,7 +24,7 @@
 
 #define RATE 36
 #define QUANTA 63
-#define GROUP 4      /* dims */
+#define GROUP FKM_GROUP
 #define SET 16       /* dims whose pairs are added in 16 bits: two sets */
 #define MOST_SUM 128 /* of a set's integers of one sign */
 
@@ -59,7 +59,7 @@ static inline __attribute__((always_inline)) void add_products(
 
 static void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int32_t tile)
 {
-    const char *x = b->panels + (size_t)panel * fkm_panel_bytes(&fkm_kernels_avx2_u8, t->dims);
+    const char *x = b->panels + (size_t)panel * fkm_panel_bytes(&fkm_kernels_avx2_u8, t->screened);
     const char *c = t->packed + (size_t)tile * t->tile_bytes;
     const int32_t *start = t->start + (int64_t)tile * TILE;
     __m256i low[TILE], high[TILE];
@@ -67,10 +67,10 @@ static void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int
     for (int j = 0; j < TILE; j++)
         low[j] = high[j] = _mm256_set1_epi32(start[j]);
     if (t->narrow[tile])
-        for (int32_t d = 0; d < t->dims; d += SET, x += SET * PANEL, c += SET * TILE)
+        for (int32_t d = 0; d < t->screened; d += SET, x += SET * PANEL, c += SET * TILE)
             add_products(low, high, x, c, SET / GROUP);
     else
-        for (int32_t d = 0; d < t->dims; d += GROUP, x += GROUP * PANEL, c += GROUP * TILE)
+        for (int32_t d = 0; d < t->screened; d += GROUP, x += GROUP * PANEL, c += GROUP * TILE)
             add_products(low, high, x, c, 1);
     const __m256 unit = _mm256_set1_ps(t->unit);
     V acc0[TILE], acc1[TILE];
@@ -84,16 +84,35 @@ static void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int
 
 enum { ROW_STEP = 32 };
 
-/* 32 bytes of a row, raised by SIGNED_BIAS when they are signed; adds up (x scale - shift)^2. */
+/* The frame, and of the groups of a step those that are left out. */
+typedef struct bytes_frame {
+    const float *shift;
+    __m256 scale;
+    unsigned faint;
+} bytes_frame;
+
+/* A mask of 8 dims, from the lowest bits: of their groups. */
+static inline __m256 dims_of(unsigned groups)
+{
+    const int low = -(int)(groups & 1), high = -(int)(groups >> 1 & 1);
+    return _mm256_castsi256_ps(_mm256_setr_epi32(low, low, low, low, high, high, high, high));
+}
+
+/* 32 bytes of a row, raised by SIGNED_BIAS when they are signed; adds up (x scale - shift)^2, also
+ * of what is left out. */
 static inline __m256i bytes_step(
-    const char *x, const float *shift, __m256 scale, int32_t bias, __m256 *square)
+    const char *x, const bytes_frame *f, int32_t bias, __m256 *square, __m256 *faint)
 {
     for (int h = 0; h < 4; h++) {
         const __m128i part = _mm_loadl_epi64((const __m128i *)(const void *)(x + 8 * h));
         const __m256i whole = bias ? _mm256_cvtepi8_epi32(part) : _mm256_cvtepu8_epi32(part);
-        const __m256 v = _mm256_mul_ps(_mm256_cvtepi32_ps(whole), scale);
-        const __m256 framed = _mm256_sub_ps(v, _mm256_loadu_ps(shift + 8 * h));
+        const __m256 v = _mm256_mul_ps(_mm256_cvtepi32_ps(whole), f->scale);
+        const __m256 framed = _mm256_sub_ps(v, _mm256_loadu_ps(f->shift + 8 * h));
         *square = _mm256_fmadd_ps(framed, framed, *square);
+        if (f->faint) {
+            const __m256 out = _mm256_and_ps(framed, dims_of(f->faint >> 2 * h));
+            *faint = _mm256_fmadd_ps(out, out, *faint);
+        }
     }
     const __m256i bytes = _mm256_loadu_si256((const __m256i *)(const void *)x);
     return _mm256_xor_si256(bytes, _mm256_set1_epi8((char)bias));
@@ -101,26 +120,29 @@ static inline __m256i bytes_step(
 
 /* The last bytes of a row, fewer than a step: the others are 0, as is their shift. */
 static __m256i last_bytes(
-    const char *x, int32_t live, const float *shift, __m256 scale, int32_t bias, __m256 *square)
+    const char *x, int32_t live, const bytes_frame *f, int32_t bias, __m256 *square, __m256 *faint)
 {
     char bytes[ROW_STEP] = {0};
     float mu[ROW_STEP] = {0};
     memcpy(bytes, x, (size_t)live);
-    memcpy(mu, shift, (size_t)live * sizeof *mu);
-    return bytes_step(bytes, mu, scale, bias, square);
+    memcpy(mu, f->shift, (size_t)live * sizeof *mu);
+    const bytes_frame part = {mu, f->scale, f->faint};
+    return bytes_step(bytes, &part, bias, square, faint);
 }
 
 static void pack_bytes(void *panel, float *square, float *residual, const void *const *x,
     int32_t rows, int32_t dims, const float *shift, float scale, int32_t bias,
-    const void *const *ahead)
+    const void *const *ahead, const uint16_t *kept)
 {
-    const __m256 s = _mm256_set1_ps(scale);
     for (int half = 0; half < 2; half++) {
-        __m256 squares[8];
+        __m256 squares[8], faint[8];
+        char *out = (char *)panel + (size_t)(32 * half);
         for (int r = 0; r < 8; r++)
-            squares[r] = _mm256_setzero_ps();
+            squares[r] = faint[r] = _mm256_setzero_ps();
         for (int32_t t = 0; t < dims; t += ROW_STEP) {
             const int32_t live = dims - t;
+            const unsigned groups = kept[t / BYTES_STEP] >> t % BYTES_STEP / GROUP & 255;
+            const bytes_frame f = {shift + t, _mm256_set1_ps(scale), groups ^ 255};
             __m256 m[8];
             for (int r = 0; r < 8; r++) {
                 const int32_t row = 8 * half + r;
@@ -131,17 +153,16 @@ static void pack_bytes(void *panel, float *square, float *residual, const void *
                     continue;
                 const char *at = (const char *)x[row] + t;
                 m[r] = _mm256_castsi256_ps(
-                    live < ROW_STEP ? last_bytes(at, live, shift + t, s, bias, &squares[r])
-                                    : bytes_step(at, shift + t, s, bias, &squares[r]));
+                    live < ROW_STEP ? last_bytes(at, live, &f, bias, &squares[r], &faint[r])
+                                    : bytes_step(at, &f, bias, &squares[r], &faint[r]));
             }
             transpose(m);
-            char *out = (char *)panel + (size_t)t * PANEL + (size_t)(32 * half);
-            for (int g = 0; g < 8; g++)
-                _mm256_store_ps((float *)(void *)(out + (size_t)(g * GROUP * PANEL)), m[g]);
+            for (unsigned left = groups; left; left &= left - 1, out += GROUP * PANEL)
+                _mm256_store_ps((float *)(void *)out, m[__builtin_ctz(left)]);
         }
         for (int r = 0; r < 8; r++) {
             square[8 * half + r] = sum_lanes(squares[r]);
-            residual[8 * half + r] = 0;
+            residual[8 * half + r] = sum_lanes(faint[r]);
         }
     }
 }
@@ -149,11 +170,12 @@ static void pack_bytes(void *panel, float *square, float *residual, const void *
 /* What rounding a centroid leaves. */
 typedef struct rounding {
     float residual; /* sum of squares of what is lost */
+    float faint;    /* and of the dims left out */
     double along;   /* sum of integers times shift */
     int32_t sum;    /* of integers */
 } rounding;
 
-/* Rounds c: [dims] to integers g: [dims padded to a step]. */
+/* Rounds c: [dims] to integers g: [t->screened padded to a step], of the dims that are kept. */
 static rounding round_to_quanta(int8_t *g, const fkm_tiles *t, const float *c)
 {
     const __m256 share = _mm256_set1_ps(1 / t->quantum), quantum = _mm256_set1_ps(t->quantum);
@@ -161,14 +183,18 @@ static rounding round_to_quanta(int8_t *g, const fkm_tiles *t, const float *c)
     rounding out = {0};
     for (int32_t d = 0; d < padded; d += 8) {
         int32_t integer[8];
-        float lost[8], mu[8];
-        const __m256 v = load_some(c + d, t->dims - d);
+        float lost[8], mu[8], beside[8];
+        const unsigned groups = t->kept[d / BYTES_STEP] >> d % BYTES_STEP / GROUP;
+        const __m256 all = load_some(c + d, t->dims - d), v = _mm256_and_ps(all, dims_of(groups));
         const __m256i q = _mm256_cvtps_epi32(_mm256_mul_ps(v, share));
         _mm256_storeu_si256((__m256i *)(void *)integer, q);
         _mm256_storeu_ps(lost, _mm256_fnmadd_ps(_mm256_cvtepi32_ps(q), quantum, v));
         _mm256_storeu_ps(mu, load_some(t->shift + d, t->dims - d));
+        _mm256_storeu_ps(beside, _mm256_sub_ps(all, v));
         for (int i = 0; i < 8; i++) {
-            g[d + i] = (int8_t)integer[i];
+            if (groups >> i / GROUP & 1)
+                *g++ = (int8_t)integer[i];
+            out.faint += beside[i] * beside[i];
             out.sum += integer[i];
             out.residual += lost[i] * lost[i];
             out.along += (double)integer[i] * (double)mu[i];
@@ -177,19 +203,21 @@ static rounding round_to_quanta(int8_t *g, const fkm_tiles *t, const float *c)
     return out;
 }
 
-/* Fills g and t->residual; returns -H of the position, or what stands for it (screen.h). */
+/* Fills g, t->residual and t->tail; returns -H of the position, or what stands for it (screen.h).
+ */
 static int32_t round_centroid(
     int8_t *g, fkm_tiles *t, int64_t position, const float *c, int32_t bias)
 {
     rounding r = round_to_quanta(g, t, c);
     t->residual[position] = r.residual;
+    t->tail[position] = r.faint;
     if (position >= t->clusters)
         return PAD_SCORE;
     double h = rint((r.along * (double)t->quantum + (double)t->half[position]) / (double)t->unit);
     if (fabs(h) <= MOST_H)
         return (int32_t)(-h) - bias * r.sum;
     t->residual[position] = FKM_UNSCORED;
-    memset(g, 0, (size_t)((t->dims + BYTES_STEP - 1) / BYTES_STEP * BYTES_STEP));
+    memset(g, 0, (size_t)((t->screened + BYTES_STEP - 1) / BYTES_STEP * BYTES_STEP));
     return 0;
 }
 
@@ -210,7 +238,7 @@ static bool is_narrow(const int8_t *g, int32_t padded)
 static void pack_tile(fkm_tiles *t, int64_t first, const float *c, int32_t bias)
 {
     char *out = t->packed + (size_t)(first / TILE) * t->tile_bytes;
-    int32_t padded = (t->dims + BYTES_STEP - 1) / BYTES_STEP * BYTES_STEP;
+    int32_t padded = (t->screened + BYTES_STEP - 1) / BYTES_STEP * BYTES_STEP;
     int8_t g[FKM_BYTES_MOST_DIMS];
     bool narrow = true;
     for (int j = 0; j < TILE; j++) {

@@ -254,8 +254,9 @@ static void pack_half(void *panel, float *square, float *residual, const void *c
 }
 
 static void pack(void *panel, float *square, float *residual, const void *const *x, int32_t rows,
-    int32_t dims, const float *shift, float scale, const void *const *ahead)
+    int32_t dims, const float *shift, float scale, const void *const *ahead, const uint16_t *kept)
 {
+    (void)kept;
     for (int r = 0; ahead && r < PANEL; r++)
         for (int32_t t = 0; t < dims; t += 16)
             __builtin_prefetch((const float *)ahead[r] + t);

@@ -77,6 +77,8 @@ static __m512 finish(
         _mm512_load_ps(b->norm + row0), _mm512_set1_ps(t->tile_slope[tile]), margin);
     margin = _mm512_fmadd_ps(
         _mm512_load_ps(b->residual + row0), _mm512_set1_ps(t->tile_residual[tile]), margin);
+    margin =
+        _mm512_fmadd_ps(_mm512_load_ps(b->tail + row0), _mm512_set1_ps(t->tile_tail[tile]), margin);
     if (b->rivals) {
         __m512i at = _mm512_load_si512(b->old_tile + row0);
         __mmask16 old = _mm512_cmpeq_epi32_mask(at, _mm512_set1_epi32(tile));
@@ -95,10 +97,10 @@ static __m512 finish(
 
 static inline void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int32_t tile)
 {
-    const char *x = b->panels + (size_t)panel * fkm_panel_bytes(&fkm_kernels_vnni_u8, t->dims);
+    const char *x = b->panels + (size_t)panel * fkm_panel_bytes(&fkm_kernels_vnni_u8, t->screened);
     const char *c = t->packed + (size_t)tile * t->tile_bytes;
     const int32_t *start = t->start + (int64_t)tile * TILE;
-    const int32_t groups = (t->dims + 3) / 4;
+    const int32_t groups = (t->screened + FKM_GROUP - 1) / FKM_GROUP;
     __m512i low[TILE], high[TILE];
     UNROLL
     for (int j = 0; j < TILE; j++)
@@ -132,7 +134,7 @@ static inline void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles 
 static void pack_tile(fkm_tiles *t, int64_t first, const float *c, int32_t bias)
 {
     char *out = t->packed + (size_t)(first / TILE) * t->tile_bytes;
-    int32_t padded = (t->dims + BYTES_STEP - 1) / BYTES_STEP * BYTES_STEP;
+    int32_t padded = (t->screened + BYTES_STEP - 1) / BYTES_STEP * BYTES_STEP;
     int8_t g[FKM_BYTES_MOST_DIMS];
     for (int j = 0; j < TILE; j++) {
         t->start[first + j] = round_centroid(g, t, first + j, c + (int64_t)j * t->dims, bias);

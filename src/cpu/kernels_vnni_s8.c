@@ -57,8 +57,9 @@ static void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int
 }
 
 static void pack(void *panel, float *square, float *residual, const void *const *x, int32_t rows,
-    int32_t dims, const float *shift, float scale, const void *const *ahead)
+    int32_t dims, const float *shift, float scale, const void *const *ahead, const uint16_t *kept)
 {
+    (void)kept;
     pack_coarse(panel, square, residual, x, rows, dims, shift, scale, BIAS, ahead);
 }
 
@@ -113,9 +114,10 @@ const fkm_kernels fkm_kernels_vnni_s8 = {
 /* ---- float32, as AVX-512 has it, with the above to fall to ---- */
 
 static void pack_float(void *panel, float *square, float *residual, const void *const *x,
-    int32_t rows, int32_t dims, const float *shift, float scale, const void *const *ahead)
+    int32_t rows, int32_t dims, const float *shift, float scale, const void *const *ahead,
+    const uint16_t *kept)
 {
-    fkm_kernels_avx512.pack(panel, square, residual, x, rows, dims, shift, scale, ahead);
+    fkm_kernels_avx512.pack(panel, square, residual, x, rows, dims, shift, scale, ahead, kept);
 }
 
 static void pack_float_tile(fkm_tiles *t, int64_t first, const float *c)

@@ -80,7 +80,7 @@ static void nearest_of_row(
         distance[i] = NAN;
     }
     job->tiles->kernels->pack(
-        s->panels, s->square, s->residual, &packed, 1, t->dims, t->shift, t->scale, NULL);
+        s->panels, s->square, s->residual, &packed, 1, t->dims, t->shift, t->scale, NULL, t->kept);
     bool bounded = job->top > 1 && fkm_screenable(fkm_norm_bound(s->square[0], t->dims));
     if (!bounded && !fkm_row_is_finite(x, t->dims)) {
         s->counts.skipped++;

@@ -65,7 +65,7 @@ static void pack_heads(const fkm_assign_job *job, fkm_assign_scratch *s, const p
     for (int32_t r = 0; r < live; r++)
         heads[r] = s->turned + (int64_t)r * t->screened;
     k->rotate(s->turned, s->framed, live, t->dims, t->axes, t->screened);
-    k->pack(at->panel, s->square, at->residual, heads, live, t->screened, s->zero, 1, NULL);
+    k->pack(at->panel, s->square, at->residual, heads, live, t->screened, s->zero, 1, NULL, NULL);
     for (int32_t r = 0; r < k->panel; r++) {
         float bound = r < live ? at->norm[r] : 0;
         bool good = r < live && fkm_screenable(bound);
@@ -91,13 +91,18 @@ static void pack_panel(const fkm_assign_job *job, fkm_assign_scratch *s, const p
         pack_heads(job, s, at, x, live);
         return;
     }
-    k->pack(at->panel, s->square, at->residual, x, live, t->dims, t->shift, t->scale, ahead);
+    k->pack(
+        at->panel, s->square, at->residual, x, live, t->dims, t->shift, t->scale, ahead, t->kept);
     for (int32_t r = 0; r < k->panel; r++) {
         float bound = fkm_norm_bound(s->square[r], t->dims);
         bool good = r < live && fkm_screenable(bound);
         at->norm[r] = good ? bound : 0;
-        at->tail[r] = 0;
-        at->residual[r] = !good ? -1 : k->low ? residual_bound(at->residual[r], bound, t->dims) : 0;
+        float lost = residual_bound(at->residual[r], bound, t->dims);
+        bool faint = k->bytes && t->screened < t->dims;
+        at->tail[r] = good && faint ? lost : 0;
+        if (k->bytes) /* nothing is lost but what is left out */
+            lost = residual_bound(0, bound, t->dims);
+        at->residual[r] = !good ? -1 : k->low ? lost : 0;
     }
 }
 

@@ -13,6 +13,24 @@
 #define SHIFT_SAMPLE 63            /* centroids whose median is the shift */
 #define LOW_NORM (1 + 0x1p-7)      /* |X^| |C^| / (|X~| |C~|) at most, bf16: (1 + 2^-8)^2 */
 #define LOW_TINY 0x1p-100f         /* matrix units flush subnormals: dims * 2^-126, rounded up */
+#define STEP_GROUPS 16             /* groups of dims in a step of byte kernels */
+
+/* Dims are left out if that widens margins by this share of what rounding does to them, for rows
+ * like the centroids, which are judged by so many. MNIST, 784 dims: 512 are left, and 2 % more of
+ * the rows in doubt; with a share of 1.4 it were 448, and 8 %; 5.2: 384, and 30 %. */
+#define FAINT_SHARE 0.5
+#define FAINT_SAMPLE 256
+#define FAINT_CLUSTERS 32 /* with fewer there is little to win, and little to go by */
+
+static int32_t group_count(int32_t dims)
+{
+    return (dims + FKM_GROUP - 1) / FKM_GROUP;
+}
+
+static int32_t step_count(int32_t dims)
+{
+    return (group_count(dims) + STEP_GROUPS - 1) / STEP_GROUPS;
+}
 
 static int64_t positions(const fkm_tiles *t)
 {
@@ -27,7 +45,8 @@ int64_t fkm_tiles_bytes(const fkm_kernels *k, int32_t clusters, int32_t dims)
     int64_t flat = 8 * sizeof(float) + 5 * sizeof(int32_t) + 2 * sizeof(double);
     int64_t total = fkm_add_sat(fkm_add_sat(rows, packed), fkm_mul_sat(padded, flat));
     return fkm_add_sat(total, count * (6 * (int64_t)sizeof(float) + (int64_t)sizeof(bool)) +
-                                  (int64_t)sizeof(float) * dims * (1 + k->tile) + 4096);
+                                  (int64_t)sizeof(float) * dims * (1 + k->tile) +
+                                  (int64_t)sizeof(uint16_t) * step_count(dims) + 4096);
 }
 
 fkm_status fkm_tiles_open(
@@ -47,6 +66,7 @@ fkm_status fkm_tiles_open(
     if (!fkm_mul_i64(&nd, n, dims))
         return fkm_fail(e, FKM_ENOMEM, "%d clusters of %d dims are too large", clusters, dims);
     FKM_GO(fkm_alloc(&t->shift, dims, sizeof(float), "the shift", e));
+    FKM_GO(fkm_alloc(&t->kept, step_count(dims), sizeof *t->kept, "the dims in use", e));
     FKM_GO(fkm_alloc(&t->packed, t->count, t->tile_bytes, "packed centroids", e));
     FKM_GO(fkm_alloc(&t->rows, nd, sizeof(float), "shifted centroids", e));
     FKM_GO(fkm_alloc(&t->half, n, sizeof(float), "centroid norms", e));
@@ -79,6 +99,7 @@ out:
 void fkm_tiles_close(fkm_tiles *t)
 {
     fkm_free(t->shift);
+    fkm_free(t->kept);
     fkm_free(t->drift);
     fkm_free(t->packed);
     fkm_free(t->rows);
@@ -161,6 +182,94 @@ static void choose_shift(fkm_tiles *t, const float *c)
         qsort(value, (size_t)sample, sizeof value[0], compare_floats);
         t->shift[d] = value[sample / 2] * t->scale;
     }
+}
+
+static void keep_all(fkm_tiles *t)
+{
+    memset(t->kept, 0xff, (size_t)step_count(t->dims) * sizeof *t->kept);
+    t->screened = t->dims;
+}
+
+void fkm_tiles_keep(fkm_tiles *t, const uint16_t *kept)
+{
+    keep_all(t);
+    if (kept) {
+        memcpy(t->kept, kept, (size_t)step_count(t->dims) * sizeof *t->kept);
+        t->screened = 0;
+        for (int32_t i = 0; i < step_count(t->dims); i++)
+            for (unsigned left = t->kept[i]; left; left &= left - 1)
+                t->screened += FKM_GROUP;
+    }
+    t->tile_bytes = fkm_tile_bytes(t->kernels, t->screened);
+    t->frame++;
+}
+
+/* energy[g]: sum of squares in group g, of some centroids in the frame. Returns the largest
+ * coordinate. */
+static float measure_groups(const fkm_tiles *t, const float *c, int32_t sample, float *energy)
+{
+    float top = 0;
+    memset(energy, 0, (size_t)group_count(t->dims) * sizeof *energy);
+    for (int32_t i = 0; i < sample; i++) {
+        const float *row = c + (int64_t)i * t->clusters / sample * t->dims;
+        for (int32_t d = 0; d < t->dims; d++) {
+            const float v = fabsf(row[d] * t->scale - t->shift[d]);
+            energy[d / FKM_GROUP] += v * v;
+            top = v > top ? v : top;
+        }
+    }
+    return top;
+}
+
+/* The most groups, sorted by energy, that may be left out so that a multiple of a step is kept.
+ * sample, top: as above. */
+static int32_t count_faint(const fkm_tiles *t, const float *sorted, int32_t sample, double top)
+{
+    const int32_t groups = group_count(t->dims);
+    double total = 0, faint = 0;
+    int32_t out = 0;
+    for (int32_t g = 0; g < groups; g++)
+        total += (double)sorted[g] / sample;
+    for (int32_t left = (groups - 1) / STEP_GROUPS * STEP_GROUPS, g = 0; left > 0;
+         left -= STEP_GROUPS) {
+        for (; g < groups - left; g++)
+            faint += (double)sorted[g] / sample;
+        const double lost = sqrt(left * FKM_GROUP / 12.0) * top / (double)t->kernels->most_quanta;
+        if (faint > FAINT_SHARE * sqrt(total) * lost)
+            break;
+        out = groups - left;
+    }
+    return out;
+}
+
+/* What byte kernels see: all but the groups along which centroids hardly extend. */
+static void choose_groups(fkm_tiles *t, const float *c)
+{
+    const int32_t groups = group_count(t->dims);
+    const int32_t sample = t->clusters < FAINT_SAMPLE ? t->clusters : FAINT_SAMPLE;
+    float *energy = t->turned, *sorted = energy + groups; /* scratch, as in choose_keys */
+    if (!t->kernels->bytes)
+        return;
+    fkm_tiles_keep(t, NULL);
+    if (t->clusters < FAINT_CLUSTERS)
+        return;
+    const float top = measure_groups(t, c, sample, energy);
+    memcpy(sorted, energy, (size_t)groups * sizeof *sorted);
+    qsort(sorted, (size_t)groups, sizeof *sorted, compare_floats);
+    const int32_t faint = count_faint(t, sorted, sample, (double)top);
+    if (faint == 0)
+        return;
+    const float least = sorted[faint]; /* of what is kept; of its equals, the first are left out */
+    int32_t equals = 0;
+    for (int32_t g = 0; g < faint; g++)
+        equals += sorted[g] == least;
+    uint16_t kept[(FKM_BYTES_MOST_DIMS + 63) / 64] = {0};
+    for (int32_t g = 0; g < groups; g++) {
+        if (energy[g] < least || (energy[g] == least && equals-- > 0))
+            continue;
+        kept[g / STEP_GROUPS] |= (uint16_t)(1u << g % STEP_GROUPS);
+    }
+    fkm_tiles_keep(t, kept);
 }
 
 static int compare_keys(const void *a, const void *b, void *keys)
@@ -297,8 +406,15 @@ static double tail_of(const fkm_tiles *t, double norm, double head)
     return sqrt(fmax(0, rest)) * (1 + 0x1p-20);
 }
 
+/* Length of a centroid of length nc in the dims that are left out, from its square. */
+static double faint_of(const fkm_tiles *t, double nc, double square)
+{
+    return sqrt(square) * (1 + t->dims * U) + 2 * U * nc + FKM_NORM_TINY;
+}
+
 /* Margins of m(i, j). On entry residual holds the square of what rounding lost, tail the square of
- * the head's length. Without rounding and without a head, m is e. */
+ * the head's length, or byte kernels': of that of what they leave out. Without rounding and without
+ * a head, m is e. */
 static void set_margins(fkm_tiles *t, double factor)
 {
     double chain = t->screened + 64.0, gamma = chain * U / (1 - chain * U); /* any order */
@@ -307,7 +423,7 @@ static void set_margins(fkm_tiles *t, double factor)
         shift += fabs((double)t->shift[d]); /* at least its norm */
     for (int64_t p = 0; p < positions(t); p++) {
         double measured = sqrt(t->residual[p]) * (1 + t->dims * U);
-        double head = sqrt(t->tail[p]);
+        double beside = t->tail[p];
         t->slope[p] = t->fine_slope[p];
         t->offset[p] = t->fine_offset[p];
         t->residual[p] = t->tail[p] = 0;
@@ -316,8 +432,11 @@ static void set_margins(fkm_tiles *t, double factor)
         double nc = sqrt(t->norm2[t->index[p]]) * (1 + 0x1p-20);
         double rc = measured + 2 * U * nc + FKM_NORM_TINY;
         if (t->axes) {
+            const double head = sqrt(beside);
             rc += fkm_turn_error(t->screened, t->dims) * nc;
             t->tail[p] = (float)(tail_of(t, nc, head * (1 - t->screened * U)) * f) + LOW_TINY;
+        } else if (t->screened < t->dims) {
+            t->tail[p] = (float)(faint_of(t, nc, beside) * f) + LOW_TINY;
         }
         t->residual[p] = (float)((nc * (1 + t->gram) + rc) * f) + LOW_TINY;
         double slope = rc * (1 + t->gram) + LOW_NORM * (gamma + 9 * U + t->gram) * nc;
@@ -349,8 +468,8 @@ static void set_tile_margins(fkm_tiles *t)
     }
 }
 
-/* The frame is fixed by the first centroids, and again when they have outgrown or left its scale.
- */
+/* The frame is fixed by the first centroids, and again when they have outgrown or left its scale,
+ * or others have taken their place. */
 static void choose_frame(fkm_tiles *t, const float *c)
 {
     float scale = choose_scale(largest_key(t));
@@ -359,6 +478,12 @@ static void choose_frame(fkm_tiles *t, const float *c)
     t->scale = scale;
     t->frame++;
     choose_shift(t, c);
+    choose_groups(t, c);
+}
+
+void fkm_tiles_renew(fkm_tiles *t)
+{
+    t->scale = 0; /* which suits nothing */
 }
 
 /* One quantum for all coordinates of all centroids, so that scores are integers alike. */

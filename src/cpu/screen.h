@@ -52,6 +52,9 @@
  *   X.C^ - h~ = s q (sum x_t g_t - H),   H = (q sum (mu s)_t g_t + h~) / (s q)
  *
  * is summed in integers, H rounded to one (half a unit s q in the offset), and as a float once.
+ * Dims along which centroids hardly extend, as of pixels at the edge, are left out of these sums:
+ * with tail >= the length of X, and of C, in the dims left out, that adds tail_i tail_j to m(i, j).
+ *
  * When more than one candidate is left, they are
  * scored again in float32 and judged by e(i, j), and only then by the canonical distance. */
 #ifndef FKM_SCREEN_H
@@ -75,6 +78,7 @@
 #define FKM_FLOOR_NONE (-1e37f) /* below every real score, above the score of padding */
 #define FKM_HALF_PAD 3e38f      /* h~ of padding centroids */
 #define FKM_UNSCORED 1e30f      /* residual of a centroid that byte kernels do not score */
+#define FKM_GROUP 4             /* dims that byte kernels keep or leave out together */
 #define FKM_BYTES_TOP 127       /* most of a centroid's coordinate in quanta, byte kernels */
 
 struct fkm_kernels;
@@ -91,7 +95,7 @@ typedef struct fkm_tiles {
     int32_t dims, clusters;
     int32_t tile, count;         /* centroids a tile; tiles */
     size_t tile_bytes;           /* of one tile in `packed` */
-    uint32_t frame;              /* number of the frame (scale, shift) in use; 0: none yet */
+    uint32_t frame;              /* number of the frame (scale, shift, kept) in use; 0: none yet */
     uint32_t order, order_frame; /* number of the order of positions; the frame it was made in */
     float *drift;                /* [count]: how far centroids have moved in it, see apart.h */
     float scale;                 /* s */
@@ -100,7 +104,7 @@ typedef struct fkm_tiles {
     float *rows;                 /* [positions][dims]: C~ again, for `dot` */
     float *half;                 /* [positions]: h~ */
     float *slope, *residual, *offset;                /* [positions]: of m(i, j), or e(i, j) */
-    float *tail;                                     /* [positions]: see head.h; 0 without a head */
+    float *tail;                                     /* [positions]: see head.h; of dims left out */
     float *fine_slope, *fine_offset;                 /* [positions]: of e(i, j) */
     float *tile_tail;                                /* [count] */
     float *tile_slope, *tile_residual, *tile_offset; /* [count]: maxima of m over a tile */
@@ -111,7 +115,9 @@ typedef struct fkm_tiles {
     float unit;            /* of a kernel's sums, in scores: 1, or that of its integers */
     float quantum;         /* of a rounded coordinate, byte kernels */
     float kappa;
-    int32_t screened;  /* coordinates that the kernel sees: dims, or those of the head */
+    int32_t screened;  /* coordinates that the kernel sees: dims, those kept, or of the head */
+    uint16_t *kept;    /* [steps of 64 dims]: groups of FKM_GROUP dims that byte kernels see, the
+                          first in the lowest bit */
     const float *axes; /* [screened][dims]: of the head, borrowed; NULL: none */
     float gram;        /* at least |axes axes' - 1|, the spectral norm */
     float *turned;     /* [tile][screened]: scratch */
@@ -146,6 +152,13 @@ void fkm_tiles_follow(fkm_tiles *t, const float *c, const double *shift, fkm_poo
  * head.h. axes NULL: by all coordinates again. */
 void fkm_tiles_turn(fkm_tiles *t, const float *axes, int32_t screened, float gram);
 
+/* Byte kernels see the groups of `kept` alone from the next fkm_tiles_set on, in a new frame: as
+ * many as fill whole steps. NULL: all. */
+void fkm_tiles_keep(fkm_tiles *t, const uint16_t *kept);
+
+/* The next fkm_tiles_set chooses a frame, and what byte kernels see, anew. */
+void fkm_tiles_renew(fkm_tiles *t);
+
 /* Screens with other kernels of the same panels and tiles from the next fkm_tiles_set on, in a new
  * frame: those that t was opened with, or what is coarse to them. */
 void fkm_tiles_use(fkm_tiles *t, const struct fkm_kernels *k);
@@ -163,7 +176,7 @@ typedef struct fkm_row_block {
     char *panels;      /* [panels] in the kernel's own layout, of X~ or X^ */
     float *norm;       /* [rows]: nx, rounded up */
     float *residual;   /* [rows]: rx, rounded up; 0 unless low precision */
-    float *tail;       /* [rows]: |x beyond the head|, rounded up; 0 without a head */
+    float *tail;       /* [rows]: |x in what is not screened|, rounded up; 0 if all is */
     float *slack;      /* [rows]: kappa nx^2 */
     float *floor;      /* [rows]: best S - m seen so far: below the score of the nearest */
     int32_t *count;    /* [rows]: candidates; FKM_CANDIDATES + 1: overflow */

@@ -54,8 +54,9 @@ static void make_low_case(float *x, float *c)
     c[BAD * DIMS] = (float)(16 - sqrt(256 - 2 * want));
 }
 
-static int32_t label_with(
-    const fkm_kernels *k, const float *x, const float *c, const float *axes, double factor)
+/* By the first HEAD coordinates along axes, if there are any; by groups of dims, likewise. */
+static int32_t label_by(const fkm_kernels *k, const float *x, const float *c, const float *axes,
+    const uint16_t *kept, double factor)
 {
     fkm_err e = {0};
     fkm_tiles tiles;
@@ -70,6 +71,10 @@ static int32_t label_with(
     if (axes)
         fkm_tiles_turn(&tiles, axes, HEAD, 0x1p-40f);
     fkm_tiles_set(&tiles, c, factor, NULL);
+    if (kept) {
+        fkm_tiles_keep(&tiles, kept);
+        fkm_tiles_set(&tiles, c, factor, NULL);
+    }
     fkm_assign_job job = {
         .tiles = &tiles,
         .centroids = c,
@@ -84,6 +89,11 @@ static int32_t label_with(
     return label;
 }
 
+static int32_t label_with(const fkm_kernels *k, const float *x, const float *c, double factor)
+{
+    return label_by(k, x, c, NULL, NULL, factor);
+}
+
 static void margin_is_needed(void **state)
 {
     (void)state;
@@ -94,9 +104,9 @@ static void margin_is_needed(void **state)
     assert_true(good < bad);
     FOR_EACH_ISA(k)
     {
-        assert_int_equal(label_with(k, x, c, NULL, 1), GOOD);
+        assert_int_equal(label_with(k, x, c, 1), GOOD);
         if (!k->low)
-            assert_int_equal(label_with(k, x, c, NULL, 0.5), BAD);
+            assert_int_equal(label_with(k, x, c, 0.5), BAD);
     }
 }
 
@@ -110,9 +120,9 @@ static void low_margin_is_needed(void **state)
     assert_true(good < bad);
     FOR_EACH_ISA(k)
     {
-        assert_int_equal(label_with(k, x, c, NULL, 1), GOOD);
+        assert_int_equal(label_with(k, x, c, 1), GOOD);
         if (!k->named)
-            assert_int_equal(label_with(k, x, c, NULL, 0.5), k->low ? BAD : GOOD);
+            assert_int_equal(label_with(k, x, c, 0.5), k->low ? BAD : GOOD);
     }
 }
 
@@ -143,9 +153,9 @@ static void coarse_margin_is_needed(void **state)
         double good = fkm_kernels_scalar.canonical(x, c + GOOD * DIMS, DIMS);
         double bad = fkm_kernels_scalar.canonical(x, c + BAD * DIMS, DIMS);
         assert_true(good < bad);
-        assert_int_equal(label_with(k, x, c, NULL, 1), GOOD);
+        assert_int_equal(label_with(k, x, c, 1), GOOD);
         if (k->named)
-            assert_int_equal(label_with(k, x, c, NULL, 0.5), BAD);
+            assert_int_equal(label_with(k, x, c, 0.5), BAD);
     }
 }
 
@@ -183,7 +193,7 @@ static void sums_of_integers_fit(void **state)
             }
             FOR_EACH_ISA(k)
             {
-                assert_int_equal(label_with(k, x, c, NULL, 1), GOOD);
+                assert_int_equal(label_with(k, x, c, 1), GOOD);
             }
         }
 }
@@ -202,8 +212,8 @@ static void tail_margin_is_needed(void **state)
         axes[h * DIMS + h] = 1;
     FOR_EACH_ISA(k)
     {
-        assert_int_equal(label_with(k, x, c, axes, 1), GOOD);
-        assert_int_equal(label_with(k, x, c, axes, 0.5), BAD);
+        assert_int_equal(label_by(k, x, c, axes, NULL, 1), GOOD);
+        assert_int_equal(label_by(k, x, c, axes, NULL, 0.5), BAD);
     }
 }
 
@@ -226,8 +236,27 @@ static void byte_margin_is_needed(void **state)
     FOR_EACH_BYTE_ISA(k)
     {
         c[DIMS - 1] = k->most_quanta; /* so that the quantum is 1; no row has this coordinate */
-        assert_int_equal(label_with(k, x, c, NULL, 1), GOOD);
-        assert_int_equal(label_with(k, x, c, NULL, 0.5), BAD);
+        assert_int_equal(label_with(k, x, c, 1), GOOD);
+        assert_int_equal(label_with(k, x, c, 0.5), BAD);
+    }
+}
+
+/* Screening by the first 64 dims: GOOD shares a coordinate with the row beyond them, worth 1500 of
+ * score, all that the lengths there allow, and so has 1387. BAD has 1350, within them. */
+static void faint_margin_is_needed(void **state)
+{
+    (void)state;
+    static float x[DIMS], c[CLUSTERS * DIMS];
+    const uint16_t kept[(DIMS + 63) / 64] = {0xffff};
+    x[0] = 52;
+    c[BAD * DIMS] = 50;
+    x[100] = 100;
+    c[GOOD * DIMS + 100] = 15;
+    FOR_EACH_BYTE_ISA(k)
+    {
+        c[DIMS - 1] = k->most_quanta; /* so that the quantum is 1; no row has this coordinate */
+        assert_int_equal(label_by(k, x, c, NULL, kept, 1), GOOD);
+        assert_int_equal(label_by(k, x, c, NULL, kept, 0.5), BAD);
     }
 }
 
@@ -245,7 +274,7 @@ static void sums_of_bytes_fit(void **state)
                 x[t] = test_byte(k, 255);
                 c[GOOD * DIMS + t] = (float)integer;
             }
-            assert_int_equal(label_with(k, x, c, NULL, 1), integer > 0 ? GOOD : 1);
+            assert_int_equal(label_with(k, x, c, 1), integer > 0 ? GOOD : 1);
         }
     }
 }
@@ -259,6 +288,7 @@ int main(void)
         cmocka_unit_test(sums_of_integers_fit),
         cmocka_unit_test(tail_margin_is_needed),
         cmocka_unit_test(byte_margin_is_needed),
+        cmocka_unit_test(faint_margin_is_needed),
         cmocka_unit_test(sums_of_bytes_fit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
