@@ -48,7 +48,7 @@
 
 /* Rows in no order are added to sums that take more than this, a thread's, in label order: beyond
  * the caches a row of sums is dearer than a row. */
-#define NEAR_SUMS_BYTES ((int64_t)16 << 20)
+#define NEAR_SUMS_BYTES ((int64_t)1 << 20)
 
 /* Blocks of a chunk for each thread, at least. */
 #define LEAST_BLOCKS 8
