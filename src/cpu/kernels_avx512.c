@@ -243,13 +243,24 @@ static int64_t squares_of_bytes(const void *x, fkm_dtype t, int32_t dims)
     return total;
 }
 
+/* a / n to the last bit by share = 1 / n, rounded, without a division (Markstein 1990): where q is
+ * within an ulp of the quotient, a - q n is exact, and q + (a - q n) share, rounded once, is the
+ * quotient rounded. The first q is within two, and the next, for that reason, within one. */
+static inline __m512d divide(__m512d a, __m512d n, __m512d share)
+{
+    __m512d q = _mm512_mul_pd(a, share);
+    q = _mm512_fmadd_pd(_mm512_fnmadd_pd(q, n, a), share, q);
+    return _mm512_fmadd_pd(_mm512_fnmadd_pd(q, n, a), share, q);
+}
+
 static void mean_row(float *mean, const int64_t *sum, int32_t dims, double count, double scale)
 {
     const __m512d n = _mm512_set1_pd(count), s = _mm512_set1_pd(scale);
+    const __m512d share = _mm512_set1_pd(1 / count);
     for (int32_t t = 0; t < dims; t += 8) {
         const __mmask8 live = (__mmask8)first_lanes(dims - t);
         __m512d v = _mm512_cvtepi64_pd(_mm512_maskz_loadu_epi64(live, sum + t));
-        __m256 m = _mm512_cvtpd_ps(_mm512_mul_pd(_mm512_div_pd(v, n), s));
+        __m256 m = _mm512_cvtpd_ps(_mm512_mul_pd(divide(v, n, share), s));
         _mm256_mask_storeu_ps(mean + t, live, m);
     }
 }

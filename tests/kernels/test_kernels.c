@@ -449,6 +449,31 @@ static void mean_row_has_the_same_bits(void **state)
     }
 }
 
+/* Quotients just beside the middle of two floats: the last bit of a float64 decides. */
+static void mean_row_divides_to_the_last_bit(void **state)
+{
+    (void)state;
+    enum { N = 64 };
+    int64_t sum[N];
+    float got[N], want[N];
+    uint64_t random = 3;
+    FOR_EACH_ISA(k)
+    {
+        for (int round = 0; round < 20000; round++) {
+            const int64_t count = (int64_t)(test_random(&random) >> (35 + round % 29)) + 1;
+            for (int32_t t = 0; t < N; t++) {
+                const int64_t middle = (int64_t)(test_random(&random) >> 39) | 1 << 24 | 1;
+                sum[t] = middle * count + (int64_t)(test_random(&random) >> 62) - 1;
+                sum[t] = t % 2 ? -sum[t] : sum[t];
+            }
+            k->mean_row(got, sum, N, (double)count, 0x1p-9);
+            for (int32_t t = 0; t < N; t++)
+                want[t] = (float)((double)sum[t] / (double)count * 0x1p-9);
+            assert_memory_equal(got, want, sizeof got);
+        }
+    }
+}
+
 /* ---- whole blocks against a search by canonical distance ---- */
 
 typedef struct shape {
@@ -843,6 +868,7 @@ int main(void)
         cmocka_unit_test(bytes_are_added_as_floats_are),
         cmocka_unit_test(squares_of_many_bytes),
         cmocka_unit_test(mean_row_has_the_same_bits),
+        cmocka_unit_test(mean_row_divides_to_the_last_bit),
         cmocka_unit_test(blocks_find_the_nearest),
         cmocka_unit_test(blocks_of_bytes_find_the_nearest),
         cmocka_unit_test(frame_is_kept_while_it_suits),
