@@ -383,7 +383,7 @@ static void forget_labels(fkm_backend *b)
     }
 }
 
-/* Not by heads, with the kernels of the plan. */
+/* By all dims, with the kernels of the plan. */
 static void screen_finely(fkm_backend *b)
 {
     fkm_tiles_turn(&b->tiles, NULL, 0, 0);
@@ -764,17 +764,16 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
         out->candidates += c->candidates;
         out->rescans += c->rescans;
     }
-    bool quicker = b->tiles.axes || b->tiles.kernels != b->kernels;
+    bool quicker = b->tiles.screened < b->plan.dims || b->tiles.kernels != b->kernels;
     if (quicker && out->rescans > out->rows / LEAST_RESCANS) {
         fkm_verbose("screening left too many candidates: finer again");
         screen_finely(b);
         fkm_tiles_set(&b->tiles, b->centroids, 1, b->pool);
     }
     if (b->pass.update) {
-        fkm_update_merge(&b->update, b->pass.squares);
+        out->inertia = fkm_update_end(&b->update, b->pass.squares, b->centroids);
         for (int32_t j = 0; j < b->plan.clusters; j++)
             out->empty += b->update.count[j] == 0;
-        out->inertia = fkm_update_inertia(&b->update, b->centroids);
         b->sums_hold = true;
         b->moved = b->pass.squares ? b->plan.rows / 2 : out->moved; /* in the first pass, all do */
     } else if (out->moved > 0) {
@@ -783,10 +782,16 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
     return FKM_OK;
 }
 
+static void measure_moved(void *arg, int32_t j, const float *c)
+{
+    fkm_tiles_measure(arg, j, c);
+}
+
 static fkm_status move(fkm_backend *b, double *max_shift, fkm_err *e)
 {
     (void)e;
-    *max_shift = fkm_update_move(&b->update, b->centroids, b->shift);
+    *max_shift = fkm_update_move(&b->update, b->centroids, b->shift, measure_moved, &b->tiles);
+    b->tiles.measured = true;
     if (b->bounds.valid)
         fkm_bounds_move(&b->bounds, b->shift, b->tiles.scale);
     tile_moved(b);

@@ -42,7 +42,7 @@ int64_t fkm_tiles_bytes(const fkm_kernels *k, int32_t clusters, int32_t dims)
     int64_t count = (clusters + (int64_t)k->tile - 1) / k->tile, padded = count * k->tile;
     int64_t rows = fkm_mul_sat(padded, (int64_t)sizeof(float) * dims);
     int64_t packed = fkm_mul_sat(count, (int64_t)fkm_tile_bytes(k, dims));
-    int64_t flat = 8 * sizeof(float) + 5 * sizeof(int32_t) + 2 * sizeof(double);
+    int64_t flat = 10 * sizeof(float) + 5 * sizeof(int32_t) + 2 * sizeof(double);
     int64_t total = fkm_add_sat(fkm_add_sat(rows, packed), fkm_mul_sat(padded, flat));
     return fkm_add_sat(total, count * (6 * (int64_t)sizeof(float) + (int64_t)sizeof(bool)) +
                                   (int64_t)sizeof(float) * dims * (1 + k->tile) +
@@ -65,7 +65,7 @@ fkm_status fkm_tiles_open(
     int64_t n = positions(t), nd;
     if (!fkm_mul_i64(&nd, n, dims))
         return fkm_fail(e, FKM_ENOMEM, "%d clusters of %d dims are too large", clusters, dims);
-    FKM_GO(fkm_alloc(&t->shift, dims, sizeof(float), "the shift", e));
+    FKM_GO(fkm_calloc(&t->shift, dims, sizeof(float), "the shift", e));
     FKM_GO(fkm_alloc(&t->kept, step_count(dims), sizeof *t->kept, "the dims in use", e));
     FKM_GO(fkm_alloc(&t->packed, t->count, t->tile_bytes, "packed centroids", e));
     FKM_GO(fkm_alloc(&t->rows, nd, sizeof(float), "shifted centroids", e));
@@ -76,6 +76,8 @@ fkm_status fkm_tiles_open(
     FKM_GO(fkm_calloc(&t->tail, n, sizeof(float), margins, e));
     FKM_GO(fkm_calloc(&t->tile_tail, t->count, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->norm2, clusters, sizeof(double), "centroid norms", e));
+    FKM_GO(fkm_alloc(&t->size, clusters, sizeof(float), "centroid sizes", e));
+    FKM_GO(fkm_alloc(&t->top, clusters, sizeof(float), "centroid sizes", e));
     FKM_GO(fkm_alloc(&t->turned, (int64_t)k->tile * dims, sizeof(float), "a tile", e));
     FKM_GO(fkm_alloc(&t->fine_slope, n, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->fine_offset, n, sizeof(float), margins, e));
@@ -110,6 +112,8 @@ void fkm_tiles_close(fkm_tiles *t)
     fkm_free(t->tail);
     fkm_free(t->tile_tail);
     fkm_free(t->norm2);
+    fkm_free(t->size);
+    fkm_free(t->top);
     fkm_free(t->turned);
     fkm_free(t->fine_slope);
     fkm_free(t->fine_offset);
@@ -174,6 +178,7 @@ static void choose_shift(fkm_tiles *t, const float *c)
 {
     int32_t sample = t->clusters < SHIFT_SAMPLE ? t->clusters : SHIFT_SAMPLE;
     float value[SHIFT_SAMPLE];
+    t->far = 0;
     for (int32_t d = 0; d < t->dims; d++) {
         for (int32_t i = 0; i < sample; i++) {
             int64_t j = (int64_t)i * t->clusters / sample;
@@ -181,6 +186,7 @@ static void choose_shift(fkm_tiles *t, const float *c)
         }
         qsort(value, (size_t)sample, sizeof value[0], compare_floats);
         t->shift[d] = value[sample / 2] * t->scale;
+        t->far += fabs((double)t->shift[d]);
     }
 }
 
@@ -285,50 +291,36 @@ static int compare_keys(const void *a, const void *b, void *keys)
 typedef struct tiles_job {
     fkm_tiles *t;
     const float *c;
+    double margin_factor;
 } tiles_job;
 
-static void run(fkm_pool *pool, int64_t count, fkm_pool_fn fn, fkm_tiles *t, const float *c)
+static void run(fkm_pool *pool, int64_t count, fkm_pool_fn fn, tiles_job *job)
 {
-    tiles_job job = {t, c};
     if (pool)
-        fkm_pool_for(pool, count, fn, &job);
+        fkm_pool_for(pool, count, fn, job);
     for (int64_t i = 0; !pool && i < count; i++)
-        fn(&job, i, 0);
+        fn(job, i, 0);
 }
 
-#define NORMS_AT_ONCE 64
-/* Into order_key: the largest coordinate of each centroid. */
-static void measure_sizes(void *arg, int64_t block, int worker)
+void fkm_tiles_measure(fkm_tiles *t, int32_t j, const float *c)
+{
+    t->size[j] = largest_magnitude(c, t->dims);
+    t->norm2[j] = t->kernels->norm2(c, t->shift, t->scale, t->dims, &t->top[j]);
+}
+
+#define MEASURED_AT_ONCE 64
+static void measure_some(void *arg, int64_t block, int worker)
 {
     (void)worker;
     const tiles_job *job = arg;
-    fkm_tiles *t = job->t;
-    int64_t end = fkm_min_i64(t->clusters, (block + 1) * NORMS_AT_ONCE);
-    for (int64_t j = block * NORMS_AT_ONCE; j < end; j++)
-        t->order_key[j] = (double)largest_magnitude(job->c + j * t->dims, t->dims);
+    int64_t end = fkm_min_i64(job->t->clusters, (block + 1) * MEASURED_AT_ONCE);
+    for (int64_t j = block * MEASURED_AT_ONCE; j < end; j++)
+        fkm_tiles_measure(job->t, (int32_t)j, job->c + j * job->t->dims);
 }
 
-static float largest_key(const fkm_tiles *t)
+static void measure_all(tiles_job *job, fkm_pool *pool)
 {
-    double top = 0;
-    for (int32_t j = 0; j < t->clusters; j++)
-        top = t->order_key[j] > top ? t->order_key[j] : top;
-    return (float)top;
-}
-
-/* And into order_key, for byte kernels, the largest coordinates in the frame. */
-static void measure_norms(void *arg, int64_t block, int worker)
-{
-    (void)worker;
-    const tiles_job *job = arg;
-    fkm_tiles *t = job->t;
-    int64_t end = fkm_min_i64(t->clusters, (block + 1) * NORMS_AT_ONCE);
-    for (int64_t j = block * NORMS_AT_ONCE; j < end; j++) {
-        float top;
-        t->norm2[j] = t->kernels->norm2(job->c + j * t->dims, t->shift, t->scale, t->dims, &top);
-        if (t->kernels->bytes)
-            t->order_key[j] = (double)top;
-    }
+    run(pool, (job->t->clusters + MEASURED_AT_ONCE - 1) / MEASURED_AT_ONCE, measure_some, job);
 }
 
 /* What the margins depend on most: the norm, or with a head the length beyond it. */
@@ -374,14 +366,18 @@ static double chain_of(int32_t dims)
     return tile > dot ? tile : dot;
 }
 
-/* Margins of e(i, j); padding has none and is never a candidate. */
-static void set_fine_margins(fkm_tiles *t, double factor)
+static double kappa_of(const fkm_tiles *t)
+{
+    return (t->dims / 8.0 + 8) * 0x1p-53 / 2 * HIGHER_ORDER;
+}
+
+/* Margins of e(i, j) of positions [first, end); padding has none and is never a candidate. */
+static void set_fine_margins(fkm_tiles *t, int64_t first, int64_t end, double factor)
 {
     double chain = chain_of(t->dims), gamma = chain * U / (1 - chain * U);
-    double a = gamma + 9 * U, kappa = (t->dims / 8.0 + 8) * 0x1p-53 / 2 * HIGHER_ORDER;
+    double a = gamma + 9 * U, kappa = kappa_of(t);
     double f = HIGHER_ORDER * factor;
-    t->kappa = (float)(kappa * factor * (1 + 0x1p-20));
-    for (int64_t p = 0; p < positions(t); p++) {
+    for (int64_t p = first; p < end; p++) {
         t->fine_slope[p] = t->fine_offset[p] = 0;
         if (p >= t->clusters)
             continue;
@@ -415,13 +411,11 @@ static double faint_of(const fkm_tiles *t, double nc, double square)
 /* Margins of m(i, j). On entry residual holds the square of what rounding lost, tail the square of
  * the head's length, or byte kernels': of that of what they leave out. Without rounding and without
  * a head, m is e. */
-static void set_margins(fkm_tiles *t, double factor)
+static void set_margins(fkm_tiles *t, int64_t first, int64_t end, double factor)
 {
     double chain = t->screened + 64.0, gamma = chain * U / (1 - chain * U); /* any order */
-    double f = HIGHER_ORDER * factor, shift = 0;
-    for (int32_t d = 0; d < t->dims; d++)
-        shift += fabs((double)t->shift[d]); /* at least its norm */
-    for (int64_t p = 0; p < positions(t); p++) {
+    double f = HIGHER_ORDER * factor;
+    for (int64_t p = first; p < end; p++) {
         double measured = sqrt(t->residual[p]) * (1 + t->dims * U);
         double beside = t->tail[p];
         t->slope[p] = t->fine_slope[p];
@@ -445,7 +439,7 @@ static void set_margins(fkm_tiles *t, double factor)
         if (t->kernels->bytes && measured * measured > FKM_UNSCORED / 2)
             t->offset[p] = FKM_UNSCORED; /* a candidate always */
         else if (t->kernels->bytes)      /* H: a rounding to an integer, and a sum in float64 */
-            t->offset[p] += (float)((t->unit * 0.51 + t->dims * 0x1p-50 * shift * nc) * f);
+            t->offset[p] += (float)((t->unit * 0.51 + t->dims * 0x1p-50 * t->far * nc) * f);
     }
 }
 
@@ -457,28 +451,27 @@ static float largest(const float *v, int32_t n)
     return top;
 }
 
-static void set_tile_margins(fkm_tiles *t)
+static void set_tile_margins(fkm_tiles *t, int64_t tile)
 {
-    for (int32_t i = 0; i < t->count; i++) {
-        int64_t first = (int64_t)i * t->tile;
-        t->tile_slope[i] = largest(t->slope + first, t->tile);
-        t->tile_offset[i] = largest(t->offset + first, t->tile);
-        t->tile_tail[i] = largest(t->tail + first, t->tile);
-        t->tile_residual[i] = largest(t->residual + first, t->tile);
-    }
+    const int64_t first = tile * t->tile;
+    t->tile_slope[tile] = largest(t->slope + first, t->tile);
+    t->tile_offset[tile] = largest(t->offset + first, t->tile);
+    t->tile_tail[tile] = largest(t->tail + first, t->tile);
+    t->tile_residual[tile] = largest(t->residual + first, t->tile);
 }
 
 /* The frame is fixed by the first centroids, and again when they have outgrown or left its scale,
- * or others have taken their place. */
-static void choose_frame(fkm_tiles *t, const float *c)
+ * or others have taken their place. Has it changed? */
+static bool choose_frame(fkm_tiles *t, const float *c)
 {
-    float scale = choose_scale(largest_key(t));
+    float scale = choose_scale(largest(t->size, t->clusters));
     if (t->frame && scale >= t->scale / 4 && scale <= t->scale * 4)
-        return;
+        return false;
     t->scale = scale;
     t->frame++;
     choose_shift(t, c);
     choose_groups(t, c);
+    return true;
 }
 
 void fkm_tiles_renew(fkm_tiles *t)
@@ -492,13 +485,14 @@ static void choose_quantum(fkm_tiles *t)
     t->unit = t->quantum = 1;
     if (!t->kernels->bytes)
         return;
-    float top = largest_key(t);
+    float top = largest(t->top, t->clusters);
     t->quantum = top > 0x1p-100f ? top / t->kernels->most_quanta : 1;
     t->unit = t->quantum * t->scale;
 }
 
 void fkm_tiles_turn(fkm_tiles *t, const float *axes, int32_t screened, float gram)
 {
+    keep_all(t);
     t->axes = axes;
     t->screened = axes ? screened : t->dims;
     t->gram = axes ? gram : 0;
@@ -531,14 +525,11 @@ static void fill_tile(fkm_tiles *t, const float *c, int32_t i)
 }
 
 /* Fills tile i and lays it out in the kernel's way, through the axes if there are any. */
-static void make_tile(void *arg, int64_t i, int worker)
+static void lay_out_tile(fkm_tiles *t, const float *c, int64_t i)
 {
-    (void)worker;
-    const tiles_job *job = arg;
-    fkm_tiles *t = job->t;
     int64_t first = i * t->tile;
     const float *rows = t->rows + first * t->dims;
-    fill_tile(t, job->c, (int32_t)i);
+    fill_tile(t, c, (int32_t)i);
     if (t->axes) {
         t->kernels->rotate(t->turned, rows, t->tile, t->dims, t->axes, t->screened);
         rows = t->turned;
@@ -550,6 +541,17 @@ static void make_tile(void *arg, int64_t i, int worker)
         }
     }
     t->kernels->pack_tile(t, first, rows);
+}
+
+static void make_tile(void *arg, int64_t i, int worker)
+{
+    (void)worker;
+    const tiles_job *job = arg;
+    const int64_t first = i * job->t->tile, end = first + job->t->tile;
+    lay_out_tile(job->t, job->c, i);
+    set_fine_margins(job->t, first, end, job->margin_factor);
+    set_margins(job->t, first, end, job->margin_factor);
+    set_tile_margins(job->t, i);
 }
 
 /* Where centroids go: by their margins, for as long as nobody wants to find them there. */
@@ -577,19 +579,19 @@ static void add_to_drift(fkm_tiles *t, const double *shift)
 static void set_tiles(
     fkm_tiles *t, const float *c, const double *shift, double margin_factor, fkm_pool *pool)
 {
-    int64_t blocks = (t->clusters + NORMS_AT_ONCE - 1) / NORMS_AT_ONCE;
-    run(pool, blocks, measure_sizes, t, c);
-    choose_frame(t, c);
-    run(pool, blocks, measure_norms, t, c);
+    tiles_job job = {t, c, margin_factor};
+    if (!t->measured)
+        measure_all(&job, pool);
+    t->measured = false;
+    if (choose_frame(t, c))
+        measure_all(&job, pool);
     choose_quantum(t);
     if (shift && t->order_frame == t->frame)
         add_to_drift(t, shift);
     else
         choose_order(t, c);
-    run(t->axes ? NULL : pool, t->count, make_tile, t, c); /* heads share t->turned */
-    set_fine_margins(t, margin_factor);
-    set_margins(t, margin_factor);
-    set_tile_margins(t);
+    t->kappa = (float)(kappa_of(t) * margin_factor * (1 + 0x1p-20));
+    run(t->axes ? NULL : pool, t->count, make_tile, &job); /* heads share t->turned */
 }
 
 void fkm_tiles_set(fkm_tiles *t, const float *c, double margin_factor, fkm_pool *pool)

@@ -122,6 +122,9 @@ typedef struct fkm_tiles {
     float gram;        /* at least |axes axes' - 1|, the spectral norm */
     float *turned;     /* [tile][screened]: scratch */
     double *norm2;     /* [clusters]: |C|^2 */
+    float *size, *top; /* [clusters]: largest coordinates, as they are and in the frame */
+    bool measured;     /* norm2, size and top are of the centroids to be set, in this frame */
+    double far;        /* at least the length of the shift */
     int32_t *index;    /* [positions]: which centroid; -1: padding */
     int32_t *position; /* [clusters]: inverse of index */
     fkm_place *place;  /* [clusters]: the same, by tile */
@@ -143,6 +146,10 @@ void fkm_tiles_close(fkm_tiles *t); /* safe on zeroed structs */
  * that rows packed in it stay good; t->frame changes when it does not. margin_factor is 1; tests
  * take 0.5 to see that the bound is not idle. */
 void fkm_tiles_set(fkm_tiles *t, const float *c, double margin_factor, fkm_pool *pool);
+
+/* Measures centroid j, c: [dims], for the next fkm_tiles_set or _follow, which need not when all
+ * that have changed since the last one are measured and t->measured is set. From any thread. */
+void fkm_tiles_measure(fkm_tiles *t, int32_t j, const float *c);
 
 /* The same for centroids that have moved by shift[j]: [clusters], in data units, since they were
  * set; they keep their positions as long as the frame stays. */

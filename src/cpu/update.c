@@ -9,7 +9,6 @@
 #include <string.h>
 
 #define COPIES_BYTES ((int64_t)64 << 20) /* of sums, beyond the first copy */
-#define CLUSTERS_AT_ONCE 16
 
 static size_t sum_size(bool wide)
 {
@@ -88,6 +87,7 @@ void fkm_update_clear(fkm_update *u, bool squares)
 {
     memset(u->sum, 0, (size_t)u->clusters * row_bytes(u));
     memset(u->count, 0, (size_t)u->clusters * sizeof *u->count);
+    memset(u->touched, 1, (size_t)u->clusters * sizeof *u->touched);
     if (!squares)
         return;
     memset(&u->squares, 0, sizeof u->squares);
@@ -179,29 +179,25 @@ void fkm_update_square(fkm_update *u, int worker, const void *x, fkm_dtype t)
         part->square_bytes += (fkm_u128)u->kernels->squares_of_bytes(x, t, u->dims);
 }
 
-/* Adds what other copies hold of some clusters to the first, and clears them there. */
-static void merge_clusters(void *arg, int64_t block, int worker)
+/* Adds what other copies hold of a cluster to the first, and clears it there. */
+static void merge_copies(fkm_update *u, int32_t j)
 {
-    (void)worker;
-    fkm_update *u = arg;
-    int32_t end = (int32_t)fkm_min_i64(u->clusters, (block + 1) * CLUSTERS_AT_ONCE);
-    for (int32_t j = (int32_t)block * CLUSTERS_AT_ONCE; j < end; j++) {
-        for (int32_t copy = 1; copy < u->copies; copy++) {
-            int64_t slot = (int64_t)copy * u->clusters + j;
-            if (!u->touched[slot])
-                continue;
-            void *to = sum_at(u, j), *from = sum_at(u, slot);
-            for (int32_t t = 0; t < u->dims; t++) {
-                if (u->scale.wide)
-                    ((fkm_i128 *)to)[t] += ((const fkm_i128 *)from)[t];
-                else
-                    ((int64_t *)to)[t] += ((const int64_t *)from)[t];
-            }
-            memset(from, 0, (size_t)u->dims * sum_size(u->scale.wide));
-            u->count[j] += u->count[slot];
-            u->count[slot] = 0;
-            u->touched[slot] = 0;
+    for (int32_t copy = 1; copy < u->copies; copy++) {
+        int64_t slot = (int64_t)copy * u->clusters + j;
+        if (!u->touched[slot])
+            continue;
+        void *to = sum_at(u, j), *from = sum_at(u, slot);
+        for (int32_t t = 0; t < u->dims; t++) {
+            if (u->scale.wide)
+                ((fkm_i128 *)to)[t] += ((const fkm_i128 *)from)[t];
+            else
+                ((int64_t *)to)[t] += ((const int64_t *)from)[t];
         }
+        memset(from, 0, (size_t)u->dims * sum_size(u->scale.wide));
+        u->count[j] += u->count[slot];
+        u->count[slot] = 0;
+        u->touched[slot] = 0;
+        u->touched[j] = 1;
     }
 }
 
@@ -219,42 +215,48 @@ static void merge_squares(fkm_update *u)
     }
 }
 
-void fkm_update_merge(fkm_update *u, bool squares)
+/* A share of the clusters, for one task of u->part_count. */
+typedef struct clusters_range {
+    int32_t begin, end;
+} clusters_range;
+
+static clusters_range range_of(const fkm_update *u, int64_t index)
 {
-    int64_t blocks = (u->clusters + CLUSTERS_AT_ONCE - 1) / CLUSTERS_AT_ONCE;
-    if (u->copies > 1)
-        fkm_pool_for(u->pool, blocks, merge_clusters, u);
-    if (squares)
-        merge_squares(u);
+    const int64_t n = u->clusters;
+    return (clusters_range){
+        (int32_t)(n * index / u->part_count), (int32_t)(n * (index + 1) / u->part_count)};
 }
 
-typedef struct inertia_job {
-    const fkm_update *u;
+typedef struct end_job {
+    fkm_update *u;
     const float *c;
-    int32_t tasks;
-} inertia_job;
+} end_job;
 
-static void inertia_task(void *arg, int64_t index, int worker)
+/* Sums of clusters, and what they are to the inertia. */
+static void end_task(void *arg, int64_t index, int worker)
 {
     (void)worker;
-    const inertia_job *job = arg;
-    const fkm_update *u = job->u;
+    const end_job *job = arg;
+    fkm_update *u = job->u;
     fkm_exact *part = &u->parts[index].exact;
+    const clusters_range some = range_of(u, index);
     memset(part, 0, sizeof *part);
-    int32_t begin = (int32_t)((int64_t)u->clusters * index / job->tasks);
-    int32_t end = (int32_t)((int64_t)u->clusters * (index + 1) / job->tasks);
-    for (int32_t j = begin; j < end; j++)
+    for (int32_t j = some.begin; j < some.end; j++) {
+        merge_copies(u, j);
         if (u->count[j])
             fkm_inertia_add(part, job->c + (int64_t)j * u->dims, sum_at(u, j), u->scale.wide,
                 u->count[j], u->dims, u->scale.exponent, u->kernels->inertia_piece);
+    }
 }
 
-double fkm_update_inertia(fkm_update *u, const float *c)
+double fkm_update_end(fkm_update *u, bool squares, const float *c)
 {
-    inertia_job job = {.u = u, .c = c, .tasks = u->part_count};
-    fkm_pool_for(u->pool, job.tasks, inertia_task, &job);
+    end_job job = {u, c};
+    if (squares)
+        merge_squares(u); /* before tasks use the parts */
+    fkm_pool_for(u->pool, u->part_count, end_task, &job);
     fkm_exact total = u->squares;
-    for (int32_t i = 0; i < job.tasks; i++)
+    for (int32_t i = 0; i < u->part_count; i++)
         fkm_exact_merge(&total, &u->parts[i].exact);
     return fkm_exact_round(&total);
 }
@@ -263,6 +265,8 @@ typedef struct move_job {
     fkm_update *u;
     float *c;
     double *shift;
+    fkm_update_moved *moved;
+    void *arg;
 } move_job;
 
 static void mean_row_wide(float *mean, const fkm_i128 *sum, int32_t dims, double n, double scale)
@@ -271,32 +275,38 @@ static void mean_row_wide(float *mean, const fkm_i128 *sum, int32_t dims, double
         mean[t] = (float)((double)sum[t] / n * scale); /* by a power of two: rounded once */
 }
 
+/* Moves centroid j; mean: scratch. Returns how far. */
+static double move_one(const move_job *job, int32_t j, float *mean)
+{
+    const fkm_update *u = job->u;
+    const double scale = ldexp(1, -u->scale.exponent), n = (double)u->count[j];
+    float *c = job->c + (int64_t)j * u->dims;
+    if (u->scale.wide)
+        mean_row_wide(mean, sum_at(u, j), u->dims, n, scale);
+    else
+        u->kernels->mean_row(mean, sum_at(u, j), u->dims, n, scale);
+    const double shift = sqrt(u->kernels->canonical(mean, c, u->dims));
+    memcpy(c, mean, (size_t)u->dims * sizeof *c);
+    if (job->moved)
+        job->moved(job->arg, j, c);
+    return shift;
+}
+
 static void move_task(void *arg, int64_t index, int worker)
 {
     const move_job *job = arg;
     fkm_update *u = job->u;
     float *mean = u->means + (int64_t)worker * u->dims;
-    double scale = ldexp(1, -u->scale.exponent);
-    int32_t begin = (int32_t)((int64_t)u->clusters * index / u->part_count);
-    int32_t end = (int32_t)((int64_t)u->clusters * (index + 1) / u->part_count);
-    for (int32_t j = begin; j < end; j++) {
-        double n = (double)u->count[j];
-        float *row = job->c + (int64_t)j * u->dims;
-        job->shift[j] = 0;
-        if (u->count[j] == 0)
-            continue;
-        if (u->scale.wide)
-            mean_row_wide(mean, sum_at(u, j), u->dims, n, scale);
-        else
-            u->kernels->mean_row(mean, sum_at(u, j), u->dims, n, scale);
-        job->shift[j] = sqrt(u->kernels->canonical(mean, row, u->dims));
-        memcpy(row, mean, (size_t)u->dims * sizeof *row);
+    const clusters_range some = range_of(u, index);
+    for (int32_t j = some.begin; j < some.end; j++) {
+        job->shift[j] = u->touched[j] && u->count[j] ? move_one(job, j, mean) : 0;
+        u->touched[j] = 0;
     }
 }
 
-double fkm_update_move(fkm_update *u, float *c, double *shift)
+double fkm_update_move(fkm_update *u, float *c, double *shift, fkm_update_moved *moved, void *arg)
 {
-    move_job job = {u, c, shift};
+    move_job job = {u, c, shift, moved, arg};
     double largest = 0;
     fkm_pool_for(u->pool, u->part_count, move_task, &job);
     for (int32_t j = 0; j < u->clusters; j++)

@@ -37,7 +37,8 @@ typedef struct fkm_update {
                          * is the sum between passes */
     int64_t *count;     /* [copies][clusters] */
     atomic_uchar *lock; /* [copies][clusters] */
-    uint8_t *touched;   /* [copies][clusters]: under the lock */
+    uint8_t *touched;   /* [copies][clusters]: since copies were merged, under the lock; copy 0:
+                         * since centroids moved */
     int32_t part_count;
     fkm_update_part *parts; /* [part_count], one a worker at least */
     float *means;           /* [threads][dims]: scratch of the move */
@@ -65,14 +66,17 @@ void fkm_update_row(
 /* Adds its square to what the inertia is made of. */
 void fkm_update_square(fkm_update *u, int worker, const void *x, fkm_dtype t);
 
-/* After the last row of a pass; squares: it collected them. */
-void fkm_update_merge(fkm_update *u, bool squares);
+/* After the last row of a pass; squares: it collected them. Returns the inertia against centroids
+ * c: [clusters][dims]; see base/inertia.h. */
+double fkm_update_end(fkm_update *u, bool squares, const float *c);
 
-/* The inertia against centroids c: [clusters][dims]; see base/inertia.h. */
-double fkm_update_inertia(fkm_update *u, const float *c);
+/* What is to be done with centroid j, c: [dims], that has moved, while it is in the caches. */
+typedef void fkm_update_moved(void *arg, int32_t j, const float *c);
 
-/* c: the mean of each cluster that has rows, in place; shift: [clusters], how far each has moved
- * (the root of the canonical distance). Returns the largest. */
-double fkm_update_move(fkm_update *u, float *c, double *shift);
+/* c: the mean of each cluster that has rows, in place, of the sums that fkm_update_end left; those
+ * of clusters whose rows are the same as at the last move must be in place. shift: [clusters], how
+ * far each has moved (the root of the canonical distance). Returns the largest. moved: called for
+ * those that did, from any thread of the pool; NULL: nothing is to be done. */
+double fkm_update_move(fkm_update *u, float *c, double *shift, fkm_update_moved *moved, void *arg);
 
 #endif

@@ -30,9 +30,8 @@ static void solve(fkm_update *u, int problem, fkm_scale scale, double *inertia, 
         fkm_update_row(u, i % THREADS, x, FKM_F32, i % CLUSTERS, false);
         fkm_update_square(u, i % THREADS, x, FKM_F32);
     }
-    fkm_update_merge(u, true);
-    *inertia = fkm_update_inertia(u, zeros);
-    (void)fkm_update_move(u, mean, shift);
+    *inertia = fkm_update_end(u, true, zeros);
+    (void)fkm_update_move(u, mean, shift, NULL, NULL);
 }
 
 static void check(fkm_update *u, int problem, fkm_scale scale)
