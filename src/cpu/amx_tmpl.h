@@ -31,6 +31,8 @@ enum { FEW_ROWS = 2 };
 enum { PANEL = 32, TILE = 32, PART = 16 * 64, GROUP_BYTES = 16 << 10, QUARTER = TILE / 2 };
 
 #include "apart_tmpl.h"
+#include "bytes.h"
+#include "picks.h"
 
 /* A panel and a tile. */
 typedef struct pair {
@@ -42,6 +44,19 @@ typedef struct sums {
     SUM of[2][TILE][16] __attribute__((aligned(64))); /* [half of the rows][centroid][row] */
 } sums;
 
+/* Where in fkm_tiles the centroid at a position is; -1: padding of picked ones. */
+static inline int32_t real_of(const fkm_tiles *t, int32_t position)
+{
+    return t->real ? t->real[position] : position;
+}
+
+static inline __m512i real_of_some(const fkm_tiles *t, __mmask16 some, __m512i position)
+{
+    if (!t->real)
+        return position;
+    return _mm512_mask_i32gather_epi32(position, some, position, t->real, 4);
+}
+
 /* fkm_block_candidate for some of 16 rows at once, each with a position of its own, all in the tile
  * whose margins these are. Returns which it has taken: not those whose lists are full. */
 static inline __mmask16 add_candidates(fkm_row_block *b, int32_t row0, const fkm_tiles *t,
@@ -50,8 +65,9 @@ static inline __mmask16 add_candidates(fkm_row_block *b, int32_t row0, const fkm
     const __m512i count = _mm512_load_si512(b->count + row0);
     const __mmask16 taken =
         _mm512_mask_cmplt_epi32_mask(rows, count, _mm512_set1_epi32(FKM_CANDIDATES));
-    const __mmask16 real =
-        _mm512_mask_cmplt_epi32_mask(taken, position, _mm512_set1_epi32(t->clusters));
+    position = real_of_some(t, taken, position);
+    const __mmask16 real = /* not padding, which may be -1 */
+        _mm512_mask_cmplt_epu32_mask(taken, position, _mm512_set1_epi32(t->clusters));
     const __m512 upper = _mm512_add_ps(score, margin);
     __mmask16 left = real;
     for (int32_t slot = 0; left; slot++) {
@@ -89,14 +105,15 @@ static inline void report_row(fkm_row_block *b, const fkm_tiles *t, const sums *
     if ((hits & (hits - 1)) == 0 && b->count[row] < FKM_CANDIDATES) {
         const int j = __builtin_ctz(hits);
         const int64_t at = row + (int64_t)b->count[row] * b->stride;
-        b->position[at] = first + j;
+        const int32_t position = real_of(t, first + j);
+        b->position[at] = position;
         b->upper[at] = score[j] + margin;
-        b->count[row] += first + j < t->clusters;
+        b->count[row] += position >= 0 && position < t->clusters;
         return;
     }
     for (; hits; hits &= hits - 1) {
         const int j = __builtin_ctz(hits);
-        fkm_block_candidate(b, row, t, first + j, score[j]);
+        fkm_block_candidate(b, row, t, real_of(t, first + j), score[j]);
     }
 }
 
@@ -129,7 +146,7 @@ static void report_rows(
         _mm512_storeu_ps(row, to_float(&e, scores_of(&e, s->of[h][j], j)));
         for (unsigned some = hits[j] & left; some; some &= some - 1) {
             int r = __builtin_ctz(some);
-            fkm_block_candidate(b, row0 + r, t, first + j, row[r]);
+            fkm_block_candidate(b, row0 + r, t, real_of(t, first + j), row[r]);
         }
     }
 }
@@ -178,10 +195,8 @@ static inline SCORES best_of(const terms *e, const sums *s, int h, int first)
     return max_scores(best[0], best[1]);
 }
 
-/* Compares the best scores of 16 rows in a tile with what they have. Returns the distances of rows
- * to the tile less ref, when they are to be kept: see apart.h. */
-static inline __m512 finish(
-    fkm_row_block *b, const fkm_tiles *t, const sums *s, pair of, int h, __m512 top)
+/* Margins of 16 rows of a panel for all of a tile. */
+static inline __m512 margins_of(const fkm_row_block *b, const fkm_tiles *t, pair of, int h)
 {
     const int32_t row = of.panel * PANEL + 16 * h;
     const __m512 slope = _mm512_set1_ps(t->tile_slope[of.tile]);
@@ -191,7 +206,16 @@ static inline __m512 finish(
         _mm512_add_ps(_mm512_load_ps(b->slack + row), _mm512_set1_ps(t->tile_offset[of.tile]));
     margin = _mm512_fmadd_ps(_mm512_load_ps(b->norm + row), slope, margin);
     margin = _mm512_fmadd_ps(_mm512_load_ps(b->residual + row), residual, margin);
-    margin = _mm512_fmadd_ps(_mm512_load_ps(b->tail + row), tail, margin);
+    return _mm512_fmadd_ps(_mm512_load_ps(b->tail + row), tail, margin);
+}
+
+/* Compares the best scores of 16 rows in a tile with what they have. Returns the distances of rows
+ * to the tile less ref, when they are to be kept: see apart.h. */
+static inline __m512 finish(
+    fkm_row_block *b, const fkm_tiles *t, const sums *s, pair of, int h, __m512 top)
+{
+    const int32_t row = of.panel * PANEL + 16 * h;
+    const __m512 margin = margins_of(b, t, of, h);
     if (b->rivals) {
         __m512i tile = _mm512_load_si512(b->old_tile + row);
         __mmask16 old = _mm512_cmpeq_epi32_mask(tile, _mm512_set1_epi32(of.tile));
@@ -204,17 +228,108 @@ static inline __m512 finish(
     const __mmask16 hits = _mm512_cmp_ps_mask(top, limit, _CMP_GE_OQ);
     if (__builtin_expect(hits, 0))
         report(b, t, s, of, h, top, margin, hits);
-    if (!b->apart)
+    if (!b->apart || t->lot == 1)
         return top;
     const __m512 v = _mm512_add_ps(top, _mm512_add_ps(margin, _mm512_load_ps(b->base + row)));
     return distances_less_ref(v, b->ref + row);
 }
 
+/* The least of each of 16 vectors. */
+static inline __m512 least_of_each(const __m512 v[16])
+{
+    __m512 four[4];
+    for (int i = 0; i < 4; i++) { /* of each quarter, then of four vectors */
+        const __m512 *q = v + 4 * i;
+        const __m512 a =
+            _mm512_min_ps(_mm512_unpacklo_ps(q[0], q[1]), _mm512_unpackhi_ps(q[0], q[1]));
+        const __m512 c =
+            _mm512_min_ps(_mm512_unpacklo_ps(q[2], q[3]), _mm512_unpackhi_ps(q[2], q[3]));
+        const __m512d p = _mm512_castps_pd(a), r = _mm512_castps_pd(c);
+        four[i] = _mm512_min_ps(
+            _mm512_castpd_ps(_mm512_unpacklo_pd(p, r)), _mm512_castpd_ps(_mm512_unpackhi_pd(p, r)));
+    }
+    const __m512 a = _mm512_min_ps(
+        _mm512_shuffle_f32x4(four[0], four[1], 0x44), _mm512_shuffle_f32x4(four[0], four[1], 0xee));
+    const __m512 c = _mm512_min_ps(
+        _mm512_shuffle_f32x4(four[2], four[3], 0x44), _mm512_shuffle_f32x4(four[2], four[3], 0xee));
+    return _mm512_min_ps(_mm512_shuffle_f32x4(a, c, 0x88), _mm512_shuffle_f32x4(a, c, 0xdd));
+}
+
+/* -2 v (1 - 2 ETA) - ref^2 (1 + ETA) of apart.h, but for the score, of 16 rows; of those that
+ * cannot be screened: far. *live: the others. */
+static inline __m512 squares_less_ref(
+    const fkm_row_block *b, const fkm_tiles *t, pair of, int h, __mmask16 *live)
+{
+    const int32_t row = of.panel * PANEL + 16 * h;
+    const __m512 ref = _mm512_load_ps(b->ref + row), zero = _mm512_setzero_ps();
+    const __m512 part = _mm512_add_ps(_mm512_load_ps(b->base + row), margins_of(b, t, of, h));
+    const __m512 away = _mm512_mul_ps(part, _mm512_set1_ps(-2 * (1 - 2 * FKM_APART_ETA)));
+    const __m512 taken = _mm512_mul_ps(ref, _mm512_set1_ps(1 + FKM_APART_ETA));
+    *live = _mm512_cmp_ps_mask(_mm512_load_ps(b->residual + row), zero, _CMP_GE_OQ);
+    return _mm512_mask_mov_ps(
+        _mm512_set1_ps(FKM_APART_FAR), *live, _mm512_fnmadd_ps(taken, ref, away));
+}
+
+/* apart of 16 centroids from w and R. */
+static inline __m512 to_apart(__m512 least, __m512 most_ref, __m512 drift, __m512 slip)
+{
+    const __m512 eta = _mm512_set1_ps(FKM_APART_ETA), far = _mm512_set1_ps(FKM_APART_FAR);
+    const __m512 root = _mm512_sqrt_ps(_mm512_fmadd_ps(most_ref, most_ref, least));
+    const __m512 gap =
+        _mm512_fnmadd_ps(_mm512_add_ps(root, most_ref), eta, _mm512_sub_ps(root, most_ref));
+    const __m512 size =
+        _mm512_add_ps(_mm512_add_ps(_mm512_abs_ps(gap), drift), _mm512_abs_ps(slip));
+    const __m512 kept = _mm512_fnmadd_ps(size, eta, _mm512_add_ps(gap, _mm512_add_ps(drift, slip)));
+    const __mmask16 beyond = _mm512_cmp_ps_mask(least, _mm512_setzero_ps(), _CMP_GE_OQ);
+    return _mm512_mask_sub_ps(
+        _mm512_sub_ps(_mm512_setzero_ps(), far), beyond, kept, _mm512_set1_ps(FKM_APART_LEAST));
+}
+
+/* Lots of one: keeps the distances of the panel to each centroid of the tile. */
+static void __attribute__((noinline))
+keep_each(fkm_row_block *b, const fkm_tiles *t, const sums *s, pair of)
+{
+    const __m512 minus_two = _mm512_set1_ps(-2 * (1 - 2 * FKM_APART_ETA));
+    const terms e[2] = {terms_of(b, t, of.panel, of.tile, 0), terms_of(b, t, of.panel, of.tile, 1)};
+    const float *ref = b->ref + of.panel * PANEL;
+    const __m512 most_ref = _mm512_set1_ps(
+        _mm512_reduce_max_ps(_mm512_max_ps(_mm512_load_ps(ref), _mm512_load_ps(ref + 16))));
+    const __m512 slip = _mm512_set1_ps(b->slip[of.panel]);
+    float *to = b->apart + (int64_t)of.panel * t->lots;
+    __mmask16 live[2];
+    const __m512 rest[2] = {
+        squares_less_ref(b, t, of, 0, &live[0]), squares_less_ref(b, t, of, 1, &live[1])};
+    for (int first = 0; first < TILE; first += 16) {
+        __m512 v[16];
+        for (int j = 0; j < 16; j++) {
+            const __m512 s0 = to_float(&e[0], scores_of(&e[0], s->of[0][first + j], first + j));
+            const __m512 s1 = to_float(&e[1], scores_of(&e[1], s->of[1][first + j], first + j));
+            v[j] = _mm512_min_ps(_mm512_mask3_fmadd_ps(s0, minus_two, rest[0], live[0]),
+                _mm512_mask3_fmadd_ps(s1, minus_two, rest[1], live[1]));
+        }
+        const __m512 least = least_of_each(v);
+        const int32_t at = of.tile * TILE + first;
+        if (!t->real) {
+            const __m512 drift = _mm512_loadu_ps(t->drift + at);
+            _mm512_storeu_ps(to + at, to_apart(least, most_ref, drift, slip));
+            continue;
+        }
+        const __m512i real = _mm512_loadu_si512(t->real + at);
+        const __mmask16 some = _mm512_cmpge_epi32_mask(real, _mm512_setzero_si512());
+        const __m512 drift = _mm512_mask_i32gather_ps(_mm512_setzero_ps(), some, real, t->drift, 4);
+        _mm512_mask_i32scatter_ps(to, some, real, to_apart(least, most_ref, drift, slip), 4);
+    }
+}
+
 /* By the distances of both halves of the rows. */
 static inline void keep_apart(
-    fkm_row_block *b, const fkm_tiles *t, pair of, __m512 first, __m512 second)
+    fkm_row_block *b, const fkm_tiles *t, const sums *s, pair of, __m512 first, __m512 second)
 {
-    if (b->apart)
+    if (!b->apart)
+        return;
+    if (t->lot == 1)
+        keep_each(b, t, s, of);
+    else
         fkm_keep_apart(b, t, of.panel, of.tile, _mm512_reduce_min_ps(_mm512_min_ps(first, second)));
 }
 
@@ -275,7 +390,7 @@ static inline void step(
     top1 = max_scores(top1, best_of(&e1, s, 1, QUARTER));
     const __m512 near0 = finish(b, t, s, last, 0, to_float(&e0, top0));
     const __m512 near1 = finish(b, t, s, last, 1, to_float(&e1, top1));
-    keep_apart(b, t, last, near0, near1);
+    keep_apart(b, t, s, last, near0, near1);
     for (int32_t k = 4; k < steps; k++)
         multiply(x, c, k);
 }
@@ -308,7 +423,7 @@ conclude(sums *s, fkm_row_block *b, const fkm_tiles *t, pair last)
         const SCORES top = max_scores(best_of(&e, s, h, 0), best_of(&e, s, h, QUARTER));
         near[h] = finish(b, t, s, last, h, to_float(&e, top));
     }
-    keep_apart(b, t, last, near[0], near[1]);
+    keep_apart(b, t, s, last, near[0], near[1]);
 }
 
 /* The pairs as they go by: one is in the registers. */
@@ -349,25 +464,183 @@ static void screen_own(
         start_panel(b, t, p);
 }
 
-/* Panels in groups that stay in the first-level cache while the tiles go by. */
-static void screen(
-    fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t, int32_t begin, int32_t end)
+/* ---- picked centroids: see picks.h ---- */
+
+/* The largest of a margin's parts over the tiles that centroids are from. */
+static inline float most_of(const float *margin, __m512i tile0, __m512i tile1)
 {
-    parade q;
-    q.last.panel = -1;
-    q.panel_bytes = (size_t)((t->screened + STEP - 1) / STEP) * 2 * PART + PANEL_MORE;
-    const int32_t fit = (int32_t)(GROUP_BYTES / q.panel_bytes), group = fit > 0 ? fit : 1;
-    configure();
-    if (begin == 0)
-        screen_own(&q, b, panel, panels, t);
+    const __m512 a = _mm512_i32gather_ps(tile0, margin, 4),
+                 c = _mm512_i32gather_ps(tile1, margin, 4);
+    return _mm512_reduce_max_ps(_mm512_max_ps(a, c));
+}
+
+/* What goes with 16 centroids of picked tiles, from place `first` on; position -1: padding. */
+static inline void pick_terms(fkm_picks *k, int64_t first, const fkm_tiles *t, __m512i position)
+{
+    const __mmask16 real = _mm512_cmpge_epi32_mask(position, _mm512_setzero_si512());
+    const __m512i low = _mm512_set1_epi32(PAD_SCORE);
+    const __m512 pad = _mm512_set1_ps(FKM_HALF_PAD), zero = _mm512_setzero_ps();
+    _mm512_storeu_si512(k->real + first, position);
+    _mm512_storeu_ps(k->half + first, _mm512_mask_i32gather_ps(pad, real, position, t->half, 4));
+    _mm512_storeu_ps(k->centroid_quantum + first,
+        _mm512_mask_i32gather_ps(zero, real, position, t->centroid_quantum, 4));
+    _mm512_storeu_si512(
+        k->start + first, _mm512_mask_i32gather_epi32(low, real, position, t->start, 4));
+}
+
+/* Fills picked tile i with the n centroids at positions[], which have room for a tile. */
+static void pick(fkm_picks *k, int32_t i, const fkm_tiles *t, const int32_t *positions, int32_t n)
+{
+    const int32_t steps = (t->screened + STEP - 1) / STEP;
+    char *to = k->packed + (size_t)i * t->tile_bytes;
+    for (int32_t j = 0; j < n; j++) {
+        const int32_t at = positions[j];
+        const char *from =
+            t->packed + (size_t)(at / TILE) * t->tile_bytes + (size_t)(at % TILE) * 64;
+        for (int32_t step = 0; step < steps; step++) {
+            const size_t by = (size_t)step * 2 * PART;
+            _mm512_storeu_si512(to + by + (size_t)j * 64, _mm512_loadu_si512(from + by));
+        }
+    }
+    for (int32_t j = n; j < TILE; j++)
+        for (int32_t step = 0; step < steps; step++)
+            _mm512_storeu_si512(
+                to + (size_t)step * 2 * PART + (size_t)j * 64, _mm512_setzero_si512());
+    const __m512i none = _mm512_set1_epi32(-1);
+    const __m512i p0 = _mm512_mask_loadu_epi32(none, first_lanes(n), positions);
+    const __m512i p1 = _mm512_mask_loadu_epi32(none, first_lanes(n - 16), positions + 16);
+    pick_terms(k, (int64_t)i * TILE, t, p0);
+    pick_terms(k, (int64_t)i * TILE + 16, t, p1);
+    const __m512i first = _mm512_set1_epi32(n > 0 ? positions[0] / TILE : 0);
+    const __m512i t0 = _mm512_mask_srai_epi32(first, first_lanes(n), p0, 5);
+    const __m512i t1 = _mm512_mask_srai_epi32(first, first_lanes(n - 16), p1, 5);
+    k->slope[i] = most_of(t->tile_slope, t0, t1);
+    k->residual[i] = most_of(t->tile_residual, t0, t1);
+    k->offset[i] = most_of(t->tile_offset, t0, t1);
+    k->tail[i] = most_of(t->tile_tail, t0, t1);
+}
+
+/* Lists the positions of tiles [begin, end) that are not out of the panel's reach, but for those of
+ * its own centroids, whose distances are made far for that. Returns how many. */
+static int32_t list_near(
+    fkm_row_block *b, const fkm_tiles *t, int32_t panel, int32_t begin, int32_t end, int32_t *near)
+{
+    const float *apart = b->apart + (int64_t)panel * t->lots;
+    const __m512 reach = _mm512_set1_ps(b->reach[panel]), far = _mm512_set1_ps(FKM_APART_FAR);
+    const bool unmoved = b->unmoved[panel] && !b->rivals;
+    const __m512i ascending =
+        _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    __m512 beyond = far;
+    int32_t n = 0;
+    fkm_mark_own(b, t, panel, FKM_APART_FAR);
+    for (int32_t at = begin * TILE; at < end * TILE; at += 16) {
+        const __m512 left =
+            _mm512_sub_ps(_mm512_loadu_ps(apart + at), _mm512_loadu_ps(t->drift + at));
+        const __mmask16 out = _mm512_cmp_ps_mask(left, reach, _CMP_GT_OQ);
+        __mmask16 some = (__mmask16)~out;
+        beyond = _mm512_mask_min_ps(beyond, out, beyond, left);
+        if (unmoved) {
+            const __m128i moved =
+                _mm_loadu_si128((const __m128i *)(const void *)(b->moved_lot + at));
+            some &= _mm_test_epi8_mask(moved, moved);
+        }
+        const __m512i position = _mm512_add_epi32(_mm512_set1_epi32(at), ascending);
+        some &= _mm512_cmplt_epi32_mask(position, _mm512_set1_epi32(t->clusters));
+        _mm512_mask_compressstoreu_epi32(near + n, some, position);
+        n += __builtin_popcount(some);
+    }
+    const float least = _mm512_reduce_min_ps(beyond);
+    b->beyond[panel] = least < b->beyond[panel] ? least : b->beyond[panel];
+    b->spared += (end - begin) * TILE - n;
+    return n;
+}
+
+/* Multiplies the panel and picked tile before, and leaves these for later: tiles are loaded only
+ * once what is stored there has left the store queue. */
+static inline void next_picked(
+    parade *q, pair *ahead, fkm_row_block *b, const fkm_tiles *t, pair now)
+{
+    if (ahead->panel >= 0)
+        next(q, b, t, ahead->panel, ahead->tile);
+    *ahead = now;
+}
+
+static void conclude_picked(parade *q, pair *ahead, fkm_row_block *b, const fkm_tiles *t)
+{
+    next_picked(q, ahead, b, t, (pair){-1, -1});
+    if (q->last.panel >= 0)
+        conclude(&q->s, b, t, q->last);
+    q->last.panel = -1;
+}
+
+/* The rows' own centroids set the floors. */
+static void screen_own_picks(
+    parade *q, fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t)
+{
+    const fkm_tiles picked = fkm_picked_tiles(b->picks, t);
+    fkm_row_block own = *b;
+    pair ahead = {-1, -1};
+    own.apart = NULL;
+    own.old_tile = b->picks->tile;
+    own.old_slot = b->picks->slot;
+    for (int32_t p = panel; p < panel + panels; p++) {
+        const int32_t i = p % FKM_OWN_PICKS;
+        const int32_t n = fkm_pick_own(b->picks, i, b, t, p, b->picks->near);
+        pick(b->picks, i, t, b->picks->near, n);
+        next_picked(q, &ahead, &own, &picked, (pair){p, i});
+    }
+    conclude_picked(q, &ahead, &own, &picked);
+    for (int32_t p = panel; p < panel + panels; p++)
+        start_panel(b, t, p);
+    if (!b->apart_known) /* they will be found again, in their tiles */
+        memset(b->count + panel * PANEL, 0, (size_t)(panels * PANEL) * sizeof *b->count);
+}
+
+/* Screens panels by the centroids in their reach. */
+static void screen_near(parade *q, fkm_row_block *b, int32_t panel, int32_t panels,
+    const fkm_tiles *t, int32_t begin, int32_t end)
+{
+    const fkm_tiles picked = fkm_picked_tiles(b->picks, t);
+    pair ahead = {-1, -1};
+    int32_t i = FKM_OWN_PICKS;
+    for (int32_t p = panel; p < panel + panels; p++) {
+        const int32_t n = list_near(b, t, p, begin, end, b->picks->near);
+        fkm_mark_own(b, t, p, -FKM_APART_FAR);
+        for (int32_t first = 0; first < n; first += TILE) {
+            pick(b->picks, i, t, b->picks->near + first, n - first < TILE ? n - first : TILE);
+            next_picked(q, &ahead, b, &picked, (pair){p, i});
+            i = i == FKM_PICK_TILES - 1 ? FKM_OWN_PICKS : i + 1;
+        }
+    }
+    conclude_picked(q, &ahead, b, &picked);
+}
+
+/* Panels in groups that stay in the first-level cache while the tiles go by. */
+static void screen_groups(parade *q, fkm_row_block *b, int32_t panel, int32_t panels,
+    const fkm_tiles *t, int32_t begin, int32_t end)
+{
+    const int32_t fit = (int32_t)(GROUP_BYTES / q->panel_bytes), group = fit > 0 ? fit : 1;
     for (int32_t g = panel; g < panel + panels; g += group) {
         int32_t g_end = panel + panels - g < group ? panel + panels : g + group;
         for (int32_t i = begin; i < end; i++)
             for (int32_t p = g; p < g_end; p++)
                 if (!fkm_is_own(b->own + p * FKM_OWN_TILES, i) && !fkm_is_apart(b, t, p, i))
-                    next(&q, b, t, p, i);
+                    next(q, b, t, p, i);
     }
-    if (q.last.panel >= 0)
-        conclude(&q.s, b, t, q.last);
+    if (q->last.panel >= 0)
+        conclude(&q->s, b, t, q->last);
+}
+
+static void screen(
+    fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t, int32_t begin, int32_t end)
+{
+    const bool picks = b->apart && t->lot == 1;
+    parade q;
+    q.last.panel = -1;
+    q.panel_bytes = (size_t)((t->screened + STEP - 1) / STEP) * 2 * PART + PANEL_MORE;
+    configure();
+    if (begin == 0)
+        (picks ? screen_own_picks : screen_own)(&q, b, panel, panels, t);
+    (picks && b->apart_known ? screen_near : screen_groups)(&q, b, panel, panels, t, begin, end);
     _tile_release();
 }

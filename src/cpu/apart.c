@@ -1,7 +1,6 @@
 /* Bounds that spare panels whole tiles: see apart.h for the proof. */
 #include "apart.h"
 
-#define LEAST_SHARE 0.06 /* of pairs spared: keeping distances costs half of that */
 #define LONGEST_PAUSE 64 /* passes */
 
 float fkm_apart_beyond(const fkm_row_block *b, int32_t row, int32_t rows)
@@ -12,8 +11,8 @@ float fkm_apart_beyond(const fkm_row_block *b, int32_t row, int32_t rows)
 
 bool fkm_apart_rests(const fkm_row_block *b, const fkm_tiles *t, int32_t panel)
 {
-    for (int32_t i = 0; i < t->count; i++)
-        if (b->moved_tile[i] && !(fkm_apart_left(b, t, panel, i) > b->reach[panel]))
+    for (int32_t i = 0; i < t->lots; i++)
+        if (b->moved_lot[i] && !(fkm_apart_left(b, t, panel, i) > b->reach[panel]))
             return false;
     return true;
 }
@@ -30,7 +29,7 @@ void fkm_apart_end(fkm_apart *a)
 {
     if (a->seen == 0)
         return;
-    if ((double)a->spared >= LEAST_SHARE * (double)a->seen) {
+    if ((double)a->spared >= a->least * (double)a->seen) {
         a->patience = 1;
         return;
     }

@@ -8,6 +8,7 @@
 #include "bounds.h"
 #include "head.h"
 #include "pack.h"
+#include "picks.h"
 
 #include <assert.h>
 #include <math.h>
@@ -42,7 +43,8 @@ int64_t fkm_assign_scratch_bytes(const fkm_kernels *k, int32_t rows, int32_t clu
     int64_t widened = dtype != FKM_F32 ? (int64_t)sizeof(float) * fkm_widened_rows(k) * dims : 0;
     int64_t turning = fkm_head_most(k, dims) > 0 ? 4 * (2 * (int64_t)k->panel + 1) * dims : 0;
     int64_t nearest = top > 1 ? 2 * (int64_t)sizeof(float) * clusters + 4 * (int64_t)top : 0;
-    return rows * per_row + widened + turning + nearest + 4096;
+    return rows * per_row + widened + turning + nearest + fkm_picks_bytes(k, rows, clusters, dims) +
+           4096;
 }
 
 static fkm_status open_block(fkm_row_block *b, int64_t rows, int64_t panels, fkm_err *e)
@@ -71,6 +73,7 @@ fkm_status fkm_assign_scratch_open(fkm_assign_scratch *s, const fkm_kernels *k, 
     const int64_t panels = rows / k->panel;
     memset(s, 0, sizeof *s);
     FKM_GO(open_block(&s->block, rows, panels, e));
+    FKM_GO(fkm_picks_open(&s->block.picks, k, rows, clusters, dims, e));
     FKM_GO(fkm_alloc(&s->panels, panels, fkm_panel_bytes(k, dims), what, e));
     FKM_GO(fkm_alloc(&s->index, rows, sizeof *s->index, what, e));
     FKM_GO(fkm_alloc(&s->old, rows, sizeof *s->old, what, e));
@@ -101,6 +104,7 @@ out:
 
 void fkm_assign_scratch_close(fkm_assign_scratch *s)
 {
+    fkm_picks_close(s->block.picks);
     fkm_free(s->block.slack);
     fkm_free(s->block.floor);
     fkm_free(s->block.count);
@@ -256,7 +260,7 @@ static bool keeps_panels(const fkm_assign_job *job)
 static void find_apart(const fkm_assign_job *job, fkm_row_block *b, int64_t first, int32_t padded)
 {
     const int32_t panel = job->tiles->kernels->panel;
-    b->apart = job->apart ? job->store->apart + first / panel * job->tiles->count : NULL;
+    b->apart = job->apart ? job->store->apart + first / panel * job->tiles->lots : NULL;
     b->apart_known = job->apart && job->apart_known;
     b->ref = job->apart ? job->store->ref + first : NULL;
     b->slip = job->apart ? job->store->slip + first / panel : NULL;
@@ -277,7 +281,7 @@ static int32_t find_rest(const fkm_assign_job *job, fkm_assign_scratch *s, int32
     const bool may_rest =
         usable && for_labels && job->reach_known && (!job->upper || job->bounds_hold);
     int32_t rested = 0;
-    b->moved_tile = job->moved_tile;
+    b->moved_lot = job->moved_lot;
     for (int32_t begin = 0, p = 0; begin < rows; begin += panel, p++) {
         const int32_t end = rows - begin < panel ? rows : begin + panel;
         int32_t r = begin;
@@ -287,7 +291,7 @@ static int32_t find_rest(const fkm_assign_job *job, fkm_assign_scratch *s, int32
         s->rests[p] = may_rest && b->unmoved[p] && fkm_apart_rests(b, job->tiles, p);
         if (s->rests[p]) {
             rested += end - begin;
-            s->counts.apart += job->tiles->count;
+            s->counts.apart += job->tiles->lots;
         }
     }
     s->counts.rested += rested;
@@ -320,6 +324,8 @@ static int32_t start_block(
     find_old(job, s, rows, padded);
     memset(b->own, -1, (size_t)(padded / k->panel * FKM_OWN_TILES) * sizeof *b->own);
     reset_rows(b, t->kappa, padded);
+    if (b->apart && t->lot == 1)
+        return rested; /* their own centroids will set the floors: see picks.h */
     if (job->store && !job->list && (k->low || !t->axes))
         start_from_tiles(job, s, rows);
     else

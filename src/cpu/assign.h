@@ -23,7 +23,7 @@ typedef struct fkm_assign_job {
     bool apart, apart_known; /* keep the store's distances; they hold */
     bool reach_known;        /* and so does what panels reached in the last pass */
     bool bounds_hold;        /* upper and lower do, of rows that are not looked at */
-    const bool *moved_tile;  /* [tiles]: does it hold any that have? when moved is known */
+    const bool *moved_lot;   /* [lots]: does it hold any that have? when moved is known */
     int64_t count;
     int32_t *labels;    /* [rows]; see fkm_backend_ops.feed */
     double *distances;  /* [rows] or NULL */
@@ -36,7 +36,7 @@ typedef struct fkm_assign_job {
 
 typedef struct fkm_assign_counts {
     int64_t rows, skipped, moved, in_doubt, candidates, rescans;
-    int64_t apart;  /* pairs of a panel and a tile left out */
+    int64_t apart;  /* pairs of a panel and a lot left out */
     int64_t rested; /* rows of panels that were not screened */
     double sums_s;  /* time spent on sums */
 } fkm_assign_counts;

@@ -34,6 +34,17 @@
 /* Distances of panels and tiles are kept when fewer than 1 / CALM_SHARE of the rows moved in the
  * last pass: else centroids move too far for them to last. */
 #define CALM_SHARE 5
+#define CALM_SHARE_PICKS 2
+
+/* Share of the rows' bytes that distances to single centroids may take, and the least bytes of a
+ * packed centroid for picking to be quicker than multiplying. */
+#define PICKS_SHARE 3
+#define PICKS_LEAST_BYTES 192
+
+/* Least share of pairs of panels and lots that distances must spare: keeping those to tiles costs
+ * half of that; picking is work, too. */
+#define LEAST_APART 0.06
+#define LEAST_PICKED 0.3
 
 /* Most memory of a store that is got while the file is read: more may never be used, see
  * worth_keeping, and hold up the reading. */
@@ -74,14 +85,14 @@ struct fkm_backend {
     fkm_row_store passing; /* rows that are not kept: the order of the chunk at hand */
     fkm_populate populate; /* of the store, when there is one that is small */
     fkm_bounds bounds;     /* open when rows are kept, or plan.bounds */
-    fkm_apart apart;       /* of panels and tiles */
+    fkm_apart apart;       /* of panels and lots */
     fkm_head head;         /* open when there is a choice */
     int32_t *list;         /* [chunk_rows]: positions that bounds do not spare; scratch. NULL: rows
                               are taken as they come */
     int64_t *start;        /* [sort_parts][clusters + 1]: scratch */
     double *shift;         /* [clusters] */
     bool *changed;         /* [clusters]: centroids that have moved since the last pass */
-    bool *changed_tile;    /* [tiles]: those that hold any */
+    bool *changed_lot;     /* [lots]: those that hold any */
     bool labelled;         /* the last pass found the nearest of what they were then */
     fkm_pass_options pass;
     bool sums_hold;  /* sums are those of the labels that the next pass is handed */
@@ -167,15 +178,26 @@ static size_t stored_panel_bytes(const fkm_plan *p, const fkm_kernels *k)
     return head > coarse ? head : coarse;
 }
 
-/* Tiles that panels keep their distances to: all, where that takes little beside the rows, or
- * little more than panels do. */
-static int32_t kept_tiles(const fkm_plan *p, const fkm_kernels *k)
+/* Centroids that panels keep a distance to in common: none where kernels can pick single ones, and
+ * that takes a fair part of the rows; else those of a tile, where that takes little beside the
+ * rows, or little more than panels do. 0: no distances are kept. */
+static int32_t lot_of(const fkm_plan *p, const fkm_kernels *k)
 {
     int64_t tiles = (p->clusters + (int64_t)k->tile - 1) / k->tile;
     int64_t rows = p->dims * (int64_t)fkm_dtype_size(p->dtype) * k->panel; /* of a panel */
     int64_t bytes = tiles * (int64_t)sizeof(float);
+    bool worth = p->dims * k->item >= PICKS_LEAST_BYTES;
+    if (k->picks && worth && bytes * k->tile <= rows / PICKS_SHARE)
+        return 1;
     bool small = bytes + (int64_t)stored_panel_bytes(p, k) <= rows / 2 && bytes <= rows / 8;
-    return small || bytes <= rows / 32 ? (int32_t)tiles : 0;
+    return small || bytes <= rows / 32 ? k->tile : 0;
+}
+
+/* That distances are kept to. */
+static int32_t kept_lots(const fkm_plan *p, const fkm_kernels *k)
+{
+    const int32_t lot = lot_of(p, k);
+    return lot ? (int32_t)(fkm_round_up(p->clusters, k->tile) / lot) : 0;
 }
 
 static int64_t chunk_count(const fkm_plan *p)
@@ -223,7 +245,7 @@ static int64_t bytes(const fkm_plan *p)
     total = fkm_add_sat(total, fkm_mul_sat(p->threads, each + (int64_t)sizeof(worker)));
     if (p->keep) {
         int64_t store = fkm_row_store_bytes(
-                            k->panel, stored_panel_bytes(p, k), kept_tiles(p, k), p->chunk_rows) +
+                            k->panel, stored_panel_bytes(p, k), kept_lots(p, k), p->chunk_rows) +
                         (int64_t)sizeof(fkm_row_store);
         total = fkm_add_sat(total, fkm_mul_sat(chunk_count(p), store));
     } else if (orders(p)) {
@@ -292,7 +314,7 @@ static void close_backend(fkm_backend *b)
     fkm_free(b->start);
     fkm_free(b->shift);
     fkm_free(b->changed);
-    fkm_free(b->changed_tile);
+    fkm_free(b->changed_lot);
     fkm_update_close(&b->update);
     fkm_tiles_close(&b->tiles);
     fkm_free(b->centroids);
@@ -305,16 +327,20 @@ static fkm_status open_stores(fkm_backend *b, fkm_err *e)
     const fkm_plan *p = &b->plan;
     int64_t n = chunk_count(p);
     size_t panel_bytes = stored_panel_bytes(p, b->kernels);
-    int32_t tiles = kept_tiles(p, b->kernels);
-    b->apart = (fkm_apart){.possible = tiles > 0, .patience = 1};
+    int32_t lots = kept_lots(p, b->kernels);
+    const bool picks = lots > 0 && lot_of(p, b->kernels) == 1;
+    b->apart = (fkm_apart){
+        .possible = lots > 0, .patience = 1, .least = picks ? LEAST_PICKED : LEAST_APART};
+    if (picks)
+        fkm_tiles_lots(&b->tiles, 1);
     FKM_TRY(fkm_calloc(&b->stores, n, sizeof *b->stores, "rows laid out for screening", e));
     for (int64_t i = 0; i < n; i++) {
         int64_t rows = fkm_min_i64(p->chunk_rows, p->rows - i * p->chunk_rows);
-        FKM_TRY(fkm_row_store_open(&b->stores[i], b->kernels->panel, panel_bytes, tiles, rows, e));
+        FKM_TRY(fkm_row_store_open(&b->stores[i], b->kernels->panel, panel_bytes, lots, rows, e));
         b->store_count = i + 1;
     }
     int64_t bytes = fkm_row_store_bytes(
-        b->kernels->panel, panel_bytes, tiles, fkm_min_i64(p->chunk_rows, p->rows));
+        b->kernels->panel, panel_bytes, lots, fkm_min_i64(p->chunk_rows, p->rows));
     if (n == 1 && bytes <= POPULATE_BYTES)
         fkm_populate_start(&b->populate, b->stores[0].memory, bytes);
     return FKM_OK;
@@ -364,7 +390,7 @@ static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
     if (p->update) {
         FKM_GO(fkm_alloc(&b->shift, p->clusters, sizeof *b->shift, "movements", e));
         FKM_GO(fkm_calloc(&b->changed, p->clusters, sizeof *b->changed, "movements", e));
-        FKM_GO(fkm_alloc(&b->changed_tile, b->tiles.count, sizeof(bool), "movements", e));
+        FKM_GO(fkm_alloc(&b->changed_lot, b->tiles.lots, sizeof(bool), "movements", e));
         FKM_GO(fkm_update_open(&b->update, b->kernels, b->pool, p->clusters, p->dims, p->wide, e));
     }
     *out = b;
@@ -502,7 +528,7 @@ static void run_chunk(
     c->job.tiles = &b->tiles;
     c->job.centroids = b->centroids;
     c->job.moved = b->labelled ? b->changed : NULL;
-    c->job.moved_tile = b->changed_tile;
+    c->job.moved_lot = b->changed_lot;
     c->job.dtype = b->plan.dtype;
     c->job.x = r->x;
     c->job.count = r->count;
@@ -644,23 +670,24 @@ static int64_t choose_rows(fkm_backend *b, fkm_assign_job *job, const fkm_rows *
         return n;
     }
     job->pack = lay_out(b, store, r->count, &job->keep);
-    bool calm = store->moved < r->count / CALM_SHARE, known = store->apart_order == b->tiles.order;
+    const int64_t calm_share = b->tiles.lot == 1 ? CALM_SHARE_PICKS : CALM_SHARE;
+    bool calm = store->moved < r->count / calm_share, known = store->apart_order == b->tiles.order;
     job->apart = b->apart.collect && job->keep && (calm || known);
     job->apart_known = job->apart && known;
     job->reach_known = job->apart_known && store->reach_holds;
     store->apart_order = job->apart ? b->tiles.order : 0;
     store->reach_holds = job->apart;
     if (job->apart_known)
-        b->apart.seen += (r->count + b->kernels->panel - 1) / b->kernels->panel * b->tiles.count;
+        b->apart.seen += (r->count + b->kernels->panel - 1) / b->kernels->panel * b->tiles.lots;
     return r->count;
 }
 
-static void find_changed_tiles(fkm_backend *b)
+static void find_changed_lots(fkm_backend *b)
 {
-    memset(b->changed_tile, 0, (size_t)b->tiles.count * sizeof *b->changed_tile);
+    memset(b->changed_lot, 0, (size_t)b->tiles.lots * sizeof *b->changed_lot);
     for (int32_t j = 0; j < b->plan.clusters; j++)
         if (b->changed[j])
-            b->changed_tile[b->tiles.place[j].tile] = true;
+            b->changed_lot[b->tiles.position[j] / b->tiles.lot] = true;
 }
 
 static double sums_so_far(const fkm_backend *b)
@@ -696,7 +723,7 @@ static fkm_status feed(
     fkm_rows rows = *r;
     rows.count = choose_rows(b, &c.job, r, labels, distances);
     if (b->labelled)
-        find_changed_tiles(b);
+        find_changed_lots(b);
     const bool later = adds_later(b, c.job.store);
     if (b->pass.update) {
         c.job.update = later ? NULL : &b->update;

@@ -21,6 +21,7 @@ const fkm_kernels TABLE = {
     .dim_step = BYTES_STEP,
     .rate = RATE,
     .low = true,
+    .picks = PICKS,
     .bytes = true,
     .takes = TAKES,
     .most_quanta = QUANTA,

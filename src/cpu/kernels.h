@@ -24,6 +24,7 @@ typedef struct fkm_kernels {
     bool bytes;         /* for rows of 8-bit integers, not rounded; sums are 32-bit integers */
     fkm_dtype takes;    /* which, when bytes */
     float most_quanta;  /* largest coordinate of a rounded centroid, when bytes */
+    bool picks;         /* can screen by picked centroids: lots of one, see picks.h */
     bool named;         /* in use only when asked for by name, or as what is `coarse` to others */
     const struct fkm_kernels *coarse; /* see fkm_kernels_coarse */
 

@@ -138,6 +138,7 @@ const fkm_kernels fkm_kernels_amx_bf16 = {
     .item = 2,
     .dim_step = STEP,
     .low = true,
+    .picks = true,
     .rate = 350,
     .coarse = &fkm_kernels_amx_s8,
     .pack = pack,

@@ -71,6 +71,8 @@ static void pack_tile(fkm_tiles *t, int64_t first, const float *c, int32_t bias)
 #define RATE 700
 #define QUANTA FKM_BYTES_TOP
 
+#define PICKS true
+
 #define BIAS 0
 #define NAME(f) f##_u8
 #define TABLE fkm_kernels_amx_u8

@@ -94,6 +94,7 @@ const fkm_kernels fkm_kernels_amx_s8 = {
     .panel_more = PANEL_MORE,
     .rate = 700,
     .low = true,
+    .picks = true,
     .named = true,
     .pack = pack,
     .pack_tile = pack_tile,

@@ -253,6 +253,8 @@ static void pack_tile(fkm_tiles *t, int64_t first, const float *c, int32_t bias)
 #define BASE fkm_kernels_avx2
 #include "calls_tmpl.h"
 
+#define PICKS false
+
 #define BIAS 0
 #define NAME(f) f##_u8
 #define TABLE fkm_kernels_avx2_u8

@@ -149,6 +149,8 @@ static void pack_tile(fkm_tiles *t, int64_t first, const float *c, int32_t bias)
 #define RATE 100
 #define QUANTA FKM_BYTES_TOP
 
+#define PICKS false
+
 #define BIAS 0
 #define NAME(f) f##_u8
 #define TABLE fkm_kernels_vnni_u8

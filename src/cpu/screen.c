@@ -42,7 +42,7 @@ int64_t fkm_tiles_bytes(const fkm_kernels *k, int32_t clusters, int32_t dims)
     int64_t count = (clusters + (int64_t)k->tile - 1) / k->tile, padded = count * k->tile;
     int64_t rows = fkm_mul_sat(padded, (int64_t)sizeof(float) * dims);
     int64_t packed = fkm_mul_sat(count, (int64_t)fkm_tile_bytes(k, dims));
-    int64_t flat = 10 * sizeof(float) + 5 * sizeof(int32_t) + 2 * sizeof(double);
+    int64_t flat = 11 * sizeof(float) + 5 * sizeof(int32_t) + 2 * sizeof(double);
     int64_t total = fkm_add_sat(fkm_add_sat(rows, packed), fkm_mul_sat(padded, flat));
     return fkm_add_sat(total, count * (6 * (int64_t)sizeof(float) + (int64_t)sizeof(bool)) +
                                   (int64_t)sizeof(float) * dims * (1 + k->tile) +
@@ -91,7 +91,8 @@ fkm_status fkm_tiles_open(
     FKM_GO(fkm_alloc(&t->place, n, sizeof *t->place, order, e));
     FKM_GO(fkm_alloc(&t->order_key, n, sizeof(double), order, e));
     FKM_GO(fkm_alloc(&t->start, n, sizeof(int32_t), "centroid norms", e));
-    FKM_GO(fkm_calloc(&t->drift, t->count, sizeof(float), "movements", e));
+    FKM_GO(fkm_calloc(&t->drift, n, sizeof(float), "movements", e));
+    fkm_tiles_lots(t, t->tile);
     return FKM_OK;
 out:
     fkm_tiles_close(t);
@@ -500,6 +501,12 @@ void fkm_tiles_turn(fkm_tiles *t, const float *axes, int32_t screened, float gra
     t->frame++;
 }
 
+void fkm_tiles_lots(fkm_tiles *t, int32_t lot)
+{
+    t->lot = lot;
+    t->lots = (int32_t)(positions(t) / lot);
+}
+
 void fkm_tiles_use(fkm_tiles *t, const fkm_kernels *k)
 {
     t->kernels = k;
@@ -561,14 +568,14 @@ static void choose_order(fkm_tiles *t, const float *c)
     sort_by_key(t);
     t->order++;
     t->order_frame = t->frame;
-    memset(t->drift, 0, (size_t)t->count * sizeof *t->drift);
+    memset(t->drift, 0, (size_t)t->lots * sizeof *t->drift);
 }
 
 static void add_to_drift(fkm_tiles *t, const double *shift)
 {
-    for (int32_t i = 0; i < t->count; i++) {
+    for (int32_t i = 0; i < t->lots; i++) {
         double most = 0;
-        for (int64_t p = (int64_t)i * t->tile; p < ((int64_t)i + 1) * t->tile; p++)
+        for (int64_t p = (int64_t)i * t->lot; p < ((int64_t)i + 1) * t->lot; p++)
             if (t->index[p] >= 0)
                 most = fmax(most, shift[t->index[p]]);
         t->drift[i] = (t->drift[i] + (float)(most * t->scale * (1 + 0x1p-20))) * (1 + 0x1p-22f);

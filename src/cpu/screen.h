@@ -97,12 +97,14 @@ typedef struct fkm_tiles {
     size_t tile_bytes;           /* of one tile in `packed` */
     uint32_t frame;              /* number of the frame (scale, shift, kept) in use; 0: none yet */
     uint32_t order, order_frame; /* number of the order of positions; the frame it was made in */
-    float *drift;                /* [count]: how far centroids have moved in it, see apart.h */
-    float scale;                 /* s */
-    float *shift;                /* [dims]: mu s */
-    char *packed;                /* [count] tiles in the kernel's own layout, of C~ or C^ */
-    float *rows;                 /* [positions][dims]: C~ again, for `dot` */
-    float *half;                 /* [positions]: h~ */
+    int32_t lot, lots;           /* positions that panels keep one distance to: a tile, or one */
+    float *drift;                /* [lots]: how far centroids have moved in it, see apart.h */
+    const int32_t *real; /* [positions]: those of picked centroids, see picks.h; else NULL */
+    float scale;         /* s */
+    float *shift;        /* [dims]: mu s */
+    char *packed;        /* [count] tiles in the kernel's own layout, of C~ or C^ */
+    float *rows;         /* [positions][dims]: C~ again, for `dot` */
+    float *half;         /* [positions]: h~ */
     float *slope, *residual, *offset;                /* [positions]: of m(i, j), or e(i, j) */
     float *tail;                                     /* [positions]: see head.h; of dims left out */
     float *fine_slope, *fine_offset;                 /* [positions]: of e(i, j) */
@@ -155,6 +157,9 @@ void fkm_tiles_measure(fkm_tiles *t, int32_t j, const float *c);
  * set; they keep their positions as long as the frame stays. */
 void fkm_tiles_follow(fkm_tiles *t, const float *c, const double *shift, fkm_pool *pool);
 
+/* From the next order of positions on, which is to come before distances are kept. */
+void fkm_tiles_lots(fkm_tiles *t, int32_t lot);
+
 /* Screens by the first coordinates along `axes` from the next fkm_tiles_set on, in a new frame: see
  * head.h. axes NULL: by all coordinates again. */
 void fkm_tiles_turn(fkm_tiles *t, const float *axes, int32_t screened, float gram);
@@ -194,17 +199,18 @@ typedef struct fkm_row_block {
     bool rivals;       /* collect `second` */
     float *second;     /* [rows]: no centroid but the row's old one has a true score above this */
     int32_t *old_tile, *old_slot; /* [rows]: where its old centroid is; -1: it had none */
-    float *apart;                 /* [panels][tiles]: to be kept, see apart.h; NULL: not wanted */
+    float *apart;                 /* [panels][lots]: to be kept, see apart.h; NULL: not wanted */
     bool apart_known;             /* apart, slip and ref hold */
     float *slip;                  /* [panels]; kept with apart */
     float *ref;                   /* [rows] */
     float *base;                  /* [rows]; when apart */
     float *reach;                 /* [panels]; kept with apart */
-    bool *unmoved;          /* [panels]: the centroids of its rows' labels have not moved since
-                               they were the nearest, and are in its own tiles */
-    const bool *moved_tile; /* [tiles]: have any of its centroids? when panels are unmoved */
-    float *beyond;          /* [panels]: least apart - drift of the tiles that were left out */
-    int64_t spared;         /* pairs of a panel and a tile that were left out */
+    bool *unmoved;           /* [panels]: the centroids of its rows' labels have not moved since
+                                they were the nearest, and are in its own tiles */
+    const bool *moved_lot;   /* [lots]: have any of its centroids? when panels are unmoved */
+    float *beyond;           /* [panels]: least apart - drift of the lots that were left out */
+    int64_t spared;          /* pairs of a panel and a lot that were left out */
+    struct fkm_picks *picks; /* see picks.h; NULL: kernels do not pick */
 } fkm_row_block;
 
 /* Has this tile been screened first? own: [FKM_OWN_TILES] of the panel. */

@@ -22,7 +22,7 @@ typedef struct fkm_row_store {
     float *norm; /* see fkm_row_block */
     float *tail;
     float *residual;      /* negative: the row cannot be screened */
-    float *apart;         /* [panels][tiles]: see apart.h; NULL: there is no room */
+    float *apart;         /* [panels][lots]: see apart.h; NULL: there is no room */
     float *slip, *reach;  /* [panels]: the same */
     float *ref;           /* the same */
     uint32_t apart_order; /* of the tiles that they are of; 0: none are kept */
@@ -30,7 +30,7 @@ typedef struct fkm_row_store {
     char *memory;         /* all of it */
 } fkm_row_store;
 
-/* panel: rows of one, in panel_bytes. apart: tiles to keep distances to; 0: none. One piece of
+/* panel: rows of one, in panel_bytes. apart: lots to keep distances to; 0: none. One piece of
  * memory, so that it lies on huge pages. */
 int64_t fkm_row_store_bytes(int32_t panel, size_t panel_bytes, int32_t apart, int64_t rows);
 fkm_status fkm_row_store_open(fkm_row_store *s, int32_t panel, size_t panel_bytes, int32_t apart,

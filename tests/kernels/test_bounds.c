@@ -255,22 +255,22 @@ static void label_store(setting *s, fkm_row_store *store, bool known)
         fkm_assign_block(&job, &s->scratch, first, ROWS - first < block ? ROWS - first : block);
 }
 
-/* How many pairs of panels and tiles claim to be farther apart than they are, when tiles had
- * drifted by so much less than they have. */
+/* How many pairs of panels and lots claim to be farther apart than they are, when lots had drifted
+ * by so much less than they have. */
 static int64_t false_claims(const setting *s, const fkm_row_store *store, float drift)
 {
-    const int32_t panel = s->kernels->panel, tile = s->kernels->tile;
+    const int32_t panel = s->kernels->panel, lot = s->tiles.lot;
     int64_t claims = 0;
     for (int32_t p = 0; p * panel < ROWS; p++)
-        for (int32_t i = 0; i < s->tiles.count; i++) {
+        for (int32_t i = 0; i < s->tiles.lots; i++) {
             double least = INFINITY;
             for (int32_t r = p * panel; r < (p + 1) * panel && r < ROWS; r++)
-                for (int32_t j = i * tile; j < (i + 1) * tile; j++)
+                for (int32_t j = i * lot; j < (i + 1) * lot; j++)
                     if (s->tiles.index[j] >= 0 && !beyond_screening(s, store->order[r]))
                         least = fmin(
                             least, s->far[store->order[r]][s->tiles.index[j]] * s->tiles.scale -
                                        store->ref[r]);
-            double kept = (double)store->apart[p * s->tiles.count + i] - store->slip[p];
+            double kept = (double)store->apart[p * s->tiles.lots + i] - store->slip[p];
             claims += kept - (double)s->tiles.drift[i] * drift > least;
         }
     return claims;
@@ -323,7 +323,7 @@ static void follow_panels(setting *s, float step, findings *f)
             s->x[s->dims + t] = NAN;
         }
     assert_int_equal(fkm_row_store_open(&store, s->kernels->panel,
-                         fkm_panel_bytes(s->kernels, s->dims), s->tiles.count, ROWS, &e),
+                         fkm_panel_bytes(s->kernels, s->dims), s->tiles.lots, ROWS, &e),
         FKM_OK);
     label_rows(s, NULL, ROWS, false);
     fkm_row_store_start(&store, s->labels, ROWS);
@@ -350,7 +350,7 @@ static void follow_panels(setting *s, float step, findings *f)
     fkm_row_store_close(&store);
 }
 
-static void check_panels(const fkm_kernels *k)
+static void check_panels(const fkm_kernels *k, int32_t lot)
 {
     const int32_t dims[] = {1, 3, 20, 64, 100, 520};
     const float offsets[] = {0, 100}, spreads[] = {0.01f, 0.3f};
@@ -360,6 +360,7 @@ static void check_panels(const fkm_kernels *k)
             setting s;
             float offset = k->bytes ? offsets[v % 2] / 50 : offsets[v % 2];
             open_setting(&s, k, dims[d], offset, spreads[(v / 2 + d) % 2]);
+            fkm_tiles_lots(&s.tiles, lot);
             follow_panels(&s, k->bytes ? 50 : 1, &f);
             close_setting(&s);
         }
@@ -372,7 +373,9 @@ static void panels_hold(void **state)
     (void)state;
     FOR_EACH_ISA(k)
     {
-        check_panels(k);
+        check_panels(k, k->tile);
+        if (k->picks)
+            check_panels(k, 1);
     }
 }
 
@@ -381,7 +384,9 @@ static void panels_of_bytes_hold(void **state)
     (void)state;
     FOR_EACH_BYTE_ISA(k)
     {
-        check_panels(k);
+        check_panels(k, k->tile);
+        if (k->picks)
+            check_panels(k, 1);
     }
 }
 

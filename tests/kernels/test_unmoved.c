@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROWS = 420, CLUSTERS = 300, MOST_DIMS = 40, PASSES = 5 };
+enum { ROWS = 420, CLUSTERS = 300, MOST_LOTS = 320, MOST_DIMS = 40, PASSES = 5 };
 
 /* Rows round centroids, some of which lie in pairs so close that screening leaves rows in doubt. */
 typedef struct setting {
@@ -24,7 +24,7 @@ typedef struct setting {
     const void *rows;
     fkm_dtype dtype;
     int32_t labels[ROWS];
-    bool moved[CLUSTERS], moved_tile[CLUSTERS];
+    bool moved[CLUSTERS], moved_lot[MOST_LOTS];
     fkm_tiles tiles;
     fkm_row_store store;
     fkm_assign_scratch scratch;
@@ -53,7 +53,8 @@ static void fill(setting *s, uint64_t *random)
     s->rows = test_rows(s->kernels, s->x, (int64_t)ROWS * s->dims, s->bytes, &s->dtype);
 }
 
-static void open_setting(setting *s, const fkm_kernels *k, int32_t dims, uint64_t *random)
+static void open_setting(
+    setting *s, const fkm_kernels *k, int32_t dims, int32_t lot, uint64_t *random)
 {
     fkm_err e = {0};
     memset(s, 0, sizeof *s);
@@ -62,11 +63,12 @@ static void open_setting(setting *s, const fkm_kernels *k, int32_t dims, uint64_
     fill(s, random);
     memset(s->labels, -1, sizeof s->labels);
     assert_int_equal(fkm_tiles_open(&s->tiles, k, CLUSTERS, dims, &e), FKM_OK);
+    fkm_tiles_lots(&s->tiles, lot);
     assert_int_equal(fkm_assign_scratch_open(&s->scratch, k, fkm_assign_block_rows(k, dims),
                          CLUSTERS, dims, s->dtype, 1, &e),
         FKM_OK);
     assert_int_equal(
-        fkm_row_store_open(&s->store, k->panel, fkm_panel_bytes(k, dims), s->tiles.count, ROWS, &e),
+        fkm_row_store_open(&s->store, k->panel, fkm_panel_bytes(k, dims), s->tiles.lots, ROWS, &e),
         FKM_OK);
     fkm_tiles_set(&s->tiles, s->c, 1, NULL);
 }
@@ -78,7 +80,7 @@ static void close_setting(setting *s)
     fkm_tiles_close(&s->tiles);
 }
 
-/* store: with the distances of its panels to tiles, when apart; known: of an earlier pass. */
+/* store: with the distances of its panels to lots, when apart; known: of an earlier pass. */
 static void label_rows(setting *s, bool store, bool apart, bool known)
 {
     const int32_t block = fkm_assign_block_rows(s->kernels, s->dims);
@@ -91,7 +93,7 @@ static void label_rows(setting *s, bool store, bool apart, bool known)
         .pack = true,
         .keep = true,
         .moved = store ? s->moved : NULL,
-        .moved_tile = s->moved_tile,
+        .moved_lot = s->moved_lot,
         .apart = apart,
         .apart_known = apart && known,
         .reach_known = apart && known,
@@ -122,7 +124,7 @@ static void move_some(setting *s, int count, uint64_t *random)
 {
     double shift[CLUSTERS] = {0};
     memset(s->moved, 0, sizeof s->moved);
-    memset(s->moved_tile, 0, sizeof s->moved_tile);
+    memset(s->moved_lot, 0, sizeof s->moved_lot);
     for (int i = 0; i < count; i++) {
         const int32_t j = (int32_t)(test_random(random) % CLUSTERS);
         const float *to = s->x + test_random(random) % ROWS * (uint64_t)s->dims;
@@ -138,7 +140,7 @@ static void move_some(setting *s, int count, uint64_t *random)
     }
     fkm_tiles_follow(&s->tiles, s->c, shift, NULL);
     for (int32_t j = 0; j < CLUSTERS; j++)
-        s->moved_tile[s->tiles.place[j].tile] |= s->moved[j];
+        s->moved_lot[s->tiles.position[j] / s->tiles.lot] |= s->moved[j];
 }
 
 /* sorted: panels' rows are of few clusters; else of more than have tiles of their own. */
@@ -153,7 +155,7 @@ static void follow(setting *s, bool sorted, bool apart, savings *f, uint64_t *ra
     if (sorted)
         fkm_row_store_sort(&s->store, ROWS, &by, 1, NULL, start, other);
     memset(s->moved, 1, sizeof s->moved);
-    memset(s->moved_tile, 1, sizeof s->moved_tile);
+    memset(s->moved_lot, 1, sizeof s->moved_lot);
     fkm_tiles_set(&s->tiles, s->c, 1, NULL);
     label_rows(s, true, apart, false);
     for (int pass = 0; pass < PASSES; pass++) {
@@ -168,7 +170,7 @@ static void follow(setting *s, bool sorted, bool apart, savings *f, uint64_t *ra
     }
 }
 
-static void check_kernels(const fkm_kernels *k)
+static void check_kernels(const fkm_kernels *k, int32_t lot)
 {
     static setting s;
     const int32_t dims[] = {3, MOST_DIMS};
@@ -176,10 +178,10 @@ static void check_kernels(const fkm_kernels *k)
     uint64_t random = 7;
     for (int d = short_form() ? 1 : 0; d < 2; d++)
         for (int sorted = 0; sorted < 2; sorted++) {
-            open_setting(&s, k, dims[d], &random);
+            open_setting(&s, k, dims[d], lot, &random);
             follow(&s, sorted, true, &with, &random);
             close_setting(&s);
-            open_setting(&s, k, dims[d], &random);
+            open_setting(&s, k, dims[d], lot, &random);
             follow(&s, sorted, false, &without, &random);
             close_setting(&s);
         }
@@ -194,7 +196,9 @@ static void unmoved(void **state)
     (void)state;
     FOR_EACH_ISA(k)
     {
-        check_kernels(k);
+        check_kernels(k, k->tile);
+        if (k->picks)
+            check_kernels(k, 1);
     }
 }
 
@@ -203,7 +207,9 @@ static void unmoved_bytes(void **state)
     (void)state;
     FOR_EACH_BYTE_ISA(k)
     {
-        check_kernels(k);
+        check_kernels(k, k->tile);
+        if (k->picks)
+            check_kernels(k, 1);
     }
 }
 
