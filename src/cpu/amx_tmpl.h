@@ -22,12 +22,14 @@
  *   SCORES            a vector of what the maximum is taken over, 16 rows
  *   scores_of         of the sums of a centroid
  *   scores_of_row     as floats, of the sums of a row and 16 centroids; the same bits
- *   max_scores, to_float */
+ *   max_scores, to_float
+ *   part_of, weight_of   scores as products of a part, of the sums of a centroid, and a weight of
+ * 16 rows, times `by`; WITHOUT_HALF: but for -h~ */
 #include "amx_tiles_tmpl.h"
 #include "avx512_tmpl.h"
 #include "transpose_tmpl.h"
 
-enum { FEW_ROWS = 2 };
+enum { FEW_ROWS = 2, WHOLE_SHARE = 3 }; /* of centroids that are near, for picking to pay */
 enum { PANEL = 32, TILE = 32, PART = 16 * 64, GROUP_BYTES = 16 << 10, QUARTER = TILE / 2 };
 
 #include "apart_tmpl.h"
@@ -285,13 +287,32 @@ static inline __m512 to_apart(__m512 least, __m512 most_ref, __m512 drift, __m51
         _mm512_sub_ps(_mm512_setzero_ps(), far), beyond, kept, _mm512_set1_ps(FKM_APART_LEAST));
 }
 
+/* w of apart.h for 16 centroids of a panel's tile, from `first` on. */
+static inline __m512 least_squares(const sums *s, const terms e[2], int first, const __m512 rest[2],
+    const __mmask16 live[2], const float *half)
+{
+    const float two = 2 * (1 - 2 * FKM_APART_ETA);
+    const __m512 w0 = weight_of(&e[0], _mm512_set1_ps(-two));
+    const __m512 w1 = weight_of(&e[1], _mm512_set1_ps(-two));
+    __m512 v[16];
+    for (int j = 0; j < 16; j++) {
+        const __m512 p0 = part_of(&e[0], s->of[0][first + j], first + j);
+        const __m512 p1 = part_of(&e[1], s->of[1][first + j], first + j);
+        v[j] = _mm512_min_ps(_mm512_mask3_fmadd_ps(p0, w0, rest[0], live[0]),
+            _mm512_mask3_fmadd_ps(p1, w1, rest[1], live[1]));
+    }
+    const __m512 least = least_of_each(v);
+    if (!WITHOUT_HALF) /* the same for all rows */
+        return least;
+    return _mm512_fmadd_ps(_mm512_loadu_ps(half + first), _mm512_set1_ps(two), least);
+}
+
 /* Lots of one: keeps the distances of the panel to each centroid of the tile. */
 static void __attribute__((noinline))
 keep_each(fkm_row_block *b, const fkm_tiles *t, const sums *s, pair of)
 {
-    const __m512 minus_two = _mm512_set1_ps(-2 * (1 - 2 * FKM_APART_ETA));
     const terms e[2] = {terms_of(b, t, of.panel, of.tile, 0), terms_of(b, t, of.panel, of.tile, 1)};
-    const float *ref = b->ref + of.panel * PANEL;
+    const float *ref = b->ref + of.panel * PANEL, *half = t->half + (int64_t)of.tile * TILE;
     const __m512 most_ref = _mm512_set1_ps(
         _mm512_reduce_max_ps(_mm512_max_ps(_mm512_load_ps(ref), _mm512_load_ps(ref + 16))));
     const __m512 slip = _mm512_set1_ps(b->slip[of.panel]);
@@ -300,14 +321,7 @@ keep_each(fkm_row_block *b, const fkm_tiles *t, const sums *s, pair of)
     const __m512 rest[2] = {
         squares_less_ref(b, t, of, 0, &live[0]), squares_less_ref(b, t, of, 1, &live[1])};
     for (int first = 0; first < TILE; first += 16) {
-        __m512 v[16];
-        for (int j = 0; j < 16; j++) {
-            const __m512 s0 = to_float(&e[0], scores_of(&e[0], s->of[0][first + j], first + j));
-            const __m512 s1 = to_float(&e[1], scores_of(&e[1], s->of[1][first + j], first + j));
-            v[j] = _mm512_min_ps(_mm512_mask3_fmadd_ps(s0, minus_two, rest[0], live[0]),
-                _mm512_mask3_fmadd_ps(s1, minus_two, rest[1], live[1]));
-        }
-        const __m512 least = least_of_each(v);
+        const __m512 least = least_squares(s, e, first, rest, live, half);
         const int32_t at = of.tile * TILE + first;
         if (!t->real) {
             const __m512 drift = _mm512_loadu_ps(t->drift + at);
@@ -520,10 +534,10 @@ static void pick(fkm_picks *k, int32_t i, const fkm_tiles *t, const int32_t *pos
     k->tail[i] = most_of(t->tile_tail, t0, t1);
 }
 
-/* Lists the positions of tiles [begin, end) that are not out of the panel's reach, but for those of
- * its own centroids, whose distances are made far for that. Returns how many. */
-static int32_t list_near(
-    fkm_row_block *b, const fkm_tiles *t, int32_t panel, int32_t begin, int32_t end, int32_t *near)
+/* Lists the positions of tiles [begin, end) that are not out of the panel's reach. *least: the
+ * nearest of those that are. Returns how many. */
+static int32_t list_near(const fkm_row_block *b, const fkm_tiles *t, int32_t panel, int32_t begin,
+    int32_t end, int32_t *near, float *least)
 {
     const float *apart = b->apart + (int64_t)panel * t->lots;
     const __m512 reach = _mm512_set1_ps(b->reach[panel]), far = _mm512_set1_ps(FKM_APART_FAR);
@@ -532,7 +546,6 @@ static int32_t list_near(
         _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
     __m512 beyond = far;
     int32_t n = 0;
-    fkm_mark_own(b, t, panel, FKM_APART_FAR);
     for (int32_t at = begin * TILE; at < end * TILE; at += 16) {
         const __m512 left =
             _mm512_sub_ps(_mm512_loadu_ps(apart + at), _mm512_loadu_ps(t->drift + at));
@@ -549,9 +562,7 @@ static int32_t list_near(
         _mm512_mask_compressstoreu_epi32(near + n, some, position);
         n += __builtin_popcount(some);
     }
-    const float least = _mm512_reduce_min_ps(beyond);
-    b->beyond[panel] = least < b->beyond[panel] ? least : b->beyond[panel];
-    b->spared += (end - begin) * TILE - n;
+    *least = _mm512_reduce_min_ps(beyond);
     return n;
 }
 
@@ -573,6 +584,20 @@ static void conclude_picked(parade *q, pair *ahead, fkm_row_block *b, const fkm_
     q->last.panel = -1;
 }
 
+/* Which panels have so many centroids in reach that picking does not pay? What they have found by
+ * their own will be found again, in the tiles. */
+static void choose_whole(fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t)
+{
+    for (int32_t p = panel; p < panel + panels; p++) {
+        float least;
+        const int32_t n =
+            b->apart_known ? list_near(b, t, p, 0, t->count, b->picks->near, &least) : t->clusters;
+        b->picks->whole[p] = n > t->clusters / WHOLE_SHARE;
+        if (b->picks->whole[p])
+            memset(b->count + p * PANEL, 0, PANEL * sizeof *b->count);
+    }
+}
+
 /* The rows' own centroids set the floors. */
 static void screen_own_picks(
     parade *q, fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t)
@@ -592,11 +617,11 @@ static void screen_own_picks(
     conclude_picked(q, &ahead, &own, &picked);
     for (int32_t p = panel; p < panel + panels; p++)
         start_panel(b, t, p);
-    if (!b->apart_known) /* they will be found again, in their tiles */
-        memset(b->count + panel * PANEL, 0, (size_t)(panels * PANEL) * sizeof *b->count);
+    choose_whole(b, panel, panels, t);
 }
 
-/* Screens panels by the centroids in their reach. */
+/* Screens panels by the centroids in their reach but their own, whose distances are made far for
+ * that. */
 static void screen_near(parade *q, fkm_row_block *b, int32_t panel, int32_t panels,
     const fkm_tiles *t, int32_t begin, int32_t end)
 {
@@ -604,8 +629,14 @@ static void screen_near(parade *q, fkm_row_block *b, int32_t panel, int32_t pane
     pair ahead = {-1, -1};
     int32_t i = FKM_OWN_PICKS;
     for (int32_t p = panel; p < panel + panels; p++) {
-        const int32_t n = list_near(b, t, p, begin, end, b->picks->near);
+        if (b->picks->whole[p])
+            continue;
+        float least;
+        fkm_mark_own(b, t, p, FKM_APART_FAR);
+        const int32_t n = list_near(b, t, p, begin, end, b->picks->near, &least);
         fkm_mark_own(b, t, p, -FKM_APART_FAR);
+        b->beyond[p] = least < b->beyond[p] ? least : b->beyond[p];
+        b->spared += (end - begin) * TILE - n;
         for (int32_t first = 0; first < n; first += TILE) {
             pick(b->picks, i, t, b->picks->near + first, n - first < TILE ? n - first : TILE);
             next_picked(q, &ahead, b, &picked, (pair){p, i});
@@ -613,6 +644,13 @@ static void screen_near(parade *q, fkm_row_block *b, int32_t panel, int32_t pane
         }
     }
     conclude_picked(q, &ahead, b, &picked);
+}
+
+static inline bool is_left_out(fkm_row_block *b, const fkm_tiles *t, int32_t panel, int32_t tile)
+{
+    if (b->apart && t->lot == 1)
+        return !b->picks->whole[panel];
+    return fkm_is_own(b->own + panel * FKM_OWN_TILES, tile) || fkm_is_apart(b, t, panel, tile);
 }
 
 /* Panels in groups that stay in the first-level cache while the tiles go by. */
@@ -624,11 +662,12 @@ static void screen_groups(parade *q, fkm_row_block *b, int32_t panel, int32_t pa
         int32_t g_end = panel + panels - g < group ? panel + panels : g + group;
         for (int32_t i = begin; i < end; i++)
             for (int32_t p = g; p < g_end; p++)
-                if (!fkm_is_own(b->own + p * FKM_OWN_TILES, i) && !fkm_is_apart(b, t, p, i))
+                if (!is_left_out(b, t, p, i))
                     next(q, b, t, p, i);
     }
     if (q->last.panel >= 0)
         conclude(&q->s, b, t, q->last);
+    q->last.panel = -1;
 }
 
 static void screen(
@@ -641,6 +680,8 @@ static void screen(
     configure();
     if (begin == 0)
         (picks ? screen_own_picks : screen_own)(&q, b, panel, panels, t);
-    (picks && b->apart_known ? screen_near : screen_groups)(&q, b, panel, panels, t, begin, end);
+    screen_groups(&q, b, panel, panels, t, begin, end);
+    if (picks)
+        screen_near(&q, b, panel, panels, t, begin, end);
     _tile_release();
 }

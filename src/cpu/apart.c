@@ -29,7 +29,8 @@ void fkm_apart_end(fkm_apart *a)
 {
     if (a->seen == 0)
         return;
-    if ((double)a->spared >= a->least * (double)a->seen) {
+    a->share = (double)a->spared / (double)a->seen;
+    if (a->share >= a->least) {
         a->patience = 1;
         return;
     }

@@ -138,10 +138,10 @@ typedef struct fkm_apart {
     bool possible, collect;  /* this pass */
     int64_t spared, seen;    /* pairs of a panel and a lot in this pass that much was known of */
     double least;            /* share of them to be spared */
+    double share;            /* that was, in the last pass that knew any */
     int32_t pause, patience; /* passes to go without; doubled when it does not pay */
 } fkm_apart;
 
 void fkm_apart_begin(fkm_apart *a);
 void fkm_apart_end(fkm_apart *a);
-
 #endif

@@ -17,6 +17,7 @@
 #include "update.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -34,7 +35,6 @@
 /* Distances of panels and tiles are kept when fewer than 1 / CALM_SHARE of the rows moved in the
  * last pass: else centroids move too far for them to last. */
 #define CALM_SHARE 5
-#define CALM_SHARE_PICKS 2
 
 /* Share of the rows' bytes that distances to single centroids may take, and the least bytes of a
  * packed centroid for picking to be quicker than multiplying. */
@@ -44,7 +44,15 @@
 /* Least share of pairs of panels and lots that distances must spare: keeping those to tiles costs
  * half of that; picking is work, too. */
 #define LEAST_APART 0.06
-#define LEAST_PICKED 0.3
+#define LEAST_PICKED 0.2
+
+/* They are kept once so few centroids are in reach of a panel, by what PROBED ones look like, as
+ * make so few picked tiles, beside that of its own: these take two to three times as long as whole
+ * ones, and to fill distances takes a third of a pass. */
+#define MOST_PICKED 0.16 /* of the tiles */
+#define GOOD_PICKED 0.75 /* share spared above which rows are not laid out anew */
+#define PROBED 2         /* panels */
+#define PROBE_STRIDE 4   /* of centroids */
 
 /* Most memory of a store that is got while the file is read: more may never be used, see
  * worth_keeping, and hold up the reading. */
@@ -60,6 +68,8 @@
 /* Rows in no order are added to sums that take more than this, a thread's, in label order: beyond
  * the caches a row of sums is dearer than a row. */
 #define NEAR_SUMS_BYTES ((int64_t)1 << 20)
+
+#define MOST_PROBED 64 /* rows of a panel */
 
 /* Blocks of a chunk for each thread, at least. */
 #define LEAST_BLOCKS 8
@@ -91,9 +101,11 @@ struct fkm_backend {
                               are taken as they come */
     int64_t *start;        /* [sort_parts][clusters + 1]: scratch */
     double *shift;         /* [clusters] */
-    bool *changed;         /* [clusters]: centroids that have moved since the last pass */
-    bool *changed_lot;     /* [lots]: those that hold any */
-    bool labelled;         /* the last pass found the nearest of what they were then */
+    float *probe;          /* [panel][dims]: rows of a panel; NULL: no lots of one */
+    int64_t passes, next_probe, probe_patience; /* when to look whether those pay */
+    bool *changed;     /* [clusters]: centroids that have moved since the last pass */
+    bool *changed_lot; /* [lots]: those that hold any */
+    bool labelled;     /* the last pass found the nearest of what they were then */
     fkm_pass_options pass;
     bool sums_hold;  /* sums are those of the labels that the next pass is handed */
     bool change;     /* this pass changes the sums instead of rebuilding them */
@@ -248,6 +260,7 @@ static int64_t bytes(const fkm_plan *p)
                             k->panel, stored_panel_bytes(p, k), kept_lots(p, k), p->chunk_rows) +
                         (int64_t)sizeof(fkm_row_store);
         total = fkm_add_sat(total, fkm_mul_sat(chunk_count(p), store));
+        total = fkm_add_sat(total, fkm_mul_sat(k->panel * sizeof(float), p->dims));
     } else if (orders(p)) {
         total = fkm_add_sat(total, fkm_row_store_bytes(k->panel, 0, 0, p->chunk_rows));
     }
@@ -313,6 +326,7 @@ static void close_backend(fkm_backend *b)
     fkm_free(b->list);
     fkm_free(b->start);
     fkm_free(b->shift);
+    fkm_free(b->probe);
     fkm_free(b->changed);
     fkm_free(b->changed_lot);
     fkm_update_close(&b->update);
@@ -328,11 +342,11 @@ static fkm_status open_stores(fkm_backend *b, fkm_err *e)
     int64_t n = chunk_count(p);
     size_t panel_bytes = stored_panel_bytes(p, b->kernels);
     int32_t lots = kept_lots(p, b->kernels);
-    const bool picks = lots > 0 && lot_of(p, b->kernels) == 1;
-    b->apart = (fkm_apart){
-        .possible = lots > 0, .patience = 1, .least = picks ? LEAST_PICKED : LEAST_APART};
-    if (picks)
-        fkm_tiles_lots(&b->tiles, 1);
+    int64_t cells = p->dims * (int64_t)b->kernels->panel;
+    b->apart = (fkm_apart){.possible = lots > 0, .patience = 1, .least = LEAST_APART};
+    b->probe_patience = 1;
+    if (lots > 0 && lot_of(p, b->kernels) == 1)
+        FKM_TRY(fkm_alloc(&b->probe, cells, sizeof *b->probe, "a panel", e));
     FKM_TRY(fkm_calloc(&b->stores, n, sizeof *b->stores, "rows laid out for screening", e));
     for (int64_t i = 0; i < n; i++) {
         int64_t rows = fkm_min_i64(p->chunk_rows, p->rows - i * p->chunk_rows);
@@ -390,7 +404,8 @@ static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
     if (p->update) {
         FKM_GO(fkm_alloc(&b->shift, p->clusters, sizeof *b->shift, "movements", e));
         FKM_GO(fkm_calloc(&b->changed, p->clusters, sizeof *b->changed, "movements", e));
-        FKM_GO(fkm_alloc(&b->changed_lot, b->tiles.lots, sizeof(bool), "movements", e));
+        FKM_GO(fkm_alloc(&b->changed_lot, b->tiles.count * (int64_t)b->tiles.tile, sizeof(bool),
+            "movements", e));
         FKM_GO(fkm_update_open(&b->update, b->kernels, b->pool, p->clusters, p->dims, p->wide, e));
     }
     *out = b;
@@ -426,6 +441,8 @@ static void reset(fkm_backend *b)
     b->bounds.pause = 0;
     b->apart.pause = 0;
     b->apart.patience = 1;
+    b->passes = b->next_probe = 0;
+    b->probe_patience = 1;
     b->head.begun = b->head.decided = false;
     screen_finely(b);
     fkm_tiles_renew(&b->tiles);
@@ -497,6 +514,7 @@ static fkm_status begin(fkm_backend *b, const fkm_pass_options *o, fkm_err *e)
     bool restless = b->moved > b->plan.rows / RESTLESS_SHARE;
     fkm_bounds_begin(&b->bounds, b->tiles.frame, o->update && b->sums_hold && !restless);
     fkm_apart_begin(&b->apart);
+    b->passes++;
     if (!o->update)
         return FKM_OK;
     /* A row that moves costs two additions, but about half as many move as in the last pass. */
@@ -561,6 +579,14 @@ static void sort_rows(fkm_backend *b, fkm_row_store *store, int64_t count)
     fkm_row_store_sort(store, count, &by, sort_parts(&b->plan, count), b->pool, b->start, b->list);
 }
 
+/* Are distances to single centroids kept that spare most of them? With rows laid out anew, these
+ * are to be found anew. */
+static bool spares_most(const fkm_backend *b, const fkm_row_store *store)
+{
+    const bool known = store->apart_order == b->tiles.order && b->tiles.lot == 1;
+    return known && b->apart.share >= GOOD_PICKED;
+}
+
 /* Whether the rows of a chunk must be packed: for a new frame, or because too many have moved
  * since, or as they were not kept. Then they are brought into label order, if they are not in it
  * but for a few. *keep: panels go to the store, where the next pass will find them. */
@@ -574,7 +600,8 @@ static bool lay_out(fkm_backend *b, fkm_row_store *store, int64_t count, bool *k
         return true;
     store->debt += store->strays;
     bool stale = store->frame != b->tiles.frame;
-    if (!store->ordered || store->strays > (stale ? most / 4 : most) || store->debt > debt) {
+    const bool astray = store->strays > (stale ? most / 4 : most) || store->debt > debt;
+    if (!store->ordered || (astray && !spares_most(b, store))) {
         sort_rows(b, store, count);
         stale = true;
     }
@@ -640,6 +667,102 @@ static int64_t choose_passing(fkm_backend *b, fkm_assign_job *job, const fkm_row
     return r->count;
 }
 
+/* A panel, and how far its rows and their centroids are from where they were. */
+typedef struct probe_job {
+    const fkm_backend *b;
+    float square[MOST_PROBED], own[MOST_PROBED]; /* of rows: |X|^2, distances to their centroids */
+    int32_t rows;
+    double moved; /* most that one of those has */
+    atomic_int near;
+} probe_job;
+
+/* In the frame; float32 will do. */
+static float probe_distance(const probe_job *job, int32_t row, int32_t position)
+{
+    const fkm_tiles *t = &job->b->tiles;
+    const float *x = job->b->probe + (int64_t)row * t->dims;
+    const float *c = t->rows + (int64_t)position * t->dims;
+    const float score = t->kernels->dot(x, t->shift, t->scale, c, t->dims) - t->half[position];
+    return sqrtf(fmaxf(0, job->square[row] - 2 * score));
+}
+
+/* Is this centroid in reach, if it moves as far as it just has? */
+static void probe_centroid(void *arg, int64_t block, int index)
+{
+    (void)index;
+    const int64_t position = block * PROBE_STRIDE;
+    probe_job *job = arg;
+    const fkm_backend *b = job->b;
+    float gap = INFINITY;
+    for (int32_t r = 0; r < job->rows; r++)
+        gap = fminf(gap, probe_distance(job, r, (int32_t)position) - job->own[r]);
+    const double shift = (b->shift[b->tiles.index[position]] + job->moved) * (double)b->tiles.scale;
+    atomic_fetch_add_explicit(&job->near, (double)gap <= shift, memory_order_relaxed);
+}
+
+/* Makes a job of the panel at position `first` of the store. */
+static void start_probe(
+    probe_job *job, fkm_backend *b, const fkm_row_store *store, const fkm_rows *r, int64_t first)
+{
+    const int32_t dims = b->plan.dims;
+    const size_t row_bytes = (size_t)dims * fkm_dtype_size(b->plan.dtype);
+    *job = (probe_job){.b = b};
+    for (int64_t p = first; p < first + b->kernels->panel && p < r->count; p++) {
+        float *x = b->probe + (int64_t)job->rows * dims;
+        const char *from = (const char *)r->x + (size_t)store->order[p] * row_bytes;
+        const int32_t label = store->label[p];
+        if (b->plan.dtype == FKM_F32)
+            memcpy(x, from, row_bytes);
+        else
+            b->kernels->widen(x, from, b->plan.dtype, dims);
+        float square = 0;
+        for (int32_t d = 0; d < dims; d++) {
+            const float v = x[d] * b->tiles.scale - b->tiles.shift[d];
+            square += v * v;
+        }
+        if (label < 0 || !isfinite(square))
+            continue;
+        job->square[job->rows] = square;
+        job->own[job->rows] = probe_distance(job, job->rows, b->tiles.position[label]);
+        job->moved = fmax(job->moved, b->shift[label]);
+        job->rows++;
+    }
+}
+
+/* Would distances to single centroids spare enough, as panels look and centroids move? */
+static bool worth_picking(fkm_backend *b, const fkm_row_store *store, const fkm_rows *r)
+{
+    const int32_t panel = b->kernels->panel;
+    const int32_t sample = (b->plan.clusters + PROBE_STRIDE - 1) / PROBE_STRIDE;
+    int64_t near = 0;
+    for (int64_t i = 0; i < PROBED; i++) {
+        probe_job job;
+        const int64_t panels = r->count / panel;
+        start_probe(&job, b, store, r, panels * (2 * i + 1) / (2 * PROBED) * panel);
+        fkm_pool_for(b->pool, sample, probe_centroid, &job);
+        near += job.near;
+    }
+    const double share = (double)near / (PROBED * sample); /* of centroids, and of tiles, but one */
+    return share * b->tiles.count + 1 <= MOST_PICKED * b->tiles.count;
+}
+
+/* Before distances are kept anew: to single centroids, if that pays, else to tiles. */
+static void choose_lots(fkm_backend *b, const fkm_row_store *store, const fkm_rows *r)
+{
+    if (!b->probe || !b->shift)
+        return;
+    const bool due = b->passes >= b->next_probe;
+    const bool picks = due && worth_picking(b, store, r);
+    if (picks) {
+        b->probe_patience = 1;
+    } else if (due) {
+        b->next_probe = b->passes + b->probe_patience;
+        b->probe_patience *= 2;
+    }
+    fkm_tiles_lots(&b->tiles, picks ? 1 : b->tiles.tile);
+    b->apart.least = picks ? LEAST_PICKED : LEAST_APART;
+}
+
 /* Which rows of a chunk to look at, and how: by the kept copy, or, when bounds spare most of them,
  * by packing the others as they are. Returns how many. */
 static int64_t choose_rows(fkm_backend *b, fkm_assign_job *job, const fkm_rows *r, int32_t *labels,
@@ -670,8 +793,10 @@ static int64_t choose_rows(fkm_backend *b, fkm_assign_job *job, const fkm_rows *
         return n;
     }
     job->pack = lay_out(b, store, r->count, &job->keep);
-    const int64_t calm_share = b->tiles.lot == 1 ? CALM_SHARE_PICKS : CALM_SHARE;
-    bool calm = store->moved < r->count / calm_share, known = store->apart_order == b->tiles.order;
+    const bool known = store->apart_order == b->tiles.order;
+    const bool calm = store->moved < r->count / CALM_SHARE;
+    if (b->apart.collect && job->keep && calm && !keeps_distances(b))
+        choose_lots(b, store, r);
     job->apart = b->apart.collect && job->keep && (calm || known);
     job->apart_known = job->apart && known;
     job->reach_known = job->apart_known && store->reach_holds;

@@ -47,6 +47,21 @@ static inline __m512 to_float(const terms *e, SCORES v)
     return v;
 }
 
+static inline __m512 part_of(const terms *e, const SUM *sum, int j)
+{
+    (void)e;
+    (void)j;
+    return _mm512_load_ps(sum);
+}
+
+static inline __m512 weight_of(const terms *e, __m512 by)
+{
+    (void)e;
+    return by;
+}
+
+#define WITHOUT_HALF true
+
 #include "amx_tmpl.h"
 
 #include "avx512_tmpl.h"

@@ -49,6 +49,18 @@ static inline __m512 to_float(const terms *e, SCORES v)
     return _mm512_mul_ps(_mm512_cvtepi32_ps(v), e->unit);
 }
 
+static inline __m512 part_of(const terms *e, const SUM *sum, int j)
+{
+    return _mm512_cvtepi32_ps(scores_of(e, sum, j));
+}
+
+static inline __m512 weight_of(const terms *e, __m512 by)
+{
+    return _mm512_mul_ps(by, e->unit);
+}
+
+#define WITHOUT_HALF false
+
 #include "amx_tmpl.h"
 
 #include "bytes_tmpl.h"

@@ -55,6 +55,18 @@ static inline __m512 to_float(const terms *e, SCORES v)
     return v;
 }
 
+static inline __m512 part_of(const terms *e, const SUM *sum, int j)
+{
+    return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sum)), _mm512_set1_ps(e->quantum[j]));
+}
+
+static inline __m512 weight_of(const terms *e, __m512 by)
+{
+    return _mm512_mul_ps(by, e->of_rows);
+}
+
+#define WITHOUT_HALF true
+
 #include "amx_tmpl.h"
 
 static void pack(void *panel, float *square, float *residual, const void *const *x, int32_t rows,

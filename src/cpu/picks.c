@@ -11,7 +11,7 @@ int64_t fkm_picks_bytes(const fkm_kernels *k, int32_t rows, int32_t clusters, in
     if (!k->picks)
         return 0;
     const int64_t flat = FKM_PICK_TILES * 4 * (int64_t)sizeof(int32_t) * k->tile;
-    const int64_t lists = 4 * (2 * (int64_t)rows + fkm_round_up(clusters, k->tile));
+    const int64_t lists = 4 * (3 * (int64_t)rows + fkm_round_up(clusters, k->tile));
     return FKM_PICK_TILES * (int64_t)fkm_tile_bytes(k, dims) + flat + lists +
            (int64_t)sizeof(fkm_picks);
 }
@@ -34,6 +34,7 @@ fkm_status fkm_picks_open(
     FKM_GO(fkm_calloc(&p->real, places, sizeof(int32_t), what, e));
     FKM_GO(fkm_alloc(&p->tile, rows, sizeof(int32_t), what, e));
     FKM_GO(fkm_alloc(&p->slot, rows, sizeof(int32_t), what, e));
+    FKM_GO(fkm_calloc(&p->whole, rows / k->panel, sizeof(bool), what, e));
     FKM_GO(fkm_alloc(&p->near, fkm_round_up(clusters, k->tile), sizeof(int32_t), what, e));
     *out = p;
     return FKM_OK;
@@ -54,6 +55,7 @@ void fkm_picks_close(fkm_picks *p)
     fkm_free(p->tile);
     fkm_free(p->slot);
     fkm_free(p->near);
+    fkm_free(p->whole);
     fkm_free(p);
 }
 

@@ -25,6 +25,7 @@ typedef struct fkm_picks {
     int32_t *tile, *slot; /* [rows]: where in FKM_OWN_PICKS tiles its own centroid is; -1: it has
                              none */
     int32_t *near;        /* [positions]: scratch */
+    bool *whole;          /* [panels]: too many are near: tiles are taken as they are */
 } fkm_picks;
 
 int64_t fkm_picks_bytes(const fkm_kernels *k, int32_t rows, int32_t clusters, int32_t dims);

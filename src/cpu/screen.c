@@ -505,6 +505,7 @@ void fkm_tiles_lots(fkm_tiles *t, int32_t lot)
 {
     t->lot = lot;
     t->lots = (int32_t)(positions(t) / lot);
+    memset(t->drift, 0, (size_t)positions(t) * sizeof *t->drift);
 }
 
 void fkm_tiles_use(fkm_tiles *t, const fkm_kernels *k)

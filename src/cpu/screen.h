@@ -157,7 +157,7 @@ void fkm_tiles_measure(fkm_tiles *t, int32_t j, const float *c);
  * set; they keep their positions as long as the frame stays. */
 void fkm_tiles_follow(fkm_tiles *t, const float *c, const double *shift, fkm_pool *pool);
 
-/* From the next order of positions on, which is to come before distances are kept. */
+/* Lots of so many centroids from now on, while no distances to any are kept. */
 void fkm_tiles_lots(fkm_tiles *t, int32_t lot);
 
 /* Screens by the first coordinates along `axes` from the next fkm_tiles_set on, in a new frame: see
