@@ -488,6 +488,8 @@ static fkm_status set_centroids(fkm_backend *b, const float *c, fkm_err *e)
         measure_shift(b, c);
     memcpy(b->centroids, c, (size_t)b->plan.clusters * (size_t)b->plan.dims * sizeof *c);
     tile_moved(b);
+    if (b->plan.update)
+        fkm_update_replaced(&b->update);
     b->bounds.valid = false;
     return FKM_OK;
 }

@@ -83,11 +83,16 @@ static size_t row_bytes(const fkm_update *u)
     return (size_t)u->dims * sum_size(u->wide_room);
 }
 
+void fkm_update_replaced(fkm_update *u)
+{
+    memset(u->touched, 1, (size_t)u->clusters * sizeof *u->touched);
+}
+
 void fkm_update_clear(fkm_update *u, bool squares)
 {
     memset(u->sum, 0, (size_t)u->clusters * row_bytes(u));
     memset(u->count, 0, (size_t)u->clusters * sizeof *u->count);
-    memset(u->touched, 1, (size_t)u->clusters * sizeof *u->touched);
+    fkm_update_replaced(u);
     if (!squares)
         return;
     memset(&u->squares, 0, sizeof u->squares);

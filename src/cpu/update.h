@@ -70,11 +70,14 @@ void fkm_update_square(fkm_update *u, int worker, const void *x, fkm_dtype t);
  * c: [clusters][dims]; see base/inertia.h. */
 double fkm_update_end(fkm_update *u, bool squares, const float *c);
 
+/* Centroids are not, or no longer, where a move has left them. */
+void fkm_update_replaced(fkm_update *u);
+
 /* What is to be done with centroid j, c: [dims], that has moved, while it is in the caches. */
 typedef void fkm_update_moved(void *arg, int32_t j, const float *c);
 
 /* c: the mean of each cluster that has rows, in place, of the sums that fkm_update_end left; those
- * of clusters whose rows are the same as at the last move must be in place. shift: [clusters], how
+ * of clusters whose rows are the same as at the last move are left alone. shift: [clusters], how
  * far each has moved (the root of the canonical distance). Returns the largest. moved: called for
  * those that did, from any thread of the pool; NULL: nothing is to be done. */
 double fkm_update_move(fkm_update *u, float *c, double *shift, fkm_update_moved *moved, void *arg);
