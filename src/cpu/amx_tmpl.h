@@ -621,13 +621,16 @@ static void screen_own_picks(
 }
 
 /* Screens panels by the centroids in their reach but their own, whose distances are made far for
- * that. */
+ * that. Those are in picked tiles of their own: no place in these is one of theirs. */
 static void screen_near(parade *q, fkm_row_block *b, int32_t panel, int32_t panels,
     const fkm_tiles *t, int32_t begin, int32_t end)
 {
     const fkm_tiles picked = fkm_picked_tiles(b->picks, t);
+    fkm_row_block near = *b;
     pair ahead = {-1, -1};
     int32_t i = FKM_OWN_PICKS;
+    near.old_tile = b->picks->tile;
+    near.old_slot = b->picks->slot;
     for (int32_t p = panel; p < panel + panels; p++) {
         if (b->picks->whole[p])
             continue;
@@ -639,11 +642,11 @@ static void screen_near(parade *q, fkm_row_block *b, int32_t panel, int32_t pane
         b->spared += (end - begin) * TILE - n;
         for (int32_t first = 0; first < n; first += TILE) {
             pick(b->picks, i, t, b->picks->near + first, n - first < TILE ? n - first : TILE);
-            next_picked(q, &ahead, b, &picked, (pair){p, i});
+            next_picked(q, &ahead, &near, &picked, (pair){p, i});
             i = i == FKM_PICK_TILES - 1 ? FKM_OWN_PICKS : i + 1;
         }
     }
-    conclude_picked(q, &ahead, b, &picked);
+    conclude_picked(q, &ahead, &near, &picked);
 }
 
 static inline bool is_left_out(fkm_row_block *b, const fkm_tiles *t, int32_t panel, int32_t tile)

@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROWS = 200, CLUSTERS = 70 };
+enum { ROWS = 200, CLUSTERS = 130 };
 
 typedef struct setting {
     const fkm_kernels *kernels;
