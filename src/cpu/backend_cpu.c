@@ -754,7 +754,7 @@ static void choose_lots(fkm_backend *b, const fkm_row_store *store, const fkm_ro
     if (!b->probe || !b->shift)
         return;
     const bool due = b->passes >= b->next_probe;
-    const bool picks = due && worth_picking(b, store, r);
+    const bool picks = due && b->tiles.alike && worth_picking(b, store, r);
     if (picks) {
         b->probe_patience = 1;
     } else if (due) {
@@ -763,6 +763,8 @@ static void choose_lots(fkm_backend *b, const fkm_row_store *store, const fkm_ro
     }
     fkm_tiles_lots(&b->tiles, picks ? 1 : b->tiles.tile);
     b->apart.least = picks ? LEAST_PICKED : LEAST_APART;
+    if (picks && b->tiles.kernels->bytes) /* picked tiles have one quantum */
+        fkm_tiles_set(&b->tiles, b->centroids, 1, b->pool);
 }
 
 /* Which rows of a chunk to look at, and how: by the kept copy, or, when bounds spare most of them,

@@ -93,7 +93,10 @@ static inline void pack_bytes(void *panel, float *square, float *residual, const
 static inline int32_t round_centroid(
     int8_t *g, fkm_tiles *t, int64_t position, const float *c, int32_t bias)
 {
-    const __m512 share = _mm512_set1_ps(1 / t->quantum), quantum = _mm512_set1_ps(t->quantum);
+    const float quantum_of_tile = t->quantum[position / t->tile];
+    const double unit = t->unit[position / t->tile];
+    const __m512 share = _mm512_set1_ps(1 / quantum_of_tile);
+    const __m512 quantum = _mm512_set1_ps(quantum_of_tile);
     __m512 residual = _mm512_setzero_ps(), faint = residual;
     __m512d along = _mm512_setzero_pd();
     __m512i sum = _mm512_setzero_si512();
@@ -122,7 +125,7 @@ static inline int32_t round_centroid(
     t->tail[position] = _mm512_reduce_add_ps(faint);
     if (position >= t->clusters)
         return PAD_SCORE;
-    double h = rint((_mm512_reduce_add_pd(along) * t->quantum + t->half[position]) / t->unit);
+    double h = rint((_mm512_reduce_add_pd(along) * quantum_of_tile + t->half[position]) / unit);
     if (fabs(h) <= MOST_H)
         return (int32_t)(-h) - bias * _mm512_reduce_add_epi32(sum);
     t->residual[position] = FKM_UNSCORED;

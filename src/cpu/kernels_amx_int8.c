@@ -24,7 +24,7 @@ static inline terms terms_of(
     (void)b;
     (void)panel;
     (void)h; /* alike for all rows */
-    return (terms){t->start + (int64_t)tile * t->tile, _mm512_set1_ps(t->unit)};
+    return (terms){t->start + (int64_t)tile * t->tile, _mm512_set1_ps(t->unit[tile])};
 }
 
 static inline SCORES scores_of(const terms *e, const SUM *sum, int j)

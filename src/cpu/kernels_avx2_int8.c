@@ -72,7 +72,7 @@ static void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int
     else
         for (int32_t d = 0; d < t->screened; d += GROUP, x += GROUP * PANEL, c += GROUP * TILE)
             add_products(low, high, x, c, 1);
-    const __m256 unit = _mm256_set1_ps(t->unit);
+    const __m256 unit = _mm256_set1_ps(t->unit[tile]);
     V acc0[TILE], acc1[TILE];
     UNROLL
     for (int j = 0; j < TILE; j++) {
@@ -175,10 +175,11 @@ typedef struct rounding {
     int32_t sum;    /* of integers */
 } rounding;
 
-/* Rounds c: [dims] to integers g: [t->screened padded to a step], of the dims that are kept. */
-static rounding round_to_quanta(int8_t *g, const fkm_tiles *t, const float *c)
+/* Rounds c: [dims] in quanta q to integers g: [t->screened padded to a step], of the dims that are
+ * kept. */
+static rounding round_to_quanta(int8_t *g, const fkm_tiles *t, const float *c, float q)
 {
-    const __m256 share = _mm256_set1_ps(1 / t->quantum), quantum = _mm256_set1_ps(t->quantum);
+    const __m256 share = _mm256_set1_ps(1 / q), quantum = _mm256_set1_ps(q);
     const int32_t padded = (t->dims + BYTES_STEP - 1) / BYTES_STEP * BYTES_STEP;
     rounding out = {0};
     for (int32_t d = 0; d < padded; d += 8) {
@@ -186,9 +187,9 @@ static rounding round_to_quanta(int8_t *g, const fkm_tiles *t, const float *c)
         float lost[8], mu[8], beside[8];
         const unsigned groups = t->kept[d / BYTES_STEP] >> d % BYTES_STEP / GROUP;
         const __m256 all = load_some(c + d, t->dims - d), v = _mm256_and_ps(all, dims_of(groups));
-        const __m256i q = _mm256_cvtps_epi32(_mm256_mul_ps(v, share));
-        _mm256_storeu_si256((__m256i *)(void *)integer, q);
-        _mm256_storeu_ps(lost, _mm256_fnmadd_ps(_mm256_cvtepi32_ps(q), quantum, v));
+        const __m256i whole = _mm256_cvtps_epi32(_mm256_mul_ps(v, share));
+        _mm256_storeu_si256((__m256i *)(void *)integer, whole);
+        _mm256_storeu_ps(lost, _mm256_fnmadd_ps(_mm256_cvtepi32_ps(whole), quantum, v));
         _mm256_storeu_ps(mu, load_some(t->shift + d, t->dims - d));
         _mm256_storeu_ps(beside, _mm256_sub_ps(all, v));
         for (int i = 0; i < 8; i++) {
@@ -208,12 +209,14 @@ static rounding round_to_quanta(int8_t *g, const fkm_tiles *t, const float *c)
 static int32_t round_centroid(
     int8_t *g, fkm_tiles *t, int64_t position, const float *c, int32_t bias)
 {
-    rounding r = round_to_quanta(g, t, c);
+    const int64_t tile = position / TILE;
+    rounding r = round_to_quanta(g, t, c, t->quantum[tile]);
     t->residual[position] = r.residual;
     t->tail[position] = r.faint;
     if (position >= t->clusters)
         return PAD_SCORE;
-    double h = rint((r.along * (double)t->quantum + (double)t->half[position]) / (double)t->unit);
+    const double along = r.along * (double)t->quantum[tile];
+    double h = rint((along + (double)t->half[position]) / (double)t->unit[tile]);
     if (fabs(h) <= MOST_H)
         return (int32_t)(-h) - bias * r.sum;
     t->residual[position] = FKM_UNSCORED;

@@ -39,24 +39,24 @@ static void __attribute__((noinline)) report(fkm_row_block *b, int32_t row0, con
     _mm512_store_ps(b->floor + row0, floor);
     for (int j = 0; j < TILE; j++) {
         const int32_t *row = s->of[j] + 16 * h;
-        const __m512 score = to_float(_mm512_load_si512(row), t->unit);
+        const __m512 score = to_float(_mm512_load_si512(row), t->unit[tile]);
         unsigned hits = _mm512_cmp_ps_mask(score, limit, _CMP_GE_OQ);
         for (; hits; hits &= hits - 1) {
             int r = __builtin_ctz(hits);
-            fkm_block_candidate(b, row0 + r, t, tile * TILE + j, (float)row[r] * t->unit);
+            fkm_block_candidate(b, row0 + r, t, tile * TILE + j, (float)row[r] * t->unit[tile]);
         }
     }
 }
 
 /* The best scores of a tile but for, in some lanes, the row's old centroid. */
-static __m512 rivals(const fkm_row_block *b, int32_t row0, const fkm_tiles *t, const scores *s,
-    int h, __m512 top, __mmask16 old)
+static __m512 rivals(const fkm_row_block *b, int32_t row0, float unit, const scores *s, int h,
+    __m512 top, __mmask16 old)
 {
     const __m512i slot = _mm512_load_si512(b->old_slot + row0);
     __m512 others = _mm512_set1_ps(-FKM_HALF_PAD);
     for (int j = 0; j < TILE; j++) {
         __mmask16 other = _mm512_cmpneq_epi32_mask(slot, _mm512_set1_epi32(j));
-        const __m512 score = to_float(_mm512_load_si512(s->of[j] + 16 * h), t->unit);
+        const __m512 score = to_float(_mm512_load_si512(s->of[j] + 16 * h), unit);
         others = _mm512_mask_max_ps(others, other, others, score);
     }
     return _mm512_mask_blend_ps(old, top, others);
@@ -70,7 +70,7 @@ static __m512 finish(
     __m512i best = _mm512_load_si512(s->of[0] + 16 * h);
     for (int j = 1; j < TILE; j++)
         best = _mm512_max_epi32(best, _mm512_load_si512(s->of[j] + 16 * h));
-    const __m512 top = to_float(best, t->unit);
+    const __m512 top = to_float(best, t->unit[tile]);
     __m512 margin =
         _mm512_add_ps(_mm512_load_ps(b->slack + row0), _mm512_set1_ps(t->tile_offset[tile]));
     margin = _mm512_fmadd_ps(
@@ -82,7 +82,7 @@ static __m512 finish(
     if (b->rivals) {
         __m512i at = _mm512_load_si512(b->old_tile + row0);
         __mmask16 old = _mm512_cmpeq_epi32_mask(at, _mm512_set1_epi32(tile));
-        __m512 others = old ? rivals(b, row0, t, s, h, top, old) : top;
+        __m512 others = old ? rivals(b, row0, t->unit[tile], s, h, top, old) : top;
         __m512 second = _mm512_load_ps(b->second + row0);
         _mm512_store_ps(b->second + row0, _mm512_max_ps(second, _mm512_add_ps(others, margin)));
     }

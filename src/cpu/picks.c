@@ -4,6 +4,7 @@
 #include "../base/checked.h"
 #include "../base/mem.h"
 
+#include <assert.h>
 #include <string.h>
 
 int64_t fkm_picks_bytes(const fkm_kernels *k, int32_t rows, int32_t clusters, int32_t dims)
@@ -62,12 +63,16 @@ void fkm_picks_close(fkm_picks *p)
 fkm_tiles fkm_picked_tiles(fkm_picks *p, const fkm_tiles *t)
 {
     fkm_tiles picked = *t;
+    assert(t->unit[0] == t->unit[t->count - 1]);
+    for (int32_t i = 0; i < FKM_PICK_TILES; i++)
+        p->unit[i] = t->unit[0];
     picked.count = FKM_PICK_TILES;
     picked.packed = p->packed;
     picked.half = p->half;
     picked.centroid_quantum = p->centroid_quantum;
     picked.start = p->start;
     picked.real = p->real;
+    picked.unit = p->unit;
     picked.tile_slope = p->slope;
     picked.tile_residual = p->residual;
     picked.tile_offset = p->offset;

@@ -20,6 +20,7 @@ typedef struct fkm_picks {
     char *packed;                   /* [FKM_PICK_TILES] tiles */
     float *half, *centroid_quantum; /* [FKM_PICK_TILES][tile]: as in fkm_tiles */
     int32_t *start, *real;          /* the same; real -1: padding */
+    float unit[FKM_PICK_TILES];     /* as all tiles have it */
     float slope[FKM_PICK_TILES], tail[FKM_PICK_TILES];
     float residual[FKM_PICK_TILES], offset[FKM_PICK_TILES]; /* margins: maxima over a tile */
     int32_t *tile, *slot; /* [rows]: where in FKM_OWN_PICKS tiles its own centroid is; -1: it has

@@ -22,6 +22,10 @@
 #define FAINT_SAMPLE 256
 #define FAINT_CLUSTERS 32 /* with fewer there is little to win, and little to go by */
 
+#define MOST_UNLIKE                                                                                \
+    1.5f /* how far the largest tile may exceed the middle one to share a quantum                  \
+          */
+
 static int32_t group_count(int32_t dims)
 {
     return (dims + FKM_GROUP - 1) / FKM_GROUP;
@@ -44,7 +48,7 @@ int64_t fkm_tiles_bytes(const fkm_kernels *k, int32_t clusters, int32_t dims)
     int64_t packed = fkm_mul_sat(count, (int64_t)fkm_tile_bytes(k, dims));
     int64_t flat = 11 * sizeof(float) + 5 * sizeof(int32_t) + 2 * sizeof(double);
     int64_t total = fkm_add_sat(fkm_add_sat(rows, packed), fkm_mul_sat(padded, flat));
-    return fkm_add_sat(total, count * (6 * (int64_t)sizeof(float) + (int64_t)sizeof(bool)) +
+    return fkm_add_sat(total, count * (8 * (int64_t)sizeof(float) + (int64_t)sizeof(bool)) +
                                   (int64_t)sizeof(float) * dims * (1 + k->tile) +
                                   (int64_t)sizeof(uint16_t) * step_count(dims) + 4096);
 }
@@ -84,6 +88,8 @@ fkm_status fkm_tiles_open(
     FKM_GO(fkm_alloc(&t->tile_slope, t->count, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->tile_residual, t->count, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->tile_offset, t->count, sizeof(float), margins, e));
+    FKM_GO(fkm_calloc(&t->quantum, t->count, sizeof(float), margins, e));
+    FKM_GO(fkm_calloc(&t->unit, t->count, sizeof(float), margins, e));
     FKM_GO(fkm_calloc(&t->narrow, t->count, sizeof(bool), margins, e));
     FKM_GO(fkm_calloc(&t->centroid_quantum, n, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->index, n, sizeof(int32_t), order, e));
@@ -122,6 +128,8 @@ void fkm_tiles_close(fkm_tiles *t)
     fkm_free(t->tile_residual);
     fkm_free(t->tile_offset);
     fkm_free(t->centroid_quantum);
+    fkm_free(t->quantum);
+    fkm_free(t->unit);
     fkm_free(t->narrow);
     fkm_free(t->start);
     fkm_free(t->index);
@@ -440,7 +448,8 @@ static void set_margins(fkm_tiles *t, int64_t first, int64_t end, double factor)
         if (t->kernels->bytes && measured * measured > FKM_UNSCORED / 2)
             t->offset[p] = FKM_UNSCORED; /* a candidate always */
         else if (t->kernels->bytes)      /* H: a rounding to an integer, and a sum in float64 */
-            t->offset[p] += (float)((t->unit * 0.51 + t->dims * 0x1p-50 * t->far * nc) * f);
+            t->offset[p] +=
+                (float)((t->unit[p / t->tile] * 0.51 + t->dims * 0x1p-50 * t->far * nc) * f);
     }
 }
 
@@ -480,15 +489,34 @@ void fkm_tiles_renew(fkm_tiles *t)
     t->scale = 0; /* which suits nothing */
 }
 
-/* One quantum for all coordinates of all centroids, so that scores are integers alike. */
-static void choose_quantum(fkm_tiles *t)
+/* The largest coordinate of the centroids in tile i. */
+static float top_of_tile(const fkm_tiles *t, int32_t i)
 {
-    t->unit = t->quantum = 1;
+    float top = 0;
+    for (int64_t p = (int64_t)i * t->tile; p < ((int64_t)i + 1) * t->tile; p++)
+        if (t->index[p] >= 0 && t->top[t->index[p]] > top)
+            top = t->top[t->index[p]];
+    return top;
+}
+
+/* One quantum for all coordinates of a tile, so that scores are integers alike. Where centroids are
+ * picked from several tiles, it is one for all: too coarse for most when some are far larger than
+ * others, as those of a single row are among means of many. */
+static void choose_quanta(fkm_tiles *t)
+{
+    t->alike = true;
     if (!t->kernels->bytes)
         return;
-    float top = largest(t->top, t->clusters);
-    t->quantum = top > 0x1p-100f ? top / t->kernels->most_quanta : 1;
-    t->unit = t->quantum * t->scale;
+    for (int32_t i = 0; i < t->count; i++)
+        t->quantum[i] = t->unit[i] = top_of_tile(t, i);
+    qsort(t->unit, (size_t)t->count, sizeof *t->unit, compare_floats);
+    const float top = t->unit[t->count - 1];
+    t->alike = top <= MOST_UNLIKE * t->unit[t->count / 2];
+    for (int32_t i = 0; i < t->count; i++) {
+        const float most = t->lot == 1 ? top : t->quantum[i];
+        t->quantum[i] = most > 0x1p-100f ? most / t->kernels->most_quanta : 1;
+        t->unit[i] = t->quantum[i] * t->scale;
+    }
 }
 
 void fkm_tiles_turn(fkm_tiles *t, const float *axes, int32_t screened, float gram)
@@ -593,11 +621,11 @@ static void set_tiles(
     t->measured = false;
     if (choose_frame(t, c))
         measure_all(&job, pool);
-    choose_quantum(t);
     if (shift && t->order_frame == t->frame)
         add_to_drift(t, shift);
     else
         choose_order(t, c);
+    choose_quanta(t);
     t->kappa = (float)(kappa_of(t) * margin_factor * (1 + 0x1p-20));
     run(t->axes ? NULL : pool, t->count, make_tile, &job); /* heads share t->turned */
 }

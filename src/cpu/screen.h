@@ -47,7 +47,7 @@
  *   m(i, j) = nx slope_j + rx residual_j + offset_j + kappa nx^2,
  *
  * and everything said of S~ and e holds of S^ and m. Rows of 8-bit integers x are not rounded at
- * all: with C^ = q g, g integers in [-127, 127] and one quantum q for all,
+ * all: with C^ = q g, g integers in [-127, 127] and one quantum q for a tile,
  *
  *   X.C^ - h~ = s q (sum x_t g_t - H),   H = (q sum (mu s)_t g_t + h~) / (s q)
  *
@@ -114,8 +114,9 @@ typedef struct fkm_tiles {
         *centroid_quantum; /* [positions]: of rounded coordinates, kernels that round to integers */
     bool *narrow;          /* [count]: may a kernel add by 16 bits? see kernels_avx2_int8.c */
     int32_t *start;        /* [positions]: what sums of integers start at, or are raised by */
-    float unit;            /* of a kernel's sums, in scores: 1, or that of its integers */
-    float quantum;         /* of a rounded coordinate, byte kernels */
+    float *quantum,
+        *unit;  /* [count]: of rounded coordinates, and of sums, in scores; byte kernels */
+    bool alike; /* one quantum would do for all tiles: their centroids can be picked */
     float kappa;
     int32_t screened;  /* coordinates that the kernel sees: dims, those kept, or of the head */
     uint16_t *kept;    /* [steps of 64 dims]: groups of FKM_GROUP dims that byte kernels see, the
@@ -157,7 +158,8 @@ void fkm_tiles_measure(fkm_tiles *t, int32_t j, const float *c);
  * set; they keep their positions as long as the frame stays. */
 void fkm_tiles_follow(fkm_tiles *t, const float *c, const double *shift, fkm_pool *pool);
 
-/* Lots of so many centroids from now on, while no distances to any are kept. */
+/* Lots of so many centroids from now on, while no distances to any are kept. Tiles of byte kernels
+ * are to be set again for lots of one: picked ones need one quantum for all. */
 void fkm_tiles_lots(fkm_tiles *t, int32_t lot);
 
 /* Screens by the first coordinates along `axes` from the next fkm_tiles_set on, in a new frame: see

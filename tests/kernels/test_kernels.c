@@ -790,6 +790,42 @@ static void faint_dims_are_left_out(void **state)
     }
 }
 
+/* The centroid of a single row among means of many: rows are not in doubt for that, but in its
+ * tile. */
+static void large_centroids_coarsen_their_tile_only(void **state)
+{
+    (void)state;
+    enum { D = 64, K = 160 };
+    static float c[K * D];
+    FOR_EACH_BYTE_ISA(k)
+    {
+        fkm_err e = {0};
+        fkm_tiles t;
+        uint64_t random = 1;
+        for (int32_t i = 0; i < K * D; i++)
+            c[i] = test_uniform(&random) * (i / D == 17 ? 100 : 5);
+        assert_int_equal(fkm_tiles_open(&t, k, K, D, &e), FKM_OK);
+        fkm_tiles_set(&t, c, 1, NULL);
+        assert_false(t.alike);
+        for (int32_t i = 0; i < t.count; i++) {
+            const bool large = i == t.place[17].tile;
+            assert_true(t.quantum[i] * k->most_quanta >= (large ? 50 : 2.5f) * t.scale);
+            assert_true(t.quantum[i] * k->most_quanta <= (large ? 110 : 7) * t.scale);
+        }
+        fkm_tiles_lots(&t, 1); /* picked tiles have one quantum */
+        fkm_tiles_set(&t, c, 1, NULL);
+        for (int32_t i = 0; i < t.count; i++)
+            assert_true(t.quantum[i] == t.quantum[t.place[17].tile]);
+        fkm_tiles_lots(&t, t.tile);
+        for (int32_t i = 0; i < D; i++)
+            c[17 * D + i] /= 20;
+        fkm_tiles_renew(&t);
+        fkm_tiles_set(&t, c, 1, NULL);
+        assert_true(t.alike);
+        fkm_tiles_close(&t);
+    }
+}
+
 static void rows_that_are_not_finite_have_no_label(void **state)
 {
     (void)state;
@@ -873,6 +909,7 @@ int main(void)
         cmocka_unit_test(blocks_of_bytes_find_the_nearest),
         cmocka_unit_test(frame_is_kept_while_it_suits),
         cmocka_unit_test(faint_dims_are_left_out),
+        cmocka_unit_test(large_centroids_coarsen_their_tile_only),
         cmocka_unit_test(rows_that_are_not_finite_have_no_label),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
