@@ -34,17 +34,29 @@ int32_t fkm_assign_block_rows(const fkm_kernels *k, int32_t dims)
     return (int32_t)panels * k->panel;
 }
 
+/* Of packed panels: as many as k has, one of finer kernels at least. */
+static int64_t panels_bytes(const fkm_kernels *k, int32_t rows, int32_t dims)
+{
+    const int64_t bytes = rows / k->panel * (int64_t)fkm_panel_bytes(k, dims);
+    return k->finer ? fkm_max_i64(bytes, (int64_t)fkm_panel_bytes(k->finer, dims)) : bytes;
+}
+
+int32_t fkm_assign_rows_by(const fkm_kernels *now, const fkm_kernels *k, int32_t rows, int32_t dims)
+{
+    const int64_t fit = panels_bytes(k, rows, dims) / (int64_t)fkm_panel_bytes(now, dims);
+    return (int32_t)fkm_min_i64(rows, fit * k->panel);
+}
+
 int64_t fkm_assign_scratch_bytes(const fkm_kernels *k, int32_t rows, int32_t clusters, int32_t dims,
     fkm_dtype dtype, int32_t top)
 {
     int64_t per_row = 18 * (int64_t)sizeof(float) + FKM_OWN_TILES * (int64_t)sizeof(int32_t) +
-                      FKM_CANDIDATES * (int64_t)(sizeof(int32_t) + sizeof(float)) +
-                      (int64_t)fkm_panel_bytes(k, dims) / k->panel;
-    int64_t widened = dtype != FKM_F32 ? (int64_t)sizeof(float) * fkm_widened_rows(k) * dims : 0;
+                      FKM_CANDIDATES * (int64_t)(sizeof(int32_t) + sizeof(float));
+    int64_t widened = dtype != FKM_F32 ? (int64_t)sizeof(float) * k->panel * dims : 0;
     int64_t turning = fkm_head_most(k, dims) > 0 ? 4 * (2 * (int64_t)k->panel + 1) * dims : 0;
     int64_t nearest = top > 1 ? 2 * (int64_t)sizeof(float) * clusters + 4 * (int64_t)top : 0;
-    return rows * per_row + widened + turning + nearest + fkm_picks_bytes(k, rows, clusters, dims) +
-           4096;
+    return rows * per_row + panels_bytes(k, rows, dims) + widened + turning + nearest +
+           fkm_picks_bytes(k, rows, clusters, dims) + 4096;
 }
 
 static fkm_status open_block(fkm_row_block *b, int64_t rows, int64_t panels, fkm_err *e)
@@ -74,7 +86,7 @@ fkm_status fkm_assign_scratch_open(fkm_assign_scratch *s, const fkm_kernels *k, 
     memset(s, 0, sizeof *s);
     FKM_GO(open_block(&s->block, rows, panels, e));
     FKM_GO(fkm_picks_open(&s->block.picks, k, rows, clusters, dims, e));
-    FKM_GO(fkm_alloc(&s->panels, panels, fkm_panel_bytes(k, dims), what, e));
+    FKM_GO(fkm_alloc(&s->panels, panels_bytes(k, rows, dims), 1, what, e));
     FKM_GO(fkm_alloc(&s->index, rows, sizeof *s->index, what, e));
     FKM_GO(fkm_alloc(&s->old, rows, sizeof *s->old, what, e));
     FKM_GO(fkm_alloc(&s->label, rows, sizeof *s->label, what, e));
@@ -90,7 +102,7 @@ fkm_status fkm_assign_scratch_open(fkm_assign_scratch *s, const fkm_kernels *k, 
         FKM_GO(fkm_calloc(&s->zero, dims, sizeof(float), what, e));
     }
     if (dtype != FKM_F32)
-        FKM_GO(fkm_alloc(&s->rows, (int64_t)fkm_widened_rows(k) * dims, sizeof(float), what, e));
+        FKM_GO(fkm_alloc(&s->rows, (int64_t)k->panel * dims, sizeof(float), what, e));
     if (top > 1) {
         FKM_GO(fkm_alloc(&s->lower, clusters, sizeof(float), what, e));
         FKM_GO(fkm_alloc(&s->upper, clusters, sizeof(float), what, e));

@@ -45,12 +45,12 @@ typedef struct fkm_assign_counts {
 typedef struct fkm_assign_scratch {
     int worker; /* as the pool numbers it */
     fkm_row_block block;
-    int64_t *index;       /* [block_rows]: which row of x */
-    int32_t *old, *label; /* [block_rows]: before and after */
-    int32_t *some;        /* [block_rows]: rows in doubt, then rows that move */
-    bool *rests;          /* [panels of a block]: is it not screened? */
-    float *rows;  /* [panel][dims], or [1][dims] for byte kernels: rows widened; NULL for float32 */
-    char *panels; /* of a block that is packed as it comes */
+    int64_t *index;                         /* [block_rows]: which row of x */
+    int32_t *old, *label;                   /* [block_rows]: before and after */
+    int32_t *some;                          /* [block_rows]: rows in doubt, then rows that move */
+    bool *rests;                            /* [panels of a block]: is it not screened? */
+    float *rows;                            /* [panel][dims]: rows widened; NULL for float32 */
+    char *panels;                           /* of a block that is packed as it comes */
     float *norm, *residual, *tail, *square; /* [block_rows] */
     float *framed, *turned; /* [panel][dims]: a panel's rows in the frame, and their heads */
     float *zero;            /* [dims] */
@@ -61,6 +61,11 @@ typedef struct fkm_assign_scratch {
 
 /* Most rows of a block: as many panels as suit the cache. */
 int32_t fkm_assign_block_rows(const fkm_kernels *k, int32_t dims);
+
+/* How many of `rows`, those of a block as k packs them, `now`, that or a finer one, has room for.
+ */
+int32_t fkm_assign_rows_by(
+    const fkm_kernels *now, const fkm_kernels *k, int32_t rows, int32_t dims);
 
 /* rows: of a block, whole panels, at most fkm_assign_block_rows. */
 int64_t fkm_assign_scratch_bytes(const fkm_kernels *k, int32_t rows, int32_t clusters, int32_t dims,

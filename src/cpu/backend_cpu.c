@@ -12,6 +12,7 @@
 #include "assign.h"
 #include "bounds.h"
 #include "ceilings.h"
+#include "doubt.h"
 #include "head.h"
 #include "kernels.h"
 #include "update.h"
@@ -97,11 +98,12 @@ struct fkm_backend {
     fkm_bounds bounds;     /* open when rows are kept, or plan.bounds */
     fkm_apart apart;       /* of panels and lots */
     fkm_head head;         /* open when there is a choice */
-    int32_t *list;         /* [chunk_rows]: positions that bounds do not spare; scratch. NULL: rows
-                              are taken as they come */
-    int64_t *start;        /* [sort_parts][clusters + 1]: scratch */
-    double *shift;         /* [clusters] */
-    float *probe;          /* [panel][dims]: rows of a panel; NULL: no lots of one */
+    fkm_doubt doubt;
+    int32_t *list;  /* [chunk_rows]: positions that bounds do not spare; scratch. NULL: rows
+                       are taken as they come */
+    int64_t *start; /* [sort_parts][clusters + 1]: scratch */
+    double *shift;  /* [clusters] */
+    float *probe;   /* [panel][dims]: rows of a panel; NULL: no lots of one */
     int64_t passes, next_probe, probe_patience; /* when to look whether those pay */
     bool *changed;     /* [clusters]: centroids that have moved since the last pass */
     bool *changed_lot; /* [lots]: those that hold any */
@@ -205,11 +207,15 @@ static int32_t lot_of(const fkm_plan *p, const fkm_kernels *k)
     return small || bytes <= rows / 32 ? k->tile : 0;
 }
 
-/* That distances are kept to. */
+/* That distances are kept to; to the tiles of finer kernels, too, if they are smaller. */
 static int32_t kept_lots(const fkm_plan *p, const fkm_kernels *k)
 {
     const int32_t lot = lot_of(p, k);
-    return lot ? (int32_t)(fkm_round_up(p->clusters, k->tile) / lot) : 0;
+    if (!lot)
+        return 0;
+    const int64_t lots = fkm_round_up(p->clusters, k->tile) / lot;
+    const int32_t tile = k->finer ? k->finer->tile : k->tile;
+    return (int32_t)fkm_max_i64(lots, fkm_round_up(p->clusters, tile) / tile);
 }
 
 static int64_t chunk_count(const fkm_plan *p)
@@ -425,7 +431,7 @@ static void forget_labels(fkm_backend *b)
 }
 
 /* By all dims, with the kernels of the plan. */
-static void screen_finely(fkm_backend *b)
+static void screen_as_planned(fkm_backend *b)
 {
     fkm_tiles_turn(&b->tiles, NULL, 0, 0);
     fkm_tiles_use(&b->tiles, b->kernels);
@@ -444,7 +450,8 @@ static void reset(fkm_backend *b)
     b->passes = b->next_probe = 0;
     b->probe_patience = 1;
     b->head.begun = b->head.decided = false;
-    screen_finely(b);
+    b->doubt = (fkm_doubt){0};
+    screen_as_planned(b);
     fkm_tiles_renew(&b->tiles);
 }
 
@@ -530,14 +537,15 @@ static fkm_status begin(fkm_backend *b, const fkm_pass_options *o, fkm_err *e)
 typedef struct chunk {
     fkm_backend *b;
     fkm_assign_job job;
+    int32_t block_rows;
     void (*run)(const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows);
 } chunk;
 
 static void run_block(void *arg, int64_t block, int index)
 {
     const chunk *c = arg;
-    int64_t first = block * c->b->block_rows;
-    int32_t rows = (int32_t)fkm_min_i64(c->b->block_rows, c->job.count - first);
+    int64_t first = block * c->block_rows;
+    int32_t rows = (int32_t)fkm_min_i64(c->block_rows, c->job.count - first);
     c->run(&c->job, &c->b->workers[index].scratch, first, rows);
 }
 
@@ -554,7 +562,8 @@ static void run_chunk(
     c->job.count = r->count;
     c->job.labels = labels;
     c->job.distances = distances;
-    fkm_pool_for(b->pool, (r->count + b->block_rows - 1) / b->block_rows, run_block, c);
+    c->block_rows = fkm_assign_rows_by(b->tiles.kernels, b->kernels, b->block_rows, b->plan.dims);
+    fkm_pool_for(b->pool, (r->count + c->block_rows - 1) / c->block_rows, run_block, c);
 }
 
 static bool any_label(const int32_t *labels, int64_t count)
@@ -754,7 +763,8 @@ static void choose_lots(fkm_backend *b, const fkm_row_store *store, const fkm_ro
     if (!b->probe || !b->shift)
         return;
     const bool due = b->passes >= b->next_probe;
-    const bool picks = due && b->tiles.alike && worth_picking(b, store, r);
+    const bool may = due && b->tiles.kernels->picks && b->tiles.alike;
+    const bool picks = may && worth_picking(b, store, r);
     if (picks) {
         b->probe_patience = 1;
     } else if (due) {
@@ -897,6 +907,36 @@ static fkm_status write_labels(fkm_backend *b, int32_t *labels, fkm_err *e)
     return FKM_OK;
 }
 
+/* Gives up a quicker way of screening that leaves too much to be done one by one. */
+static void judge_screening(fkm_backend *b)
+{
+    const fkm_kernels *now = b->tiles.kernels;
+    fkm_assign_counts c = {0};
+    for (int32_t i = 0; i < b->plan.threads; i++) {
+        const fkm_assign_counts *part = &b->workers[i].scratch.counts;
+        c.rows += part->rows - part->rested;
+        c.in_doubt += part->in_doubt;
+        c.candidates += part->candidates;
+        c.rescans += part->rescans;
+    }
+    const bool quicker = b->tiles.screened < b->plan.dims || now == b->kernels->coarse;
+    if (quicker && c.rescans > c.rows / LEAST_RESCANS) {
+        fkm_verbose("screening left too many candidates: finer again");
+        screen_as_planned(b);
+    } else if (b->head.list && !b->head.decided) {
+        return;
+    } else {
+        const fkm_kernels *k = fkm_doubt_judge(&b->doubt, &b->tiles, b->kernels, &c);
+        if (k == now)
+            return;
+        fkm_verbose("screening: %s", k == b->kernels ? "rounded again, as ties remain"
+                                                     : "in float32, as many candidates are close");
+        fkm_tiles_turn(&b->tiles, NULL, 0, 0);
+        fkm_tiles_use(&b->tiles, k);
+    }
+    fkm_tiles_set(&b->tiles, b->centroids, 1, b->pool);
+}
+
 static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
 {
     (void)e;
@@ -920,12 +960,7 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
         out->candidates += c->candidates;
         out->rescans += c->rescans;
     }
-    bool quicker = b->tiles.screened < b->plan.dims || b->tiles.kernels != b->kernels;
-    if (quicker && out->rescans > out->rows / LEAST_RESCANS) {
-        fkm_verbose("screening left too many candidates: finer again");
-        screen_finely(b);
-        fkm_tiles_set(&b->tiles, b->centroids, 1, b->pool);
-    }
+    judge_screening(b);
     if (b->pass.update) {
         out->inertia = fkm_update_end(&b->update, b->pass.squares, b->centroids);
         for (int32_t j = 0; j < b->plan.clusters; j++)

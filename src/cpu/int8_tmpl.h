@@ -25,6 +25,7 @@ const fkm_kernels TABLE = {
     .bytes = true,
     .takes = TAKES,
     .most_quanta = QUANTA,
+    .finer = &BASE,
     .pack = NAME(pack),
     .pack_tile = NAME(pack_tile),
     .screen = screen,

@@ -27,6 +27,8 @@ typedef struct fkm_kernels {
     bool picks;         /* can screen by picked centroids: lots of one, see picks.h */
     bool named;         /* in use only when asked for by name, or as what is `coarse` to others */
     const struct fkm_kernels *coarse; /* see fkm_kernels_coarse */
+    const struct fkm_kernels *finer;  /* in float32, with the same panels, for rows that these leave
+                                         in too much doubt: see doubt.h; NULL: none */
 
     /* out[i] = (float)x[i], exactly; t is an in-memory type other than float32. */
     void (*widen)(float *out, const void *x, fkm_dtype t, int64_t n);

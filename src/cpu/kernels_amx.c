@@ -156,6 +156,7 @@ const fkm_kernels fkm_kernels_amx_bf16 = {
     .picks = true,
     .rate = 350,
     .coarse = &fkm_kernels_amx_s8,
+    .finer = &fkm_kernels_avx512,
     .pack = pack,
     .pack_tile = pack_tile,
     .screen = screen,

@@ -9,12 +9,6 @@
 
 #define FKM_PREFETCH_BYTES 1024 /* of a row; hardware sees the rest coming */
 
-/* Room for so many: rows of a panel are packed from there, but for bytes. */
-static inline int32_t fkm_widened_rows(const fkm_kernels *k)
-{
-    return k->bytes ? 1 : k->panel;
-}
-
 /* Finds out which rows the positions [first, first + rows) are, and their labels so far. */
 void fkm_name_rows(const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows);
 
@@ -25,15 +19,14 @@ static inline const char *fkm_row_bytes(
            (size_t)s->index[r] * (size_t)job->tiles->dims * fkm_dtype_size(job->dtype);
 }
 
-/* Row r of the block as float32: in place, or widened, and there until a panel of rows later
- * (bytes: until the next). */
+/* Row r of the block as float32: in place, or widened, and there until a panel of rows later. */
 static inline const float *fkm_row_at(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t r)
 {
     int64_t dims = job->tiles->dims;
     const char *x = fkm_row_bytes(job, s, r);
     if (job->dtype == FKM_F32)
         return (const float *)(const void *)x;
-    float *out = s->rows + r % fkm_widened_rows(job->tiles->kernels) * dims;
+    float *out = s->rows + r % job->tiles->kernels->panel * dims;
     job->tiles->kernels->widen(out, x, job->dtype, dims);
     return out;
 }

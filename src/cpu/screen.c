@@ -41,11 +41,28 @@ static int64_t positions(const fkm_tiles *t)
     return (int64_t)t->count * t->tile;
 }
 
+/* What k, and what is finer to it, need: tiles, positions in them, and the bytes of all. */
+typedef struct tiles_room {
+    int64_t count, positions, packed;
+} tiles_room;
+
+static tiles_room room_for(const fkm_kernels *k, int32_t clusters, int32_t dims)
+{
+    tiles_room r = {0};
+    for (; k; k = k->finer) {
+        const int64_t padded = fkm_round_up(clusters, k->tile), count = padded / k->tile;
+        r.count = fkm_max_i64(r.count, count);
+        r.positions = fkm_max_i64(r.positions, padded);
+        r.packed = fkm_max_i64(r.packed, fkm_mul_sat(count, (int64_t)fkm_tile_bytes(k, dims)));
+    }
+    return r;
+}
+
 int64_t fkm_tiles_bytes(const fkm_kernels *k, int32_t clusters, int32_t dims)
 {
-    int64_t count = (clusters + (int64_t)k->tile - 1) / k->tile, padded = count * k->tile;
+    const tiles_room room = room_for(k, clusters, dims);
+    const int64_t count = room.count, padded = room.positions, packed = room.packed;
     int64_t rows = fkm_mul_sat(padded, (int64_t)sizeof(float) * dims);
-    int64_t packed = fkm_mul_sat(count, (int64_t)fkm_tile_bytes(k, dims));
     int64_t flat = 11 * sizeof(float) + 5 * sizeof(int32_t) + 2 * sizeof(double);
     int64_t total = fkm_add_sat(fkm_add_sat(rows, packed), fkm_mul_sat(padded, flat));
     return fkm_add_sat(total, count * (8 * (int64_t)sizeof(float) + (int64_t)sizeof(bool)) +
@@ -66,31 +83,33 @@ fkm_status fkm_tiles_open(
     t->count = (int32_t)(fkm_round_up(clusters, k->tile) / k->tile);
     t->tile_bytes = fkm_tile_bytes(k, dims);
     t->screened = dims;
-    int64_t n = positions(t), nd;
+    const tiles_room room = room_for(k, clusters, dims);
+    const int64_t n = room.positions, count = room.count;
+    int64_t nd;
     if (!fkm_mul_i64(&nd, n, dims))
         return fkm_fail(e, FKM_ENOMEM, "%d clusters of %d dims are too large", clusters, dims);
     FKM_GO(fkm_calloc(&t->shift, dims, sizeof(float), "the shift", e));
     FKM_GO(fkm_alloc(&t->kept, step_count(dims), sizeof *t->kept, "the dims in use", e));
-    FKM_GO(fkm_alloc(&t->packed, t->count, t->tile_bytes, "packed centroids", e));
+    FKM_GO(fkm_alloc(&t->packed, room.packed, 1, "packed centroids", e));
     FKM_GO(fkm_alloc(&t->rows, nd, sizeof(float), "shifted centroids", e));
     FKM_GO(fkm_alloc(&t->half, n, sizeof(float), "centroid norms", e));
     FKM_GO(fkm_alloc(&t->slope, n, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->residual, n, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->offset, n, sizeof(float), margins, e));
     FKM_GO(fkm_calloc(&t->tail, n, sizeof(float), margins, e));
-    FKM_GO(fkm_calloc(&t->tile_tail, t->count, sizeof(float), margins, e));
+    FKM_GO(fkm_calloc(&t->tile_tail, count, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->norm2, clusters, sizeof(double), "centroid norms", e));
     FKM_GO(fkm_alloc(&t->size, clusters, sizeof(float), "centroid sizes", e));
     FKM_GO(fkm_alloc(&t->top, clusters, sizeof(float), "centroid sizes", e));
     FKM_GO(fkm_alloc(&t->turned, (int64_t)k->tile * dims, sizeof(float), "a tile", e));
     FKM_GO(fkm_alloc(&t->fine_slope, n, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->fine_offset, n, sizeof(float), margins, e));
-    FKM_GO(fkm_alloc(&t->tile_slope, t->count, sizeof(float), margins, e));
-    FKM_GO(fkm_alloc(&t->tile_residual, t->count, sizeof(float), margins, e));
-    FKM_GO(fkm_alloc(&t->tile_offset, t->count, sizeof(float), margins, e));
-    FKM_GO(fkm_calloc(&t->quantum, t->count, sizeof(float), margins, e));
-    FKM_GO(fkm_calloc(&t->unit, t->count, sizeof(float), margins, e));
-    FKM_GO(fkm_calloc(&t->narrow, t->count, sizeof(bool), margins, e));
+    FKM_GO(fkm_alloc(&t->tile_slope, count, sizeof(float), margins, e));
+    FKM_GO(fkm_alloc(&t->tile_residual, count, sizeof(float), margins, e));
+    FKM_GO(fkm_alloc(&t->tile_offset, count, sizeof(float), margins, e));
+    FKM_GO(fkm_calloc(&t->quantum, count, sizeof(float), margins, e));
+    FKM_GO(fkm_calloc(&t->unit, count, sizeof(float), margins, e));
+    FKM_GO(fkm_calloc(&t->narrow, count, sizeof(bool), margins, e));
     FKM_GO(fkm_calloc(&t->centroid_quantum, n, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->index, n, sizeof(int32_t), order, e));
     FKM_GO(fkm_alloc(&t->position, n, sizeof(int32_t), order, e));
@@ -539,8 +558,11 @@ void fkm_tiles_lots(fkm_tiles *t, int32_t lot)
 void fkm_tiles_use(fkm_tiles *t, const fkm_kernels *k)
 {
     t->kernels = k;
+    t->tile = k->tile;
+    t->count = (int32_t)(fkm_round_up(t->clusters, k->tile) / k->tile);
     t->tile_bytes = fkm_tile_bytes(k, t->screened);
     t->frame++;
+    fkm_tiles_lots(t, t->tile);
 }
 
 /* The rows of tile i in the frame, and what goes with each position. */

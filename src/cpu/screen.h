@@ -173,8 +173,8 @@ void fkm_tiles_keep(fkm_tiles *t, const uint16_t *kept);
 /* The next fkm_tiles_set chooses a frame, and what byte kernels see, anew. */
 void fkm_tiles_renew(fkm_tiles *t);
 
-/* Screens with other kernels of the same panels and tiles from the next fkm_tiles_set on, in a new
- * frame: those that t was opened with, or what is coarse to them. */
+/* Screens with other kernels of the same panels from the next fkm_tiles_set on, in a new frame:
+ * those that t was opened with, or what is coarse or finer to them. */
 void fkm_tiles_use(fkm_tiles *t, const struct fkm_kernels *k);
 
 /* ---- rows being screened ---- */

@@ -57,6 +57,29 @@ class SameBits(ContractTest):
             self.assertEqual(fit.stats["machine"]["isa"].split("-")[0], name)
             self.same_fit(fit, self.one, f"--isa {name}")
 
+    @unittest.skipIf(CUDA or SLOW, "large enough for the choice to be made")
+    def test_finer_screening(self):
+        """Centroids crowd together, far from where rows of all clusters are: roundings hide who is nearer."""
+        rng = np.random.default_rng(4)
+        rows, dims, k = 12_000, 64, 600
+        centers = 2 * rng.standard_normal((15, dims), np.float32)
+        x = centers[rng.integers(0, 15, rows)] + np.float32(0.1) * rng.standard_normal((rows, dims), np.float32)
+        finely = "screening: in float32, as many candidates are close"
+        whole = np.clip(128 + 20 * x, 0, 255).astype(np.uint8)
+        for data, rounds, memory in ((x, "amx" in isas(), "6M"), (whole, len(isas()) > 1, "4M")):
+            name = harness.save(data, ".npy")
+            one = Fit(name, "--isa", "scalar", k=k, iterations=6)
+            best = Fit(name, "-v", k=k, iterations=6)
+            if rounds:
+                self.assertIn(finely, best.run.err)
+            self.same_fit(best, one, str(data.dtype))
+            stream = Fit(name, "-v", "-m", memory, "--threads", 2, k=k, iterations=6)
+            self.assertIn("rows are streamed", stream.run.err)
+            self.same_fit(stream, one, f"{data.dtype}, streamed")
+        ties = np.repeat(x[:40], 300, axis=0)  # of which more digits do not tell
+        name = harness.save(ties, ".npy")
+        self.same_fit(Fit(name, k=k, iterations=4), Fit(name, "--isa", "scalar", k=k, iterations=4), "ties")
+
     @unittest.skipIf(CUDA or SLOW, "large enough for the choice to be tried")
     def test_quicker_screening(self):
         """What is tried in the second pass of a large problem: 8-bit integers, principal axes."""

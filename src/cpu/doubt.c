@@ -1,0 +1,52 @@
+/* When to screen more finely: see doubt.h. */
+#include "doubt.h"
+
+#include "../base/checked.h"
+
+/* Cycles, measured: of a row that is fetched, of a score by itself, of what else a candidate takes,
+ * of a packed coordinate. */
+#define ROW_CYCLES 300.0
+#define SCORE_CYCLES(dims) (50 + (dims) / 6.0)
+#define CANDIDATE_CYCLES 60.0
+#define PACK_CYCLES 1.0
+
+#define LEAST_ROWS 4096 /* of a pass that says something */
+#define LEAST_GAIN 1.5
+
+/* Of screening a row by all centroids. */
+static double screen_cycles(const fkm_tiles *t, const fkm_kernels *k)
+{
+    const double pack = k->low ? 0 : PACK_CYCLES * t->dims;
+    return (double)fkm_round_up(t->screened, k->dim_step) * t->clusters / (double)k->rate + pack;
+}
+
+/* Of judging what is left, a row. */
+static double doubt_cycles(const fkm_tiles *t, const fkm_assign_counts *c)
+{
+    const double again = (double)c->rescans, doubts = (double)c->in_doubt;
+    const double candidates = (double)(c->candidates - (c->rows - c->in_doubt));
+    const double score = SCORE_CYCLES(t->dims);
+    const double cycles =
+        doubts * ROW_CYCLES + candidates * (CANDIDATE_CYCLES + score) + again * t->clusters * score;
+    return cycles / (double)c->rows;
+}
+
+const fkm_kernels *fkm_doubt_judge(
+    fkm_doubt *d, const fkm_tiles *t, const fkm_kernels *usual, const fkm_assign_counts *c)
+{
+    const fkm_kernels *finer = usual->finer;
+    const bool finely = t->kernels == finer;
+    if (!finer || d->settled || t->axes || c->rows < LEAST_ROWS || (!finely && t->kernels != usual))
+        return t->kernels;
+    const double now = screen_cycles(t, t->kernels) + doubt_cycles(t, c);
+    if (!finely) {
+        if (now < LEAST_GAIN * screen_cycles(t, finer))
+            return usual;
+        d->rounded = now;
+        return finer;
+    }
+    if (now < d->rounded)
+        return finer;
+    d->settled = true;
+    return usual;
+}

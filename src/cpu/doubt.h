@@ -1,0 +1,20 @@
+/* What rows in doubt cost, and when to screen more finely: rounding widens margins by a part of the
+ * rows' distance from the shift, so that where many centroids share a dense, distant cluster it
+ * leaves rows with dozens of candidates, to be judged one by one. Screening in float32 then takes
+ * less time in all, though it multiplies more slowly. */
+#ifndef FKM_DOUBT_H
+#define FKM_DOUBT_H
+
+#include "assign.h"
+
+typedef struct fkm_doubt {
+    double rounded; /* cycles a row when finer kernels were taken; 0: they have not been */
+    bool settled;   /* they were no better: what is left in doubt are ties */
+} fkm_doubt;
+
+/* After a pass of so many rows: the kernels to go on with, t->kernels or others. usual: those of
+ * the plan. */
+const fkm_kernels *fkm_doubt_judge(
+    fkm_doubt *d, const fkm_tiles *t, const fkm_kernels *usual, const fkm_assign_counts *c);
+
+#endif
