@@ -923,8 +923,6 @@ static void judge_screening(fkm_backend *b)
     if (quicker && c.rescans > c.rows / LEAST_RESCANS) {
         fkm_verbose("screening left too many candidates: finer again");
         screen_as_planned(b);
-    } else if (b->head.list && !b->head.decided) {
-        return;
     } else {
         const fkm_kernels *k = fkm_doubt_judge(&b->doubt, &b->tiles, b->kernels, &c);
         if (k == now)
@@ -933,6 +931,7 @@ static void judge_screening(fkm_backend *b)
                                                      : "in float32, as many candidates are close");
         fkm_tiles_turn(&b->tiles, NULL, 0, 0);
         fkm_tiles_use(&b->tiles, k);
+        b->head.begun = b->head.decided = true; /* quicker ways leave more doubts */
     }
     fkm_tiles_set(&b->tiles, b->centroids, 1, b->pool);
 }
