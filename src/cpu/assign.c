@@ -265,7 +265,10 @@ static void reset_rows(fkm_row_block *b, float kappa, int32_t padded)
  * order is, but for heads. */
 static bool keeps_panels(const fkm_assign_job *job)
 {
-    return job->store && !job->list && job->keep && (job->tiles->kernels->low || job->tiles->axes);
+    const fkm_tiles *t = job->tiles;
+    if (!job->store || job->list || !job->keep || !(t->kernels->low || t->axes))
+        return false;
+    return job->store->panel_bytes >= fkm_panel_bytes(t->kernels, t->screened);
 }
 
 /* Points the block at the distances of its panels to tiles. */
@@ -326,7 +329,7 @@ static int32_t start_block(
     b->panels = store ? store->panels + first / k->panel * panel_bytes : s->panels;
     b->norm = store ? store->norm + first : s->norm;
     b->residual = store ? store->residual + first : s->residual;
-    b->tail = store ? store->tail + first : s->tail;
+    b->tail = store && store->tail ? store->tail + first : s->tail;
     if (!store || job->pack)
         fkm_pack_block(job, s, rows);
     find_apart(job, b, first, padded);

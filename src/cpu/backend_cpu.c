@@ -14,6 +14,7 @@
 #include "ceilings.h"
 #include "doubt.h"
 #include "head.h"
+#include "keep.h"
 #include "kernels.h"
 #include "update.h"
 
@@ -36,11 +37,6 @@
 /* Distances of panels and tiles are kept when fewer than 1 / CALM_SHARE of the rows moved in the
  * last pass: else centroids move too far for them to last. */
 #define CALM_SHARE 5
-
-/* Share of the rows' bytes that distances to single centroids may take, and the least bytes of a
- * packed centroid for picking to be quicker than multiplying. */
-#define PICKS_SHARE 3
-#define PICKS_LEAST_BYTES 192
 
 /* Least share of pairs of panels and lots that distances must spare: keeping those to tiles costs
  * half of that; picking is work, too. */
@@ -179,43 +175,9 @@ static fkm_status probe(const char *devices, fkm_err *e)
     return FKM_OK;
 }
 
-/* The largest panel that the store may have to hold: see keeps_panels in assign.c. */
-static size_t stored_panel_bytes(const fkm_plan *p, const fkm_kernels *k)
+static fkm_keep keep_of(const fkm_plan *p, const fkm_kernels *k)
 {
-    size_t head = 0, coarse = 0;
-    if (k->low)
-        return fkm_panel_bytes(k, p->dims);
-    if (fkm_head_most(k, p->dims) > 0)
-        head = fkm_panel_bytes(k, fkm_head_most(k, p->dims));
-    if (fkm_kernels_coarse(k, p->dims))
-        coarse = fkm_panel_bytes(k->coarse, p->dims);
-    return head > coarse ? head : coarse;
-}
-
-/* Centroids that panels keep a distance to in common: none where kernels can pick single ones, and
- * that takes a fair part of the rows; else those of a tile, where that takes little beside the
- * rows, or little more than panels do. 0: no distances are kept. */
-static int32_t lot_of(const fkm_plan *p, const fkm_kernels *k)
-{
-    int64_t tiles = (p->clusters + (int64_t)k->tile - 1) / k->tile;
-    int64_t rows = p->dims * (int64_t)fkm_dtype_size(p->dtype) * k->panel; /* of a panel */
-    int64_t bytes = tiles * (int64_t)sizeof(float);
-    bool worth = p->dims * k->item >= PICKS_LEAST_BYTES;
-    if (k->picks && worth && bytes * k->tile <= rows / PICKS_SHARE)
-        return 1;
-    bool small = bytes + (int64_t)stored_panel_bytes(p, k) <= rows / 2 && bytes <= rows / 8;
-    return small || bytes <= rows / 32 ? k->tile : 0;
-}
-
-/* That distances are kept to; to the tiles of finer kernels, too, if they are smaller. */
-static int32_t kept_lots(const fkm_plan *p, const fkm_kernels *k)
-{
-    const int32_t lot = lot_of(p, k);
-    if (!lot)
-        return 0;
-    const int64_t lots = fkm_round_up(p->clusters, k->tile) / lot;
-    const int32_t tile = k->finer ? k->finer->tile : k->tile;
-    return (int32_t)fkm_max_i64(lots, fkm_round_up(p->clusters, tile) / tile);
+    return fkm_keep_of(k, p->rows, p->clusters, p->dims, p->dtype);
 }
 
 static int64_t chunk_count(const fkm_plan *p)
@@ -261,19 +223,21 @@ static int64_t bytes(const fkm_plan *p)
     int64_t each =
         fkm_assign_scratch_bytes(k, block_rows(k, p), p->clusters, p->dims, p->dtype, p->top);
     total = fkm_add_sat(total, fkm_mul_sat(p->threads, each + (int64_t)sizeof(worker)));
+    const fkm_keep keep = keep_of(p, k);
+    const fkm_store_shape passing = {.panel = k->panel};
     if (p->keep) {
-        int64_t store = fkm_row_store_bytes(
-                            k->panel, stored_panel_bytes(p, k), kept_lots(p, k), p->chunk_rows) +
-                        (int64_t)sizeof(fkm_row_store);
+        int64_t store =
+            fkm_row_store_bytes(&keep.store, p->chunk_rows) + (int64_t)sizeof(fkm_row_store);
         total = fkm_add_sat(total, fkm_mul_sat(chunk_count(p), store));
         total = fkm_add_sat(total, fkm_mul_sat(k->panel * sizeof(float), p->dims));
     } else if (orders(p)) {
-        total = fkm_add_sat(total, fkm_row_store_bytes(k->panel, 0, 0, p->chunk_rows));
+        total = fkm_add_sat(total, fkm_row_store_bytes(&passing, p->chunk_rows));
     }
     if (p->keep || p->bounds)
         total = fkm_add_sat(total, fkm_bounds_bytes(p->rows, p->clusters));
-    if (fkm_head_suits(k, p->dims, p->keep))
-        total = fkm_add_sat(total, fkm_head_bytes(k, p->dims, p->keep));
+    const bool heads = p->keep && keep.heads;
+    if (fkm_head_suits(k, p->dims, heads))
+        total = fkm_add_sat(total, fkm_head_bytes(k, p->dims, heads));
     if (orders(p)) {
         total = fkm_add_sat(total, fkm_mul_sat(p->chunk_rows, sizeof(int32_t)));
         total = fkm_add_sat(total, 8 * segment_count(p));
@@ -346,21 +310,19 @@ static fkm_status open_stores(fkm_backend *b, fkm_err *e)
 {
     const fkm_plan *p = &b->plan;
     int64_t n = chunk_count(p);
-    size_t panel_bytes = stored_panel_bytes(p, b->kernels);
-    int32_t lots = kept_lots(p, b->kernels);
+    const fkm_keep keep = keep_of(p, b->kernels);
     int64_t cells = p->dims * (int64_t)b->kernels->panel;
-    b->apart = (fkm_apart){.possible = lots > 0, .patience = 1, .least = LEAST_APART};
+    b->apart = (fkm_apart){.possible = keep.lot > 0, .patience = 1, .least = LEAST_APART};
     b->probe_patience = 1;
-    if (lots > 0 && lot_of(p, b->kernels) == 1)
+    if (keep.lot == 1)
         FKM_TRY(fkm_alloc(&b->probe, cells, sizeof *b->probe, "a panel", e));
     FKM_TRY(fkm_calloc(&b->stores, n, sizeof *b->stores, "rows laid out for screening", e));
     for (int64_t i = 0; i < n; i++) {
         int64_t rows = fkm_min_i64(p->chunk_rows, p->rows - i * p->chunk_rows);
-        FKM_TRY(fkm_row_store_open(&b->stores[i], b->kernels->panel, panel_bytes, lots, rows, e));
+        FKM_TRY(fkm_row_store_open(&b->stores[i], &keep.store, rows, e));
         b->store_count = i + 1;
     }
-    int64_t bytes = fkm_row_store_bytes(
-        b->kernels->panel, panel_bytes, lots, fkm_min_i64(p->chunk_rows, p->rows));
+    int64_t bytes = fkm_row_store_bytes(&keep.store, fkm_min_i64(p->chunk_rows, p->rows));
     if (n == 1 && bytes <= POPULATE_BYTES)
         fkm_populate_start(&b->populate, b->stores[0].memory, bytes);
     return FKM_OK;
@@ -374,7 +336,8 @@ static fkm_status open_order(fkm_backend *b, fkm_err *e)
     FKM_TRY(fkm_alloc(&b->start, segment_count(p), sizeof *b->start, "segments", e));
     if (p->keep)
         return FKM_OK;
-    return fkm_row_store_open(&b->passing, b->kernels->panel, 0, 0, p->chunk_rows, e);
+    const fkm_store_shape shape = {.panel = b->kernels->panel};
+    return fkm_row_store_open(&b->passing, &shape, p->chunk_rows, e);
 }
 
 static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
@@ -399,8 +362,9 @@ static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
             p->clusters, p->dims, p->dtype, p->top, e));
         b->workers[i].scratch.worker = i;
     }
-    if (fkm_head_suits(b->kernels, p->dims, p->keep))
-        FKM_GO(fkm_head_open(&b->head, b->kernels, p->dims, p->keep, b->block_rows, e));
+    const bool heads = p->keep && keep_of(p, b->kernels).heads;
+    if (fkm_head_suits(b->kernels, p->dims, heads))
+        FKM_GO(fkm_head_open(&b->head, b->kernels, p->dims, heads, b->block_rows, e));
     if (orders(p))
         FKM_GO(open_order(b, e));
     if (p->keep || p->bounds)

@@ -10,15 +10,20 @@
  * of its own. */
 typedef struct sizes {
     int64_t panels, each, one, apart;
+    int32_t arrays, ones; /* how many by position, by panel */
 } sizes;
 
-enum { ARRAYS = 6, LINE = 64 };
+enum { LINE = 64 };
 
-static sizes sizes_of(int32_t panel, size_t panel_bytes, int32_t apart, int64_t rows)
+static sizes sizes_of(const fkm_store_shape *shape, int64_t rows)
 {
+    const int32_t panel = shape->panel, figures = shape->panel_bytes > 0 ? 2 + shape->tails : 0;
     int64_t padded = fkm_round_up(rows, panel), line = LINE;
-    int64_t per_panel = (int64_t)panel_bytes, distances = apart * (int64_t)sizeof(float);
+    int64_t per_panel = (int64_t)shape->panel_bytes;
+    int64_t distances = shape->lots * (int64_t)sizeof(float);
     return (sizes){
+        .arrays = 2 + figures + (shape->lots > 0),
+        .ones = shape->lots > 0 ? 2 : 0,
         .panels = fkm_add_sat(fkm_mul_sat(padded / panel, per_panel), line),
         .each = fkm_add_sat(fkm_mul_sat(padded, (int64_t)sizeof(float)), line),
         .one = fkm_add_sat(fkm_mul_sat(padded / panel, (int64_t)sizeof(float)), line),
@@ -28,13 +33,13 @@ static sizes sizes_of(int32_t panel, size_t panel_bytes, int32_t apart, int64_t 
 
 static int64_t total(const sizes *s)
 {
-    int64_t by_panel = fkm_add_sat(fkm_add_sat(s->panels, fkm_mul_sat(2, s->one)), s->apart);
-    return fkm_add_sat(by_panel, fkm_mul_sat(ARRAYS, s->each));
+    int64_t by_panel = fkm_add_sat(fkm_add_sat(s->panels, fkm_mul_sat(s->ones, s->one)), s->apart);
+    return fkm_add_sat(by_panel, fkm_mul_sat(s->arrays, s->each));
 }
 
-int64_t fkm_row_store_bytes(int32_t panel, size_t panel_bytes, int32_t apart, int64_t rows)
+int64_t fkm_row_store_bytes(const fkm_store_shape *shape, int64_t rows)
 {
-    const sizes s = sizes_of(panel, panel_bytes, apart, rows);
+    const sizes s = sizes_of(shape, rows);
     return total(&s);
 }
 
@@ -47,23 +52,28 @@ static void *take(char **rest, int64_t bytes)
 }
 
 fkm_status fkm_row_store_open(
-    fkm_row_store *s, int32_t panel, size_t panel_bytes, int32_t apart, int64_t rows, fkm_err *e)
+    fkm_row_store *s, const fkm_store_shape *shape, int64_t rows, fkm_err *e)
 {
-    const sizes z = sizes_of(panel, panel_bytes, apart, rows);
+    const sizes z = sizes_of(shape, rows);
     char *rest;
     memset(s, 0, sizeof *s);
     FKM_TRY(fkm_alloc(&s->memory, total(&z), 1, "rows laid out for screening", e));
     rest = s->memory;
+    s->panel_bytes = shape->panel_bytes;
     s->panels = take(&rest, z.panels);
     s->order = take(&rest, z.each);
     s->label = take(&rest, z.each);
-    s->norm = take(&rest, z.each);
-    s->residual = take(&rest, z.each);
-    s->tail = take(&rest, z.each);
-    s->ref = take(&rest, z.each);
-    s->slip = take(&rest, z.one);
-    s->reach = take(&rest, z.one);
-    s->apart = apart > 0 ? take(&rest, z.apart) : NULL;
+    if (shape->panel_bytes > 0) {
+        s->norm = take(&rest, z.each);
+        s->residual = take(&rest, z.each);
+        s->tail = shape->tails ? take(&rest, z.each) : NULL;
+    }
+    if (shape->lots > 0) {
+        s->ref = take(&rest, z.each);
+        s->slip = take(&rest, z.one);
+        s->reach = take(&rest, z.one);
+        s->apart = take(&rest, z.apart);
+    }
     return FKM_OK;
 }
 

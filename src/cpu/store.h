@@ -19,9 +19,10 @@ typedef struct fkm_row_store {
     int32_t *order;              /* [rows rounded up to panels] */
     int32_t *label;              /* the same: labels of the last pass, by position */
     char *panels;
-    float *norm; /* see fkm_row_block */
-    float *tail;
+    size_t panel_bytes;   /* that each has room for; 0: no panels, and none of their figures */
+    float *norm;          /* see fkm_row_block */
     float *residual;      /* negative: the row cannot be screened */
+    float *tail;          /* NULL: 0 */
     float *apart;         /* [panels][lots]: see apart.h; NULL: there is no room */
     float *slip, *reach;  /* [panels]: the same */
     float *ref;           /* the same */
@@ -30,11 +31,17 @@ typedef struct fkm_row_store {
     char *memory;         /* all of it */
 } fkm_row_store;
 
-/* panel: rows of one, in panel_bytes. apart: lots to keep distances to; 0: none. One piece of
- * memory, so that it lies on huge pages. */
-int64_t fkm_row_store_bytes(int32_t panel, size_t panel_bytes, int32_t apart, int64_t rows);
-fkm_status fkm_row_store_open(fkm_row_store *s, int32_t panel, size_t panel_bytes, int32_t apart,
-    int64_t rows, fkm_err *e) FKM_MUST_USE;
+typedef struct fkm_store_shape {
+    int32_t panel;      /* rows of one */
+    size_t panel_bytes; /* 0: none are kept */
+    int32_t lots;       /* to keep distances to; 0: none */
+    bool tails;         /* of rows with panels: are they kept? */
+} fkm_store_shape;
+
+/* One piece of memory, so that it lies on huge pages. */
+int64_t fkm_row_store_bytes(const fkm_store_shape *shape, int64_t rows);
+fkm_status fkm_row_store_open(
+    fkm_row_store *s, const fkm_store_shape *shape, int64_t rows, fkm_err *e) FKM_MUST_USE;
 void fkm_row_store_close(fkm_row_store *s); /* safe on zeroed structs */
 
 /* Forgets the labels: rows in the order they come. labels: [count], by row. */

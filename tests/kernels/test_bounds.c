@@ -322,9 +322,13 @@ static void follow_panels(setting *s, float step, findings *f)
             s->x[t] = 1e30f;
             s->x[s->dims + t] = NAN;
         }
-    assert_int_equal(fkm_row_store_open(&store, s->kernels->panel,
-                         fkm_panel_bytes(s->kernels, s->dims), s->tiles.lots, ROWS, &e),
-        FKM_OK);
+    const fkm_store_shape shape = {
+        .panel = s->kernels->panel,
+        .panel_bytes = fkm_panel_bytes(s->kernels, s->dims),
+        .lots = s->tiles.lots,
+        .tails = s->kernels->bytes,
+    };
+    assert_int_equal(fkm_row_store_open(&store, &shape, ROWS, &e), FKM_OK);
     label_rows(s, NULL, ROWS, false);
     fkm_row_store_start(&store, s->labels, ROWS);
     const fkm_label_order by = {.clusters = CLUSTERS};

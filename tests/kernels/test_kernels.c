@@ -518,8 +518,12 @@ static void fill_case(float *x, float *c, const shape *s)
 
 static fkm_status open_store(fkm_row_store *store, const fkm_tiles *t, int32_t rows, fkm_err *e)
 {
-    return fkm_row_store_open(
-        store, t->kernels->panel, fkm_panel_bytes(t->kernels, t->dims), 0, rows, e);
+    const fkm_store_shape shape = {
+        .panel = t->kernels->panel,
+        .panel_bytes = fkm_panel_bytes(t->kernels, t->dims),
+        .tails = true,
+    };
+    return fkm_row_store_open(store, &shape, rows, e);
 }
 
 /* The same labels from rows that are kept, rounded and in another order, whatever it is. */

@@ -67,9 +67,13 @@ static void open_setting(
     assert_int_equal(fkm_assign_scratch_open(&s->scratch, k, fkm_assign_block_rows(k, dims),
                          CLUSTERS, dims, s->dtype, 1, &e),
         FKM_OK);
-    assert_int_equal(
-        fkm_row_store_open(&s->store, k->panel, fkm_panel_bytes(k, dims), s->tiles.lots, ROWS, &e),
-        FKM_OK);
+    const fkm_store_shape shape = {
+        .panel = k->panel,
+        .panel_bytes = fkm_panel_bytes(k, dims),
+        .lots = s->tiles.lots,
+        .tails = k->bytes,
+    };
+    assert_int_equal(fkm_row_store_open(&s->store, &shape, ROWS, &e), FKM_OK);
     fkm_tiles_set(&s->tiles, s->c, 1, NULL);
 }
 
