@@ -16,10 +16,10 @@
 #include "head.h"
 #include "keep.h"
 #include "kernels.h"
+#include "probe.h"
 #include "update.h"
 
 #include <math.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -43,13 +43,7 @@
 #define LEAST_APART 0.06
 #define LEAST_PICKED 0.2
 
-/* They are kept once so few centroids are in reach of a panel, by what PROBED ones look like, as
- * make so few picked tiles, beside that of its own: these take two to three times as long as whole
- * ones, and to fill distances takes a third of a pass. */
-#define MOST_PICKED 0.16 /* of the tiles */
 #define GOOD_PICKED 0.75 /* share spared above which rows are not laid out anew */
-#define PROBED 2         /* panels */
-#define PROBE_STRIDE 4   /* of centroids */
 
 /* Most memory of a store that is got while the file is read: more may never be used, see
  * worth_keeping, and hold up the reading. */
@@ -65,8 +59,6 @@
 /* Rows in no order are added to sums that take more than this, a thread's, in label order: beyond
  * the caches a row of sums is dearer than a row. */
 #define NEAR_SUMS_BYTES ((int64_t)1 << 20)
-
-#define MOST_PROBED 64 /* rows of a panel */
 
 /* Blocks of a chunk for each thread, at least. */
 #define LEAST_BLOCKS 8
@@ -99,7 +91,7 @@ struct fkm_backend {
                        are taken as they come */
     int64_t *start; /* [sort_parts][clusters + 1]: scratch */
     double *shift;  /* [clusters] */
-    float *probe;   /* [panel][dims]: rows of a panel; NULL: no lots of one */
+    float *probe;   /* scratch of fkm_probe_pays; NULL: no lots of one */
     int64_t passes, next_probe, probe_patience; /* when to look whether those pay */
     bool *changed;     /* [clusters]: centroids that have moved since the last pass */
     bool *changed_lot; /* [lots]: those that hold any */
@@ -642,85 +634,6 @@ static int64_t choose_passing(fkm_backend *b, fkm_assign_job *job, const fkm_row
     return r->count;
 }
 
-/* A panel, and how far its rows and their centroids are from where they were. */
-typedef struct probe_job {
-    const fkm_backend *b;
-    float square[MOST_PROBED], own[MOST_PROBED]; /* of rows: |X|^2, distances to their centroids */
-    int32_t rows;
-    double moved; /* most that one of those has */
-    atomic_int near;
-} probe_job;
-
-/* In the frame; float32 will do. */
-static float probe_distance(const probe_job *job, int32_t row, int32_t position)
-{
-    const fkm_tiles *t = &job->b->tiles;
-    const float *x = job->b->probe + (int64_t)row * t->dims;
-    const float *c = t->rows + (int64_t)position * t->dims;
-    const float score = t->kernels->dot(x, t->shift, t->scale, c, t->dims) - t->half[position];
-    return sqrtf(fmaxf(0, job->square[row] - 2 * score));
-}
-
-/* Is this centroid in reach, if it moves as far as it just has? */
-static void probe_centroid(void *arg, int64_t block, int index)
-{
-    (void)index;
-    const int64_t position = block * PROBE_STRIDE;
-    probe_job *job = arg;
-    const fkm_backend *b = job->b;
-    float gap = INFINITY;
-    for (int32_t r = 0; r < job->rows; r++)
-        gap = fminf(gap, probe_distance(job, r, (int32_t)position) - job->own[r]);
-    const double shift = (b->shift[b->tiles.index[position]] + job->moved) * (double)b->tiles.scale;
-    atomic_fetch_add_explicit(&job->near, (double)gap <= shift, memory_order_relaxed);
-}
-
-/* Makes a job of the panel at position `first` of the store. */
-static void start_probe(
-    probe_job *job, fkm_backend *b, const fkm_row_store *store, const fkm_rows *r, int64_t first)
-{
-    const int32_t dims = b->plan.dims;
-    const size_t row_bytes = (size_t)dims * fkm_dtype_size(b->plan.dtype);
-    *job = (probe_job){.b = b};
-    for (int64_t p = first; p < first + b->kernels->panel && p < r->count; p++) {
-        float *x = b->probe + (int64_t)job->rows * dims;
-        const char *from = (const char *)r->x + (size_t)store->order[p] * row_bytes;
-        const int32_t label = store->label[p];
-        if (b->plan.dtype == FKM_F32)
-            memcpy(x, from, row_bytes);
-        else
-            b->kernels->widen(x, from, b->plan.dtype, dims);
-        float square = 0;
-        for (int32_t d = 0; d < dims; d++) {
-            const float v = x[d] * b->tiles.scale - b->tiles.shift[d];
-            square += v * v;
-        }
-        if (label < 0 || !isfinite(square))
-            continue;
-        job->square[job->rows] = square;
-        job->own[job->rows] = probe_distance(job, job->rows, b->tiles.position[label]);
-        job->moved = fmax(job->moved, b->shift[label]);
-        job->rows++;
-    }
-}
-
-/* Would distances to single centroids spare enough, as panels look and centroids move? */
-static bool worth_picking(fkm_backend *b, const fkm_row_store *store, const fkm_rows *r)
-{
-    const int32_t panel = b->kernels->panel;
-    const int32_t sample = (b->plan.clusters + PROBE_STRIDE - 1) / PROBE_STRIDE;
-    int64_t near = 0;
-    for (int64_t i = 0; i < PROBED; i++) {
-        probe_job job;
-        const int64_t panels = r->count / panel;
-        start_probe(&job, b, store, r, panels * (2 * i + 1) / (2 * PROBED) * panel);
-        fkm_pool_for(b->pool, sample, probe_centroid, &job);
-        near += job.near;
-    }
-    const double share = (double)near / (PROBED * sample); /* of centroids, and of tiles, but one */
-    return share * b->tiles.count + 1 <= MOST_PICKED * b->tiles.count;
-}
-
 /* Before distances are kept anew: to single centroids, if that pays, else to tiles. */
 static void choose_lots(fkm_backend *b, const fkm_row_store *store, const fkm_rows *r)
 {
@@ -728,7 +641,8 @@ static void choose_lots(fkm_backend *b, const fkm_row_store *store, const fkm_ro
         return;
     const bool due = b->passes >= b->next_probe;
     const bool may = due && b->tiles.kernels->picks && b->tiles.alike;
-    const bool picks = may && worth_picking(b, store, r);
+    const fkm_probe probe = {&b->tiles, store, r, b->plan.dtype, b->shift, b->probe};
+    const bool picks = may && fkm_probe_pays(&probe, b->pool);
     if (picks) {
         b->probe_patience = 1;
     } else if (due) {
