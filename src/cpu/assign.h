@@ -62,8 +62,7 @@ typedef struct fkm_assign_scratch {
 /* Most rows of a block: as many panels as suit the cache. */
 int32_t fkm_assign_block_rows(const fkm_kernels *k, int32_t dims);
 
-/* How many of `rows`, those of a block as k packs them, `now`, that or a finer one, has room for.
- */
+/* Of `rows`, a block as k packs them, how many fit when `now` packs: k, or what is finer. */
 int32_t fkm_assign_rows_by(
     const fkm_kernels *now, const fkm_kernels *k, int32_t rows, int32_t dims);
 

@@ -22,9 +22,8 @@
 #define FAINT_SAMPLE 256
 #define FAINT_CLUSTERS 32 /* with fewer there is little to win, and little to go by */
 
-#define MOST_UNLIKE                                                                                \
-    1.5f /* how far the largest tile may exceed the middle one to share a quantum                  \
-          */
+/* How far the largest tile may exceed the middle one, for all to share a quantum. */
+#define MOST_UNLIKE 1.5f
 
 static int32_t group_count(int32_t dims)
 {
