@@ -415,7 +415,7 @@ static int32_t rescan(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t 
     nearest best = {0, -1};
     s->counts.rescans++;
     for (int32_t p = 0; p < t->clusters; p++) {
-        if (fine_score(job, x, p) + fine_margin(t, b, row, p) < b->floor[row])
+        if (t->twin[p] || fine_score(job, x, p) + fine_margin(t, b, row, p) < b->floor[row])
             continue;
         s->counts.candidates++;
         consider(job, &best, x, t->index[p]);

@@ -22,6 +22,8 @@
 #define FAINT_SAMPLE 256
 #define FAINT_CLUSTERS 32 /* with fewer there is little to win, and little to go by */
 
+#define TWINS_SOUGHT 8 /* different centroids of equal norm to compare with */
+
 /* How far the largest tile may exceed the middle one, for all to share a quantum. */
 #define MOST_UNLIKE 1.5f
 
@@ -62,7 +64,7 @@ int64_t fkm_tiles_bytes(const fkm_kernels *k, int32_t clusters, int32_t dims)
     const tiles_room room = room_for(k, clusters, dims);
     const int64_t count = room.count, padded = room.positions, packed = room.packed;
     int64_t rows = fkm_mul_sat(padded, (int64_t)sizeof(float) * dims);
-    int64_t flat = 11 * sizeof(float) + 5 * sizeof(int32_t) + 2 * sizeof(double);
+    int64_t flat = 11 * sizeof(float) + 5 * sizeof(int32_t) + 2 * sizeof(double) + sizeof(bool);
     int64_t total = fkm_add_sat(fkm_add_sat(rows, packed), fkm_mul_sat(padded, flat));
     return fkm_add_sat(total, count * (8 * (int64_t)sizeof(float) + (int64_t)sizeof(bool)) +
                                   (int64_t)sizeof(float) * dims * (1 + k->tile) +
@@ -111,6 +113,7 @@ fkm_status fkm_tiles_open(
     FKM_GO(fkm_calloc(&t->narrow, count, sizeof(bool), margins, e));
     FKM_GO(fkm_calloc(&t->centroid_quantum, n, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->index, n, sizeof(int32_t), order, e));
+    FKM_GO(fkm_calloc(&t->twin, n, sizeof(bool), order, e));
     FKM_GO(fkm_alloc(&t->position, n, sizeof(int32_t), order, e));
     FKM_GO(fkm_alloc(&t->place, n, sizeof *t->place, order, e));
     FKM_GO(fkm_alloc(&t->order_key, n, sizeof(double), order, e));
@@ -151,6 +154,7 @@ void fkm_tiles_close(fkm_tiles *t)
     fkm_free(t->narrow);
     fkm_free(t->start);
     fkm_free(t->index);
+    fkm_free(t->twin);
     fkm_free(t->position);
     fkm_free(t->place);
     fkm_free(t->order_key);
@@ -611,11 +615,30 @@ static void make_tile(void *arg, int64_t i, int worker)
     set_tile_margins(job->t, i);
 }
 
+/* Initial centroids may be the same row many times over, and each row near those would have them
+ * all for candidates. Equals have equal keys, and lie side by side by index. */
+static void find_twins(fkm_tiles *t, const float *c)
+{
+    const size_t bytes = (size_t)t->dims * sizeof *c;
+    for (int32_t p = 1; p < t->clusters; p++) {
+        const int32_t j = t->index[p];
+        for (int32_t back = 1, at = p - 1; back <= TWINS_SOUGHT && at >= 0 && !t->twin[p]; at--) {
+            const int32_t i = t->index[at];
+            if (t->order_key[i] != t->order_key[j])
+                break;
+            back += !t->twin[at];
+            t->twin[p] =
+                !t->twin[at] && !memcmp(c + (int64_t)i * t->dims, c + (int64_t)j * t->dims, bytes);
+        }
+    }
+}
+
 /* Where centroids go: by their margins, for as long as nobody wants to find them there. */
 static void choose_order(fkm_tiles *t, const float *c)
 {
     choose_keys(t, c);
     sort_by_key(t);
+    find_twins(t, c);
     t->order++;
     t->order_frame = t->frame;
     memset(t->drift, 0, (size_t)t->lots * sizeof *t->drift);
@@ -642,6 +665,7 @@ static void set_tiles(
     t->measured = false;
     if (choose_frame(t, c))
         measure_all(&job, pool);
+    memset(t->twin, 0, (size_t)positions(t) * sizeof *t->twin);
     if (shift && t->order_frame == t->frame)
         add_to_drift(t, shift);
     else
@@ -684,8 +708,8 @@ float fkm_block_margin(const fkm_row_block *b, int32_t row, const fkm_tiles *t, 
 void fkm_block_candidate(
     fkm_row_block *b, int32_t row, const fkm_tiles *t, int32_t position, float score)
 {
-    if (t->index[position] < 0)
-        return; /* padding, which a wide margin may reach */
+    if (position < 0 || t->index[position] < 0 || t->twin[position])
+        return; /* padding, which a wide margin may reach, or never the nearest */
     float m = fkm_block_margin(b, row, t, position);
     float lower = score - m, upper = score + m;
     if (upper < b->floor[row])

@@ -129,6 +129,8 @@ typedef struct fkm_tiles {
     bool measured;     /* norm2, size and top are of the centroids to be set, in this frame */
     double far;        /* at least the length of the shift */
     int32_t *index;    /* [positions]: which centroid; -1: padding */
+    bool *twin;        /* [positions]: known to equal a centroid of a lower index, which has the
+                          rows that are nearest to both */
     int32_t *position; /* [clusters]: inverse of index */
     fkm_place *place;  /* [clusters]: the same, by tile */
     double *order_key; /* [clusters]: scratch of the sort */
@@ -228,7 +230,7 @@ static inline bool fkm_is_own(const int32_t *own, int32_t tile)
 float fkm_block_margin(const fkm_row_block *b, int32_t row, const fkm_tiles *t, int32_t position);
 
 /* A score that passed its row's threshold: raises the floor, keeps the candidate if it still
- * stands. */
+ * stands. position -1: padding of picked centroids. */
 void fkm_block_candidate(
     fkm_row_block *b, int32_t row, const fkm_tiles *t, int32_t position, float score);
 

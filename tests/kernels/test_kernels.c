@@ -830,6 +830,53 @@ static void large_centroids_coarsen_their_tile_only(void **state)
     }
 }
 
+/* Initial rows may be the same, as those of zeros often are: all rows near them have one candidate,
+ * not all. */
+static void equal_centroids_are_one_candidate(void **state)
+{
+    (void)state;
+    enum { D = 10, K = 300, N = 32 };
+    static float c[K * D], x[N * D];
+    uint64_t random = 3;
+    for (int32_t i = 0; i < K * D; i++)
+        c[i] = i / D % 3 ? 0 : test_uniform(&random);
+    for (int32_t i = 0; i < N * D; i++)
+        x[i] = 0.1f * test_uniform(&random);
+    FOR_EACH_ISA(k)
+    {
+        fkm_err e = {0};
+        fkm_tiles t;
+        fkm_assign_scratch scratch;
+        int32_t labels[N];
+        int64_t twins = 0;
+        memset(labels, -1, sizeof labels);
+        assert_int_equal(fkm_tiles_open(&t, k, K, D, &e), FKM_OK);
+        assert_int_equal(fkm_assign_scratch_open(&scratch, k, N, K, D, FKM_F32, 1, &e), FKM_OK);
+        fkm_tiles_set(&t, c, 1, NULL);
+        for (int32_t p = 0; p < K; p++)
+            twins += t.twin[p];
+        assert_int_equal(twins, 199);
+        fkm_assign_job job = {
+            .tiles = &t, .centroids = c, .dtype = FKM_F32, .x = x, .count = N, .labels = labels};
+        for (int32_t first = 0; first < N; first += k->panel)
+            fkm_assign_block(&job, &scratch, first, k->panel);
+        for (int32_t i = 0; i < N; i++)
+            assert_int_equal(labels[i], 1);
+        assert_int_equal(scratch.counts.rescans, 0);
+        assert_true(scratch.counts.candidates <= N * 2);
+        double shift[K] = {0};
+        shift[K - 1] = 1; /* the last twin is elsewhere now, and wins the rows that are there */
+        for (int32_t d = 0; d < D; d++)
+            c[(K - 1) * D + d] = x[d];
+        fkm_tiles_follow(&t, c, shift, NULL);
+        fkm_assign_block(&job, &scratch, 0, k->panel);
+        assert_int_equal(labels[0], K - 1);
+        memset(c + (K - 1) * D, 0, D * sizeof *c);
+        fkm_assign_scratch_close(&scratch);
+        fkm_tiles_close(&t);
+    }
+}
+
 static void rows_that_are_not_finite_have_no_label(void **state)
 {
     (void)state;
@@ -914,6 +961,7 @@ int main(void)
         cmocka_unit_test(frame_is_kept_while_it_suits),
         cmocka_unit_test(faint_dims_are_left_out),
         cmocka_unit_test(large_centroids_coarsen_their_tile_only),
+        cmocka_unit_test(equal_centroids_are_one_candidate),
         cmocka_unit_test(rows_that_are_not_finite_have_no_label),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
