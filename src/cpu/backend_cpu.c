@@ -604,6 +604,35 @@ static void decide_head(fkm_backend *b, const fkm_rows *r, int32_t *labels)
         &b->head, &b->tiles, &job, b->plan.rows, &b->workers[0].scratch, b->pool);
 }
 
+/* Screens with kernels of fkm_doubt's choice. */
+static void screen_by(fkm_backend *b, const fkm_kernels *k)
+{
+    if (k == b->tiles.kernels)
+        return;
+    fkm_verbose("screening: %s", k == b->kernels ? "rounded again, as ties remain"
+                                                 : "in float32, as many candidates are close");
+    fkm_tiles_turn(&b->tiles, NULL, 0, 0);
+    fkm_tiles_use(&b->tiles, k);
+    fkm_tiles_set(&b->tiles, b->centroids, 1, b->pool);
+    b->head.begun = b->head.decided = true; /* quicker ways leave more doubts */
+}
+
+/* A first look at rows without labels: will they be left in much doubt? */
+static void try_screening(fkm_backend *b, const fkm_rows *r, int32_t *labels)
+{
+    const fkm_assign_job job = {
+        .tiles = &b->tiles,
+        .centroids = b->centroids,
+        .dtype = b->plan.dtype,
+        .x = r->x,
+        .count = r->count,
+        .labels = labels,
+    };
+    if (b->doubt.tried || any_label(labels, r->count))
+        return;
+    screen_by(b, fkm_doubt_try(&b->doubt, &job, b->kernels, &b->workers[0].scratch, b->block_rows));
+}
+
 /* Is every row of a pass needed, whether its label changes or not? */
 static bool looks_at_all(const fkm_backend *b, const double *distances)
 {
@@ -662,6 +691,7 @@ static int64_t choose_rows(fkm_backend *b, fkm_assign_job *job, const fkm_rows *
 {
     if (b->head.list)
         decide_head(b, r, labels);
+    try_screening(b, r, labels);
     if (!b->list)
         return r->count;
     if (!b->stores)
@@ -798,19 +828,12 @@ static void judge_screening(fkm_backend *b)
         c.rescans += part->rescans;
     }
     const bool quicker = b->tiles.screened < b->plan.dims || now == b->kernels->coarse;
-    if (quicker && c.rescans > c.rows / LEAST_RESCANS) {
-        fkm_verbose("screening left too many candidates: finer again");
-        screen_as_planned(b);
-    } else {
-        const fkm_kernels *k = fkm_doubt_judge(&b->doubt, &b->tiles, b->kernels, &c);
-        if (k == now)
-            return;
-        fkm_verbose("screening: %s", k == b->kernels ? "rounded again, as ties remain"
-                                                     : "in float32, as many candidates are close");
-        fkm_tiles_turn(&b->tiles, NULL, 0, 0);
-        fkm_tiles_use(&b->tiles, k);
-        b->head.begun = b->head.decided = true; /* quicker ways leave more doubts */
+    if (!quicker || c.rescans <= c.rows / LEAST_RESCANS) {
+        screen_by(b, fkm_doubt_judge(&b->doubt, &b->tiles, b->kernels, &c));
+        return;
     }
+    fkm_verbose("screening left too many candidates: finer again");
+    screen_as_planned(b);
     fkm_tiles_set(&b->tiles, b->centroids, 1, b->pool);
 }
 

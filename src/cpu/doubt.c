@@ -3,6 +3,8 @@
 
 #include "../base/checked.h"
 
+#include <string.h>
+
 /* Cycles, measured: of a row that is fetched, of a score by itself, of what else a candidate takes,
  * of a packed coordinate. */
 #define ROW_CYCLES 300.0
@@ -10,8 +12,12 @@
 #define CANDIDATE_CYCLES 60.0
 #define PACK_CYCLES 1.0
 
-#define LEAST_ROWS 4096 /* of a pass that says something */
 #define LEAST_GAIN 1.5
+
+enum {
+    SAMPLE = 512,     /* rows that say something */
+    SAMPLE_SHARE = 64 /* of all, at most: one thread looks at them */
+};
 
 /* Of screening a row by all centroids. */
 static double screen_cycles(const fkm_tiles *t, const fkm_kernels *k)
@@ -36,7 +42,7 @@ const fkm_kernels *fkm_doubt_judge(
 {
     const fkm_kernels *finer = usual->finer;
     const bool finely = t->kernels == finer;
-    if (!finer || d->settled || t->axes || c->rows < LEAST_ROWS || (!finely && t->kernels != usual))
+    if (!finer || d->settled || t->axes || c->rows < SAMPLE || (!finely && t->kernels != usual))
         return t->kernels;
     const double now = screen_cycles(t, t->kernels) + doubt_cycles(t, c);
     if (!finely) {
@@ -49,4 +55,28 @@ const fkm_kernels *fkm_doubt_judge(
         return finer;
     d->settled = true;
     return usual;
+}
+
+const fkm_kernels *fkm_doubt_try(fkm_doubt *d, const fkm_assign_job *job, const fkm_kernels *usual,
+    fkm_assign_scratch *s, int32_t block_rows)
+{
+    const fkm_kernels *now = job->tiles->kernels;
+    if (d->tried || !usual->finer || job->count < (int64_t)SAMPLE * SAMPLE_SHARE)
+        return now;
+    int32_t list[SAMPLE];
+    fkm_assign_job trial = *job;
+    const fkm_assign_counts before = s->counts;
+    d->tried = true;
+    for (int32_t i = 0; i < SAMPLE; i++)
+        list[i] = (int32_t)(job->count * i / SAMPLE);
+    trial.list = list;
+    trial.count = SAMPLE;
+    memset(&s->counts, 0, sizeof s->counts);
+    for (int32_t first = 0; first < SAMPLE; first += block_rows)
+        fkm_assign_block(&trial, s, first, (int32_t)fkm_min_i64(SAMPLE - first, block_rows));
+    for (int32_t i = 0; i < SAMPLE; i++)
+        job->labels[list[i]] = -1;
+    now = fkm_doubt_judge(d, job->tiles, usual, &s->counts);
+    s->counts = before;
+    return now;
 }

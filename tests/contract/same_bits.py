@@ -76,9 +76,21 @@ class SameBits(ContractTest):
             stream = Fit(name, "-v", "-m", memory, "--threads", 2, k=k, iterations=6)
             self.assertIn("rows are streamed", stream.run.err)
             self.same_fit(stream, one, f"{data.dtype}, streamed")
+            self.check_predict(np.tile(data, (3, 1)), best.prefix + ".centroids.npy", finely if rounds else "")
         ties = np.repeat(x[:40], 300, axis=0)  # of which more digits do not tell
         name = harness.save(ties, ".npy")
         self.same_fit(Fit(name, k=k, iterations=4), Fit(name, "--isa", "scalar", k=k, iterations=4), "ties")
+
+    def check_predict(self, x, centroids, says):
+        """A single pass: what a sample shows, before it, is said."""
+        labels = []
+        for isa in isas()[0], "scalar":
+            out = harness.path(".npy")
+            run = Run("predict", "-v", "--isa", isa, "-c", centroids, "-o", out, harness.save(x, ".npy"))
+            self.assertEqual(run.code, 0, run)
+            self.assertIn(says if isa != "scalar" else "", run.err)
+            labels.append(np.load(out))
+        self.same_array(*labels, "labels of predict")
 
     @unittest.skipIf(CUDA or SLOW, "large enough for the choice to be tried")
     def test_quicker_screening(self):
