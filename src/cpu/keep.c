@@ -36,10 +36,12 @@ static int64_t with_figures(const fkm_kernels *k, size_t panel_bytes)
     return (int64_t)panel_bytes + k->panel * 3 * (int64_t)sizeof(float);
 }
 
-/* The largest panels that the store may have to hold (keeps_panels in assign.c) and that fit. */
+/* The largest panels that the store may have to hold (keeps_panels in assign.c) and that fit. Where
+ * those of all dims do not, there is no room for coarse ones instead, which are rarely taken:
+ * distances are worth more. */
 static size_t choose_panels(budget *b, const fkm_kernels *k, int32_t dims)
 {
-    const fkm_kernels *coarse = fkm_kernels_coarse(k, dims);
+    const fkm_kernels *coarse = k->low ? NULL : fkm_kernels_coarse(k, dims);
     const int32_t most = fkm_head_most(k, dims);
     const size_t head = most > 0 ? fkm_panel_bytes(k, most) : 0;
     const size_t lower = coarse ? fkm_panel_bytes(coarse, dims) : 0;
