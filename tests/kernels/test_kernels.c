@@ -518,12 +518,12 @@ static void fill_case(float *x, float *c, const shape *s)
 
 static fkm_status open_store(fkm_row_store *store, const fkm_tiles *t, int32_t rows, fkm_err *e)
 {
-    const fkm_store_shape shape = {
+    const fkm_store_shape kept = {
         .panel = t->kernels->panel,
         .panel_bytes = fkm_panel_bytes(t->kernels, t->dims),
         .tails = true,
     };
-    return fkm_row_store_open(store, &shape, rows, e);
+    return fkm_row_store_open(store, &kept, rows, e);
 }
 
 /* The same labels from rows that are kept, rounded and in another order, whatever it is. */
