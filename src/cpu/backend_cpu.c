@@ -585,14 +585,10 @@ static int64_t moved_so_far(const fkm_backend *b)
     return moved;
 }
 
-/* By kernels alone before there are labels; in all ways in the second pass, when clusters have some
- * shape, and rows are laid out anew in any case. */
-static void decide_head(fkm_backend *b, const fkm_rows *r, int32_t *labels)
+/* Rows to be tried, before any are labelled for good. */
+static fkm_assign_job trial_of(const fkm_backend *b, const fkm_rows *r, int32_t *labels)
 {
-    const bool warm = any_label(labels, r->count);
-    if (warm ? b->head.decided : b->head.begun)
-        return;
-    fkm_assign_job job = {
+    return (fkm_assign_job){
         .tiles = &b->tiles,
         .centroids = b->centroids,
         .dtype = b->plan.dtype,
@@ -600,6 +596,16 @@ static void decide_head(fkm_backend *b, const fkm_rows *r, int32_t *labels)
         .count = r->count,
         .labels = labels,
     };
+}
+
+/* By kernels alone before there are labels; in all ways in the second pass, when clusters have some
+ * shape, and rows are laid out anew in any case. */
+static void decide_head(fkm_backend *b, const fkm_rows *r, int32_t *labels)
+{
+    const bool warm = any_label(labels, r->count);
+    if (warm ? b->head.decided : b->head.begun)
+        return;
+    const fkm_assign_job job = trial_of(b, r, labels);
     (warm ? fkm_head_decide : fkm_head_begin)(
         &b->head, &b->tiles, &job, b->plan.rows, &b->workers[0].scratch, b->pool);
 }
@@ -620,16 +626,9 @@ static void screen_by(fkm_backend *b, const fkm_kernels *k)
 /* A first look at rows without labels: will they be left in much doubt? */
 static void try_screening(fkm_backend *b, const fkm_rows *r, int32_t *labels)
 {
-    const fkm_assign_job job = {
-        .tiles = &b->tiles,
-        .centroids = b->centroids,
-        .dtype = b->plan.dtype,
-        .x = r->x,
-        .count = r->count,
-        .labels = labels,
-    };
     if (b->doubt.tried || any_label(labels, r->count))
         return;
+    const fkm_assign_job job = trial_of(b, r, labels);
     screen_by(b, fkm_doubt_try(&b->doubt, &job, b->kernels, &b->workers[0].scratch, b->block_rows));
 }
 
