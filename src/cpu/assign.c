@@ -26,6 +26,19 @@
 
 #define PREFETCH_ROWS 3
 
+void fkm_assign_counts_add(fkm_assign_counts *to, const fkm_assign_counts *c)
+{
+    to->rows += c->rows;
+    to->skipped += c->skipped;
+    to->moved += c->moved;
+    to->in_doubt += c->in_doubt;
+    to->candidates += c->candidates;
+    to->rescans += c->rescans;
+    to->apart += c->apart;
+    to->rested += c->rested;
+    to->sums_s += c->sums_s;
+}
+
 int32_t fkm_assign_block_rows(const fkm_kernels *k, int32_t dims)
 {
     const int64_t bytes = k->rate >= MATRIX_RATE ? MATRIX_BLOCK_BYTES : BLOCK_BYTES;

@@ -41,6 +41,8 @@ typedef struct fkm_assign_counts {
     double sums_s;  /* time spent on sums */
 } fkm_assign_counts;
 
+void fkm_assign_counts_add(fkm_assign_counts *to, const fkm_assign_counts *c);
+
 /* One worker's scratch. */
 typedef struct fkm_assign_scratch {
     int worker; /* as the pool numbers it */

@@ -577,12 +577,13 @@ static bool lay_out(fkm_backend *b, fkm_row_store *store, int64_t count, bool *k
     return stale;
 }
 
-static int64_t moved_so_far(const fkm_backend *b)
+/* Of this pass, by all threads. */
+static fkm_assign_counts counts_so_far(const fkm_backend *b)
 {
-    int64_t moved = 0;
+    fkm_assign_counts c = {0};
     for (int32_t i = 0; i < b->plan.threads; i++)
-        moved += b->workers[i].scratch.counts.moved;
-    return moved;
+        fkm_assign_counts_add(&c, &b->workers[i].scratch.counts);
+    return c;
 }
 
 /* Rows to be tried, before any are labelled for good. */
@@ -736,14 +737,6 @@ static void find_changed_lots(fkm_backend *b)
             b->changed_lot[b->tiles.position[j] / b->tiles.lot] = true;
 }
 
-static double sums_so_far(const fkm_backend *b)
-{
-    double s = 0;
-    for (int32_t i = 0; i < b->plan.threads; i++)
-        s += b->workers[i].scratch.counts.sums_s;
-    return s;
-}
-
 /* Are sums left until all rows of the chunk have labels, and can be taken in their order? */
 static bool adds_later(const fkm_backend *b, const fkm_row_store *store)
 {
@@ -764,8 +757,8 @@ static fkm_status feed(
 {
     (void)e;
     chunk c = {.run = fkm_assign_block};
-    double start = fkm_now(), sums = sums_so_far(b);
-    int64_t moved = moved_so_far(b);
+    const double start = fkm_now();
+    const fkm_assign_counts before = counts_so_far(b);
     fkm_rows rows = *r;
     rows.count = choose_rows(b, &c.job, r, labels, distances);
     if (b->labelled)
@@ -779,12 +772,13 @@ static fkm_status feed(
     run_chunk(&c, b, &rows, labels, distances);
     if (c.job.store) {
         c.job.store->moved_before = c.job.store->moved;
-        c.job.store->moved = moved_so_far(b) - moved;
+        c.job.store->moved = counts_so_far(b).moved - before.moved;
         c.job.store->strays += c.job.store->moved;
     }
     if (later)
         add_in_order(b, &c, r, labels);
-    b->assign_s += fkm_now() - start - (sums_so_far(b) - sums) / b->plan.threads;
+    const double sums_s = counts_so_far(b).sums_s - before.sums_s;
+    b->assign_s += fkm_now() - start - sums_s / b->plan.threads;
     return FKM_OK;
 }
 
@@ -815,17 +809,10 @@ static fkm_status write_labels(fkm_backend *b, int32_t *labels, fkm_err *e)
 }
 
 /* Gives up a quicker way of screening that leaves too much to be done one by one. */
-static void judge_screening(fkm_backend *b)
+static void judge_screening(fkm_backend *b, fkm_assign_counts c)
 {
+    c.rows -= c.rested; /* they were not screened */
     const fkm_kernels *now = b->tiles.kernels;
-    fkm_assign_counts c = {0};
-    for (int32_t i = 0; i < b->plan.threads; i++) {
-        const fkm_assign_counts *part = &b->workers[i].scratch.counts;
-        c.rows += part->rows - part->rested;
-        c.in_doubt += part->in_doubt;
-        c.candidates += part->candidates;
-        c.rescans += part->rescans;
-    }
     const bool quicker = b->tiles.screened < b->plan.dims || now == b->kernels->coarse;
     if (!quicker || c.rescans <= c.rows / LEAST_RESCANS) {
         screen_by(b, fkm_doubt_judge(&b->doubt, &b->tiles, b->kernels, &c));
@@ -842,24 +829,20 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
     memset(out, 0, sizeof *out);
     out->assign_s = b->assign_s;
     fkm_bounds_end(&b->bounds);
-    for (int32_t i = 0; i < b->plan.threads; i++)
-        b->apart.spared += b->workers[i].scratch.counts.apart;
+    const fkm_assign_counts c = counts_so_far(b);
+    b->apart.spared += c.apart;
     fkm_apart_end(&b->apart);
     b->labelled = b->changed != NULL;
     if (b->labelled)
         memset(b->changed, 0, (size_t)b->plan.clusters * sizeof *b->changed);
-    out->rows = out->skipped_by_bounds = b->spared;
-    for (int32_t i = 0; i < b->plan.threads; i++) {
-        const fkm_assign_counts *c = &b->workers[i].scratch.counts;
-        out->rows += c->rows;
-        out->skipped += c->skipped;
-        out->moved += c->moved;
-        out->skipped_by_bounds += c->rested;
-        out->in_doubt += c->in_doubt;
-        out->candidates += c->candidates;
-        out->rescans += c->rescans;
-    }
-    judge_screening(b);
+    out->rows = b->spared + c.rows;
+    out->skipped = c.skipped;
+    out->moved = c.moved;
+    out->skipped_by_bounds = b->spared + c.rested;
+    out->in_doubt = c.in_doubt;
+    out->candidates = c.candidates;
+    out->rescans = c.rescans;
+    judge_screening(b, c);
     if (b->pass.update) {
         out->inertia = fkm_update_end(&b->update, b->pass.squares, b->centroids);
         for (int32_t j = 0; j < b->plan.clusters; j++)
