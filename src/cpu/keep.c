@@ -68,19 +68,18 @@ static int64_t distance_bytes(const fkm_kernels *k, int32_t clusters, int32_t lo
     return (lots_of(k, clusters, lot) + 2) * (int64_t)sizeof(float);
 }
 
-/* Centroids that panels keep a distance to in common: none where kernels can pick single ones, and
- * that takes a fair part of the rows; else those of a tile, where that takes little beside the
- * rows, or little more than panels do. */
-static int32_t choose_lot(budget *b, const fkm_kernels *k, int64_t rows, size_t panel_bytes,
-    int32_t clusters, int32_t dims)
+/* Centroids that panels keep a distance to in common: one where kernels can pick single ones, and
+ * that takes a fair part of the rows; else those of a tile, where that takes no more than the rows
+ * do. (They always save time: a distance is read in a fraction of what a tile takes.) */
+static int32_t choose_lot(
+    budget *b, const fkm_kernels *k, int64_t rows, int32_t clusters, int32_t dims)
 {
     const int64_t each = distance_bytes(k, clusters, 1);
     const int64_t bytes = distance_bytes(k, clusters, k->tile);
     const bool worth = k->picks && dims * k->item >= PICKS_LEAST_BYTES;
     if (worth && each <= rows / PICKS_SHARE && take(b, each))
         return 1;
-    const bool small = bytes + (int64_t)panel_bytes <= rows / 2 && bytes <= rows / 8;
-    return (small || bytes <= rows / 32) && take(b, bytes) ? k->tile : 0;
+    return bytes <= rows && take(b, bytes) ? k->tile : 0;
 }
 
 fkm_keep fkm_keep_of(
@@ -95,7 +94,7 @@ fkm_keep fkm_keep_of(
     out.heads = fkm_head_most(k, dims) > 0 &&
                 out.store.panel_bytes >= fkm_panel_bytes(k, fkm_head_most(k, dims));
     out.store.tails = out.store.panel_bytes > 0 && (k->bytes || out.heads);
-    out.lot = choose_lot(&b, k, panel, out.store.panel_bytes, clusters, dims);
+    out.lot = choose_lot(&b, k, panel, clusters, dims);
     out.store.lots = out.lot ? lots_of(k, clusters, out.lot) : 0;
     return out;
 }

@@ -63,11 +63,27 @@ static void what_is_worth_most_comes_first(void **state)
     assert_true(keep.store.lots > 0);
 }
 
+/* Of little data, distances to tiles, by every path and with room for finer kernels. */
+static void little_data_keeps_distances(void **state)
+{
+    (void)state;
+    bool usable;
+    const fkm_kernels *k;
+    for (int i = 0; (k = fkm_kernels_at(i, &usable)) != NULL; i++) {
+        const fkm_dtype t = k->bytes ? k->takes : FKM_F32;
+        const fkm_keep keep = fkm_keep_of(k, 60000, 2000, 100, t);
+        assert_true(keep.lot > 0);
+        assert_true(keep.store.lots >= 2000 / keep.lot);
+        assert_true(!k->finer || keep.store.lots >= 2000 / k->finer->tile);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(much_data_keeps_little),
         cmocka_unit_test(what_is_worth_most_comes_first),
+        cmocka_unit_test(little_data_keeps_distances),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
