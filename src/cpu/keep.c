@@ -17,6 +17,9 @@
 #define PICKS_SHARE 3
 #define PICKS_LEAST_BYTES 192
 
+/* Distances to tiles that are worth their memory whatever the rows take. */
+#define FEW_DISTANCES ((int64_t)64 << 20)
+
 /* What a panel of rows may take, and takes so far. */
 typedef struct budget {
     int64_t most, used;
@@ -70,16 +73,18 @@ static int64_t distance_bytes(const fkm_kernels *k, int32_t clusters, int32_t lo
 
 /* Centroids that panels keep a distance to in common: one where kernels can pick single ones, and
  * that takes a fair part of the rows; else those of a tile, where that takes no more than the rows
- * do. (They always save time: a distance is read in a fraction of what a tile takes.) */
+ * do, or little at all. (They save time in any case: a distance is read in a fraction of what a
+ * tile takes.) rows: bytes of a panel's. */
 static int32_t choose_lot(
-    budget *b, const fkm_kernels *k, int64_t rows, int32_t clusters, int32_t dims)
+    budget *b, const fkm_kernels *k, int64_t rows, int64_t panels, int32_t clusters, int32_t dims)
 {
     const int64_t each = distance_bytes(k, clusters, 1);
     const int64_t bytes = distance_bytes(k, clusters, k->tile);
     const bool worth = k->picks && dims * k->item >= PICKS_LEAST_BYTES;
     if (worth && each <= rows / PICKS_SHARE && take(b, each))
         return 1;
-    return bytes <= rows && take(b, bytes) ? k->tile : 0;
+    const bool few = fkm_mul_sat(panels, bytes) <= FEW_DISTANCES;
+    return (few || bytes <= rows) && take(b, bytes) ? k->tile : 0;
 }
 
 fkm_keep fkm_keep_of(
@@ -94,7 +99,7 @@ fkm_keep fkm_keep_of(
     out.heads = fkm_head_most(k, dims) > 0 &&
                 out.store.panel_bytes >= fkm_panel_bytes(k, fkm_head_most(k, dims));
     out.store.tails = out.store.panel_bytes > 0 && (k->bytes || out.heads);
-    out.lot = choose_lot(&b, k, panel, clusters, dims);
+    out.lot = choose_lot(&b, k, panel, rows / k->panel, clusters, dims);
     out.store.lots = out.lot ? lots_of(k, clusters, out.lot) : 0;
     return out;
 }
