@@ -278,10 +278,9 @@ static void reset_rows(fkm_row_block *b, float kappa, int32_t padded)
  * order is, but for heads. */
 static bool keeps_panels(const fkm_assign_job *job)
 {
-    const fkm_tiles *t = job->tiles;
-    if (!job->store || job->list || !job->keep || !(t->kernels->low || t->axes))
+    if (!job->store || job->list || !job->keep)
         return false;
-    return job->store->panel_bytes >= fkm_panel_bytes(t->kernels, t->screened);
+    return fkm_row_store_packs(job->store, job->tiles) > 0;
 }
 
 /* Points the block at the distances of its panels to tiles. */

@@ -43,7 +43,10 @@
 #define LEAST_APART 0.06
 #define LEAST_PICKED 0.2
 
-#define GOOD_PICKED 0.75 /* share spared above which rows are not laid out anew */
+/* Where distances to single centroids spare more than this share, rows are laid out anew for debts
+ * so many times as large: all distances are to be found anew, too. */
+#define GOOD_PICKED 0.75
+#define GOOD_PICKED_DEBT 2
 
 /* Most memory of a store that is got while the file is read: more may never be used, see
  * worth_keeping, and hold up the reading. */
@@ -306,7 +309,7 @@ static fkm_status open_stores(fkm_backend *b, fkm_err *e)
     int64_t cells = p->dims * (int64_t)b->kernels->panel;
     b->apart = (fkm_apart){.possible = keep.lot > 0, .patience = 1, .least = LEAST_APART};
     b->probe_patience = 1;
-    if (keep.lot == 1)
+    if (keep.each)
         FKM_TRY(fkm_alloc(&b->probe, cells, sizeof *b->probe, "a panel", e));
     FKM_TRY(fkm_calloc(&b->stores, n, sizeof *b->stores, "rows laid out for screening", e));
     for (int64_t i = 0; i < n; i++) {
@@ -546,8 +549,7 @@ static void sort_rows(fkm_backend *b, fkm_row_store *store, int64_t count)
     fkm_row_store_sort(store, count, &by, sort_parts(&b->plan, count), b->pool, b->start, b->list);
 }
 
-/* Are distances to single centroids kept that spare most of them? With rows laid out anew, these
- * are to be found anew. */
+/* Are distances to single centroids kept that spare most of them? */
 static bool spares_most(const fkm_backend *b, const fkm_row_store *store)
 {
     const bool known = store->apart_order == b->tiles.order && b->tiles.lot == 1;
@@ -566,9 +568,12 @@ static bool lay_out(fkm_backend *b, fkm_row_store *store, int64_t count, bool *k
     if (!store->ordered && !any_label(store->label, count))
         return true;
     store->debt += store->strays;
-    bool stale = store->frame != b->tiles.frame;
-    const bool astray = store->strays > (stale ? most / 4 : most) || store->debt > debt;
-    if (!store->ordered || (astray && !spares_most(b, store))) {
+    bool stale = store->frame != b->tiles.frame, astray;
+    if (spares_most(b, store))
+        astray = store->debt > GOOD_PICKED_DEBT * debt;
+    else
+        astray = store->strays > (stale ? most / 4 : most) || store->debt > debt;
+    if (!store->ordered || astray) {
         sort_rows(b, store, count);
         stale = true;
     }
@@ -663,6 +668,18 @@ static int64_t choose_passing(fkm_backend *b, fkm_assign_job *job, const fkm_row
     return r->count;
 }
 
+/* Makes room for distances to lots of so many, behind panels as they are packed now. */
+static bool place_distances(fkm_backend *b, int32_t lot)
+{
+    const int32_t lots = b->tiles.count * b->tiles.tile / lot;
+    bool room = true;
+    for (int64_t i = 0; i < b->store_count; i++) {
+        fkm_row_store *s = &b->stores[i];
+        room = fkm_row_store_place(s, fkm_row_store_packs(s, &b->tiles), lots) && room;
+    }
+    return room;
+}
+
 /* Before distances are kept anew: to single centroids, if that pays, else to tiles. */
 static void choose_lots(fkm_backend *b, const fkm_row_store *store, const fkm_rows *r)
 {
@@ -670,8 +687,15 @@ static void choose_lots(fkm_backend *b, const fkm_row_store *store, const fkm_ro
         return;
     const bool due = b->passes >= b->next_probe;
     const bool may = due && b->tiles.kernels->picks && b->tiles.alike;
-    const fkm_probe probe = {&b->tiles, store, r, b->plan.dtype, b->shift, b->probe};
-    const bool picks = may && fkm_probe_pays(&probe, b->pool);
+    const double slowing = (double)store->moved / (double)fkm_max_i64(1, store->moved_before);
+    const fkm_probe probe = {.tiles = &b->tiles,
+        .store = store,
+        .rows = r,
+        .dtype = b->plan.dtype,
+        .shift = b->shift,
+        .ahead = slowing < 0.5 ? slowing / (1 - slowing) : 1, /* the sum of the series */
+        .x = b->probe};
+    const bool picks = may && place_distances(b, 1) && fkm_probe_pays(&probe, b->pool);
     if (picks) {
         b->probe_patience = 1;
     } else if (due) {
@@ -679,6 +703,8 @@ static void choose_lots(fkm_backend *b, const fkm_row_store *store, const fkm_ro
         b->probe_patience *= 2;
     }
     fkm_tiles_lots(&b->tiles, picks ? 1 : b->tiles.tile);
+    if (!picks) /* for which there always is room */
+        (void)place_distances(b, b->tiles.tile);
     b->apart.least = picks ? LEAST_PICKED : LEAST_APART;
     if (picks && b->tiles.kernels->bytes) /* picked tiles have one quantum */
         fkm_tiles_set(&b->tiles, b->centroids, 1, b->pool);

@@ -87,6 +87,19 @@ static int32_t choose_lot(
     return (few || bytes <= rows) && take(b, bytes) ? k->tile : 0;
 }
 
+/* Are distances to single centroids worth it, and is there room for them where coarse panels take
+ * less than those there is room for? */
+static bool each_beside_coarse(
+    const fkm_keep *keep, const fkm_kernels *k, int64_t rows, int32_t clusters, int32_t dims)
+{
+    const fkm_kernels *coarse = fkm_kernels_coarse(k, dims);
+    if (keep->lot == 0 || !coarse || !coarse->picks || dims * coarse->item < PICKS_LEAST_BYTES)
+        return false;
+    const int64_t each = distance_bytes(coarse, clusters, 1);
+    const int64_t room = (int64_t)keep->store.panel_bytes + 4 * (int64_t)keep->store.lots;
+    return each <= rows / PICKS_SHARE && (int64_t)fkm_panel_bytes(coarse, dims) + each <= room;
+}
+
 fkm_keep fkm_keep_of(
     const fkm_kernels *k, int64_t rows, int32_t clusters, int32_t dims, fkm_dtype t)
 {
@@ -101,5 +114,6 @@ fkm_keep fkm_keep_of(
     out.store.tails = out.store.panel_bytes > 0 && (k->bytes || out.heads);
     out.lot = choose_lot(&b, k, panel, rows / k->panel, clusters, dims);
     out.store.lots = out.lot ? lots_of(k, clusters, out.lot) : 0;
+    out.each = out.lot == 1 || each_beside_coarse(&out, k, panel, clusters, dims);
     return out;
 }

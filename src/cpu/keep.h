@@ -9,6 +9,7 @@
 typedef struct fkm_keep {
     fkm_store_shape store;
     int32_t lot; /* centroids that share a distance: a tile's, or one; 0: none are kept */
+    bool each;   /* distances to single centroids have room with some kernels' panels */
     bool heads;  /* there is room for heads (head.h) */
 } fkm_keep;
 

@@ -11,8 +11,8 @@
  * its own: these take two to three times as long as whole ones, and to fill distances takes a third
  * of a pass. */
 #define MOST_PICKED 0.16 /* of the tiles */
-#define PROBED 2         /* panels */
-#define PROBE_STRIDE 4   /* of centroids */
+#define PROBED 8         /* panels */
+#define PROBE_STRIDE 16  /* of centroids */
 #define MOST_ROWS 64     /* of a panel */
 
 /* A panel, and how far its rows and their centroids are from where they were. */
@@ -34,7 +34,7 @@ static float distance(const look *l, int32_t row, int32_t position)
     return sqrtf(fmaxf(0, l->square[row] - 2 * score));
 }
 
-/* Is this centroid in reach, if it moves as far as it just has? */
+/* Will this centroid be in reach? */
 static void look_at_centroid(void *arg, int64_t block, int index)
 {
     (void)index;
@@ -44,7 +44,8 @@ static void look_at_centroid(void *arg, int64_t block, int index)
     float gap = INFINITY;
     for (int32_t r = 0; r < l->rows; r++)
         gap = fminf(gap, distance(l, r, (int32_t)position) - l->own[r]);
-    const double shift = (l->probe->shift[t->index[position]] + l->moved) * (double)t->scale;
+    const double moved = l->probe->shift[t->index[position]] + l->moved;
+    const double shift = l->probe->ahead * moved * (double)t->scale;
     atomic_fetch_add_explicit(&l->near, (double)gap <= shift, memory_order_relaxed);
 }
 

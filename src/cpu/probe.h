@@ -1,6 +1,6 @@
 /* Would distances of panels to single centroids spare enough for picked tiles (picks.h) to pay? A
- * few panels are looked at, by distances in float32: how many centroids are in reach of them, if
- * all move as far as they just have. */
+ * few panels are looked at, by distances in float32: how many centroids will be in reach of them,
+ * if all go on as they just have, or are slowing down? */
 #ifndef FKM_PROBE_H
 #define FKM_PROBE_H
 
@@ -13,6 +13,7 @@ typedef struct fkm_probe {
     const fkm_rows *rows;       /* the chunk that they are of */
     fkm_dtype dtype;
     const double *shift; /* [clusters]: how far centroids moved last */
+    double ahead;        /* as often they will move as far again */
     float *x;            /* [panel][dims]: scratch */
 } fkm_probe;
 

@@ -60,7 +60,10 @@ fkm_status fkm_row_store_open(
     FKM_TRY(fkm_alloc(&s->memory, total(&z), 1, "rows laid out for screening", e));
     rest = s->memory;
     s->panel_bytes = shape->panel_bytes;
+    s->panel_count = fkm_round_up(rows, shape->panel) / shape->panel;
     s->panels = take(&rest, z.panels);
+    s->apart = shape->lots > 0 ? take(&rest, z.apart) : NULL;
+    s->room = rest - s->panels;
     s->order = take(&rest, z.each);
     s->label = take(&rest, z.each);
     if (shape->panel_bytes > 0) {
@@ -72,9 +75,23 @@ fkm_status fkm_row_store_open(
         s->ref = take(&rest, z.each);
         s->slip = take(&rest, z.one);
         s->reach = take(&rest, z.one);
-        s->apart = take(&rest, z.apart);
     }
     return FKM_OK;
+}
+
+size_t fkm_row_store_packs(const fkm_row_store *s, const fkm_tiles *t)
+{
+    const size_t bytes = fkm_panel_bytes(t->kernels, t->screened);
+    return (t->kernels->low || t->axes) && bytes <= s->panel_bytes ? bytes : 0;
+}
+
+bool fkm_row_store_place(fkm_row_store *s, size_t panel_bytes, int32_t lots)
+{
+    const int64_t panels = fkm_round_up(s->panel_count * (int64_t)panel_bytes, LINE);
+    if (!s->apart || panels + s->panel_count * lots * (int64_t)sizeof *s->apart > s->room)
+        return false;
+    s->apart = (float *)(void *)(s->panels + panels);
+    return true;
 }
 
 void fkm_row_store_close(fkm_row_store *s)

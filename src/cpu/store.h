@@ -18,8 +18,10 @@ typedef struct fkm_row_store {
     int64_t debt;                /* strays of all passes since */
     int32_t *order;              /* [rows rounded up to panels] */
     int32_t *label;              /* the same: labels of the last pass, by position */
-    char *panels;
-    size_t panel_bytes;   /* that each has room for; 0: no panels, and none of their figures */
+    char *panels;                /* with apart behind them */
+    size_t panel_bytes; /* that each has room for; 0: no panels, and none of their figures */
+    int64_t panel_count;
+    int64_t room;         /* bytes of panels and apart */
     float *norm;          /* see fkm_row_block */
     float *residual;      /* negative: the row cannot be screened */
     float *tail;          /* NULL: 0 */
@@ -43,6 +45,14 @@ int64_t fkm_row_store_bytes(const fkm_store_shape *shape, int64_t rows);
 fkm_status fkm_row_store_open(
     fkm_row_store *s, const fkm_store_shape *shape, int64_t rows, fkm_err *e) FKM_MUST_USE;
 void fkm_row_store_close(fkm_row_store *s); /* safe on zeroed structs */
+
+/* Bytes of a panel as it is kept for these tiles; 0: it is not, as rows are screened as they are,
+ * or there is no room. */
+size_t fkm_row_store_packs(const fkm_row_store *s, const fkm_tiles *t);
+
+/* Puts distances to so many lots behind panels of so many bytes, which may be fewer than there is
+ * room for; those that were kept are lost. false: not even so is there room for them. */
+bool fkm_row_store_place(fkm_row_store *s, size_t panel_bytes, int32_t lots);
 
 /* Forgets the labels: rows in the order they come. labels: [count], by row. */
 void fkm_row_store_start(fkm_row_store *s, const int32_t *labels, int64_t count);
