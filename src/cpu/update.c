@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-#define COPIES_BYTES ((int64_t)64 << 20) /* of sums, beyond the first copy */
+#define COPIES_BYTES ((int64_t)16 << 20) /* of sums, beyond the first copy */
 
 static size_t sum_size(bool wide)
 {
