@@ -107,7 +107,7 @@ class SameBits(ContractTest):
             if "amx" in isas() and "amxint8" in isas():
                 self.assertRegex(one.run.err, "screening: " + says)
             self.same_fit(Fit(data, "--isa", other, k=k, iterations=3), one, says)
-            stream = Fit(data, "-v", "-m", "86M", "--threads", 2, k=k, iterations=3)
+            stream = Fit(data, "-v", "-m", "60M", "--threads", 2, k=k, iterations=3)
             self.assertIn("rows are streamed", stream.run.err)
             self.assertRegex(stream.run.err, "screening: 192 of 192 dims")  # no heads: they are too dear for one pass
             if x is flat and "amx" in isas() and "amxint8" in isas():
