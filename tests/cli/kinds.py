@@ -57,6 +57,8 @@ def main():
     cli.check(len(numpy.load(kept)) <= 60, "the rows are kept")
     cli.check_equal(sorted(os.listdir(d)), ["fkm", "fkm-different-1-0.npy"])
 
+    run = bench_kinds(d, "--isa", "nothing")
+    cli.check_equal(run.returncode, 2, "no path to run is an error, not success", run.stdout)
     run = bench_kinds(d, "--kinds", "blobs,nothing")
     cli.check_equal(run.returncode, 2, "an unknown kind")
     cli.finish()
