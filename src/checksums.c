@@ -20,6 +20,13 @@ static void lay_out(fkm_checksums *c, const fkm_shape *shape)
     c->blocks = (c->rows + c->block_rows - 1) / c->block_rows;
 }
 
+int64_t fkm_checksums_block_rows(const fkm_shape *shape)
+{
+    fkm_checksums c = {0};
+    lay_out(&c, shape);
+    return c.block_rows;
+}
+
 int64_t fkm_checksums_bytes(const fkm_shape *shape)
 {
     fkm_checksums c = {0};

@@ -32,6 +32,7 @@ typedef struct fkm_checksum_cursor {
     uint32_t sum;
 } fkm_checksum_cursor;
 
+int64_t fkm_checksums_block_rows(const fkm_shape *shape);
 int64_t fkm_checksums_bytes(const fkm_shape *shape); /* that open allocates */
 fkm_status fkm_checksums_open(fkm_checksums *c, const fkm_reader *in, fkm_err *e) FKM_MUST_USE;
 void fkm_checksums_close(fkm_checksums *c); /* safe on zeroed structs */

@@ -5,6 +5,7 @@
 #include "base/direct.h"
 #include "base/mem.h"
 #include "base/sysinfo.h"
+#include "checksums.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -95,6 +96,13 @@ static fkm_status fit_lanes(bool *fits, fkm_run_plan *run, fkm_plan *backend,
     return FKM_OK;
 }
 
+/* Chunks of more than a block of checksums are of whole ones: each may be left out of a pass. */
+static int64_t in_blocks(const fkm_shape *shape, int64_t chunk)
+{
+    const int64_t block = fkm_checksums_block_rows(shape);
+    return chunk > block ? chunk - chunk % block : chunk;
+}
+
 /* A ring of chunks as large as they may be; false: not even those of `least` bytes fit. */
 static bool fit_ring(
     fkm_run_plan *run, fkm_plan *backend, const fkm_plan_request *r, int64_t limit, int64_t least)
@@ -103,9 +111,9 @@ static bool fit_ring(
     int64_t row = fkm_max_i64(1, (int64_t)shape->dims * (int64_t)fkm_dtype_size(shape->dtype));
     least = fkm_max_i64(1, fkm_min_i64(shape->rows, least / row));
     int64_t chunk = fkm_max_i64(least, fkm_min_i64(shape->rows, RING_CHUNK_BYTES / row));
-    chunk = fkm_min_i64(chunk, INT32_MAX / 2); /* row indices within a chunk are int32 */
+    chunk = in_blocks(shape, fkm_min_i64(chunk, INT32_MAX / 2)); /* row indices are int32 */
     while (total_bytes(run, backend, r, false, chunk) > limit && chunk > least)
-        chunk = fkm_max_i64(least, chunk / 2);
+        chunk = in_blocks(shape, fkm_max_i64(least, chunk / 2));
     return run->planned_bytes <= limit;
 }
 
