@@ -1239,6 +1239,7 @@ extern "C" const fkm_backend_ops fkm_backend_cuda = {
     pin,
     unpin,
     streams,
+    NULL, /* pool: it computes by no threads of the host */
     true,
     device_bytes,
     1 << 20,

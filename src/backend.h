@@ -212,6 +212,10 @@ typedef struct fkm_backend_ops {
     /* Are rows copied from host memory in every pass, for want of room on the device? */
     bool (*streams)(const fkm_backend *b);
 
+    /* The host's threads that it computes by: who feeds it may use them between its calls. Others
+     * beside them would take turns with them, and hold up whole passes. NULL: it has none. */
+    struct fkm_pool *(*pool)(const fkm_backend *b);
+
     /* It has memory of its own that may be lost in the middle of a run (FKM_EDEVICE). */
     bool may_be_lost;
 

@@ -10,6 +10,7 @@
 
 /* Small beside the memory of the sums, and exact enough as a place to look at. */
 #define BLOCK_BYTES ((int64_t)1 << 20)
+#define PIECES 64 /* summed side by side */
 
 static void lay_out(fkm_checksums *c, const fkm_shape *shape)
 {
@@ -59,7 +60,8 @@ void fkm_checksums_close(fkm_checksums *c)
     memset(c, 0, sizeof *c);
 }
 
-int64_t fkm_checksums_to_end(const fkm_checksums *c, int64_t row)
+/* From row `row` of the data set, how many rows there are to the end of its block. */
+static int64_t to_end(const fkm_checksums *c, int64_t row)
 {
     int64_t own = row % c->rows;
     return fkm_min_i64(c->block_rows - own % c->block_rows, c->rows - own);
@@ -75,34 +77,77 @@ static fkm_status changed(const fkm_checksums *c, int64_t block, uint32_t sum, f
     fkm_fail(e, FKM_EDATA,
         "%s and the %" PRId64 " rows after it changed since %s (CRC32C %08" PRIx32
         ", now %08" PRIx32 ")",
-        name, fkm_checksums_to_end(c, row) - 1,
-        restored ? "the checkpoint was written" : "they were first read", c->crc[block], sum);
+        name, to_end(c, row) - 1, restored ? "the checkpoint was written" : "they were first read",
+        c->crc[block], sum);
     return fkm_hint(e, restored ? "--fresh starts anew, with the data as it is now"
                                 : "the result would mix two states of the data; run again when "
                                   "nothing writes to it");
 }
 
-fkm_status fkm_checksums_add(
-    fkm_checksums *c, fkm_checksum_cursor *t, int64_t row, int64_t count, const void *x, fkm_err *e)
+/* Rows, cut where blocks end, and the sums of some of the pieces. */
+typedef struct pieces {
+    const fkm_checksums *c;
+    const char *x;
+    int64_t rows, first; /* first: to the end of the block that they begin in */
+    int64_t at;          /* the first piece of those whose sums these are */
+    uint32_t begun;      /* sum of the rows of that block that came before */
+    uint32_t sum[PIECES];
+} pieces;
+
+/* In pieces before this one. */
+static int64_t rows_before(const pieces *p, int64_t piece)
 {
-    int64_t problem = row / c->rows, own = row % c->rows, at = own / c->block_rows;
+    return piece == 0 ? 0 : fkm_min_i64(p->rows, p->first + (piece - 1) * p->c->block_rows);
+}
+
+static void sum_piece(void *arg, int64_t i, int worker)
+{
+    (void)worker;
+    pieces *p = arg;
+    const int64_t from = rows_before(p, p->at + i), to = rows_before(p, p->at + i + 1);
+    const size_t bytes = p->c->row_bytes;
+    p->sum[i] = fkm_crc32c(
+        p->at + i == 0 ? p->begun : 0, p->x + (size_t)from * bytes, (size_t)(to - from) * bytes);
+}
+
+/* sum: of the block, up to the last of these rows. */
+static fkm_status take(
+    fkm_checksums *c, fkm_checksum_cursor *t, int64_t row, int64_t count, uint32_t sum, fkm_err *e)
+{
+    int64_t problem = row / c->rows, at = row % c->rows / c->block_rows;
     int64_t block = problem * c->blocks + at;
-    if (own % c->block_rows == 0) {
-        t->sum = 0;
-        t->sum_of = block;
-    } else if (row != t->at || block != t->sum_of) {
-        return fkm_fail(e, FKM_EBUG, "row %" PRId64 " was read out of turn", row);
-    }
-    t->sum = fkm_crc32c(t->sum, x, (size_t)count * c->row_bytes);
+    t->sum = sum;
     t->at = row + count;
-    if (count < fkm_checksums_to_end(c, row))
+    if (count < to_end(c, row))
         return FKM_OK; /* the block goes on in the next chunk */
     int64_t known = atomic_load_explicit(&c->known[problem], memory_order_relaxed);
     if (at < known)
-        return c->crc[block] == t->sum ? FKM_OK : changed(c, block, t->sum, e);
+        return c->crc[block] == sum ? FKM_OK : changed(c, block, sum, e);
     if (at > known)
         return fkm_fail(e, FKM_EBUG, "block %" PRId64 " of rows was read out of turn", block);
-    c->crc[block] = t->sum;
+    c->crc[block] = sum;
     atomic_store_explicit(&c->known[problem], known + 1, memory_order_release);
+    return FKM_OK;
+}
+
+fkm_status fkm_checksums_add(fkm_checksums *c, fkm_checksum_cursor *t, int64_t row, int64_t count,
+    const void *x, fkm_pool *pool, fkm_err *e)
+{
+    const bool begins = row % c->rows % c->block_rows == 0;
+    if (!begins && row != t->at)
+        return fkm_fail(e, FKM_EBUG, "row %" PRId64 " was read out of turn", row);
+    pieces p = {
+        .c = c, .x = x, .rows = count, .first = to_end(c, row), .begun = begins ? 0 : t->sum};
+    while (rows_before(&p, p.at) < count) {
+        int64_t n = 1;
+        while (n < PIECES && rows_before(&p, p.at + n) < count)
+            n++;
+        fkm_pool_for(pool, n, sum_piece, &p);
+        for (int64_t i = 0; i < n; i++) {
+            int64_t from = rows_before(&p, p.at + i), to = rows_before(&p, p.at + i + 1);
+            FKM_TRY(take(c, t, row + from, to - from, p.sum[i], e));
+        }
+        p.at += n;
+    }
     return FKM_OK;
 }

@@ -10,6 +10,7 @@
 #define FKM_CHECKSUMS_H
 
 #include "../formats/reader.h"
+#include "base/pool.h"
 #include "base/status.h"
 #include <stdatomic.h>
 #include <stdint.h>
@@ -28,8 +29,8 @@ typedef struct fkm_checksums {
 
 /* Where reading is, within one problem. One for each thread that takes rows in. */
 typedef struct fkm_checksum_cursor {
-    int64_t at, sum_of; /* next row of the data set; the block that `sum` is about */
-    uint32_t sum;
+    int64_t at;   /* the next row of the data set */
+    uint32_t sum; /* of the rows of its block that have come */
 } fkm_checksum_cursor;
 
 int64_t fkm_checksums_block_rows(const fkm_shape *shape);
@@ -37,13 +38,11 @@ int64_t fkm_checksums_bytes(const fkm_shape *shape); /* that open allocates */
 fkm_status fkm_checksums_open(fkm_checksums *c, const fkm_reader *in, fkm_err *e) FKM_MUST_USE;
 void fkm_checksums_close(fkm_checksums *c); /* safe on zeroed structs */
 
-/* From row `row` of the data set, how many rows there are to the end of its block. */
-int64_t fkm_checksums_to_end(const fkm_checksums *c, int64_t row);
-
-/* Takes in rows [row, row + count) of the data set, all of one block: x: [count][dims]. Rows of a
- * problem come in order; its first row begins a new pass. One thread at a time a problem.
- * FKM_EDATA: the block is not what it was. */
+/* Takes in rows [row, row + count) of the data set, all of one problem: x: [count][dims]. They
+ * follow those that came last, or begin a block; in the first pass over them, none is left out. By
+ * the threads of `pool`; NULL: by the caller. One call at a time a problem. FKM_EDATA: a block is
+ * not what it was. */
 fkm_status fkm_checksums_add(fkm_checksums *c, fkm_checksum_cursor *t, int64_t row, int64_t count,
-    const void *x, fkm_err *e) FKM_MUST_USE;
+    const void *x, fkm_pool *pool, fkm_err *e) FKM_MUST_USE;
 
 #endif

@@ -207,6 +207,7 @@ static fkm_status open_lane(fkm_run *r, int32_t index, const fkm_plan *plan, fkm
     FKM_TRY(r->ops->open(&l->backend, &l->plan, e));
     FKM_TRY(fkm_source_open(&l->source, r->in, run, r->checksums.crc ? &r->checksums : NULL, e));
     fkm_source_pin(l->source, r->ops, l->backend);
+    fkm_source_use(l->source, r->ops, l->backend);
     if (r->o->saving)
         FKM_TRY(fkm_alloc(&l->safe, cells, sizeof *l->safe, "safe centroids", e));
     return fkm_alloc(&l->distances, run->chunk_rows, sizeof(double), "distances", e);

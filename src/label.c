@@ -52,6 +52,7 @@ static fkm_status open_run(run *r, fkm_err *e)
         r->w->planned(r->w->arg, &r->stats.plan);
     FKM_TRY(fkm_source_open(&r->source, r->in, &r->stats.plan, NULL, e));
     fkm_source_pin(r->source, r->ops, r->backend);
+    fkm_source_use(r->source, r->ops, r->backend);
     int64_t cells = plan.chunk_rows * o->top;
     FKM_TRY(fkm_alloc(&r->labels, cells, sizeof *r->labels, "labels", e));
     return distances ? fkm_alloc(&r->distances, cells, sizeof *r->distances, "distances", e)
@@ -67,7 +68,7 @@ static fkm_status check_labels(run *r, const fkm_rows *rows, int64_t base, fkm_e
         fkm_scan scan;
         fkm_scan_init(&scan);
         scan.rows = rows->row0; /* all of them were good */
-        fkm_scan_add(&scan, rows->x, r->shape.dtype, rows->row0, rows->count, r->shape.dims);
+        fkm_source_scan(r->source, &scan, rows);
         FKM_TRY(fkm_source_scan_rest(r->source, &scan, r->w, e));
         fkm_scan_not_finite(&scan, r->in, base, e);
         return fkm_hint(e, "clean the data, or use --nan skip: such rows get label -1");

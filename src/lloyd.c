@@ -318,7 +318,7 @@ static fkm_status feed_rows(problem *p, double *distances, bool *scale_failed, f
         if (rows.count == 0)
             return FKM_OK;
         if (!p->scanned) {
-            fkm_scan_add(&p->scan, rows.x, r->shape.dtype, rows.row0, rows.count, r->shape.dims);
+            fkm_source_scan(p->l->source, &p->scan, &rows);
             if (p->scan.rows_not_finite && !r->o->skip_nan)
                 return fail_not_finite(p, e);
             if (!*scale_failed && !fkm_scale_holds(p->scale, &p->scan, r->shape.rows)) {
@@ -381,6 +381,7 @@ static fkm_status use_scale(problem *p, fkm_scale scale, fkm_err *e)
         p->l->backend = NULL;
         p->l->plan.wide = true;
         FKM_TRY(r->ops->open(&p->l->backend, &p->l->plan, e));
+        fkm_source_use(p->l->source, r->ops, p->l->backend);
         FKM_TRY(r->ops->set_centroids(p->l->backend, p->centroids, e));
         p->adrift = false;
     }

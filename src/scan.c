@@ -11,6 +11,7 @@
 #define EXPONENT_BIAS 160
 #define SCAN_BYTES (4 << 20) /* read at a time by fkm_scan_file */
 #define PIECE 1024           /* values converted at a time */
+#define PARTS 16             /* scanned side by side */
 
 void fkm_scan_init(fkm_scan *s)
 {
@@ -271,6 +272,39 @@ void fkm_scan_merge(fkm_scan *s, const fkm_scan *o)
     for (size_t i = 0; i < sizeof s->exponents / sizeof s->exponents[0]; i++)
         s->exponents[i] += o->exponents[i];
     s->mean = s->values ? sum / (double)s->values : 0;
+}
+
+/* Rows cut into as many parts. */
+typedef struct parts {
+    const char *x;
+    fkm_dtype dtype;
+    int64_t row0, count;
+    int32_t dims;
+    fkm_scan of[PARTS];
+} parts;
+
+static void scan_part(void *arg, int64_t i, int worker)
+{
+    (void)worker;
+    parts *p = arg;
+    const int64_t from = p->count * i / PARTS, to = p->count * (i + 1) / PARTS;
+    const size_t row_bytes = (size_t)p->dims * fkm_dtype_size(p->dtype);
+    fkm_scan_init(&p->of[i]);
+    fkm_scan_add(
+        &p->of[i], p->x + (size_t)from * row_bytes, p->dtype, p->row0 + from, to - from, p->dims);
+}
+
+void fkm_scan_add_by(fkm_pool *pool, fkm_scan *s, const void *x, fkm_dtype dtype, int64_t row0,
+    int64_t count, int32_t dims)
+{
+    if (!pool || fkm_pool_threads(pool) == 1) {
+        fkm_scan_add(s, x, dtype, row0, count, dims);
+        return;
+    }
+    parts p = {.x = x, .dtype = dtype, .row0 = row0, .count = count, .dims = dims};
+    fkm_pool_for(pool, PARTS, scan_part, &p);
+    for (int i = 0; i < PARTS; i++)
+        fkm_scan_merge(s, &p.of[i]);
 }
 
 fkm_status fkm_scan_file(fkm_scan *out, fkm_reader *in, const fkm_observer *w, fkm_err *e)

@@ -5,7 +5,9 @@
 #include "base/clock.h"
 #include "base/direct.h"
 #include "base/mem.h"
+#include "base/sysinfo.h"
 #include "base/thread.h"
+#include "scan.h"
 
 #include <pthread.h>
 #include <string.h>
@@ -13,7 +15,8 @@
 #define LOAD_CHUNK_BYTES (8 << 20) /* of a resident load: scanned while the next one is read */
 
 /* One buffer of the ring. Filled by the reading thread; then used by the consumer and held to its
- * checksums by the checking thread, side by side; free again when both are done with it. */
+ * checksums: by the consumer's threads before, or by the checking thread side by side; free again
+ * when both are done with it. */
 typedef struct slot {
     char *memory; /* room for a chunk, wherever it begins in its first FKM_DIRECT_ALIGNMENT bytes */
     char *data;   /* where it does */
@@ -34,6 +37,8 @@ struct fkm_source {
     char *data;                 /* resident: [rows][dims] */
     fkm_checksums *checksums;   /* the caller's; NULL: none */
     fkm_checksum_cursor cursor; /* of whoever holds rows to them */
+    fkm_pool *pool;             /* of the consumer's threads; NULL: none */
+    bool check_apart;           /* there is a checking thread */
     bool data_pinned;
     const fkm_backend_ops *ops; /* that memory was pinned with; NULL: none was */
 
@@ -66,17 +71,13 @@ static fkm_status read_rows(fkm_source *s, int64_t row, int64_t count, void *dst
     return st;
 }
 
-/* Holds rows that come in their order to their checksums, block by block. */
-static fkm_status check_rows(fkm_source *s, int64_t row, int64_t count, const char *x, fkm_err *e)
+/* Holds rows that come in their order to their checksums. pool: of the caller, or NULL. */
+static fkm_status check_rows(
+    fkm_source *s, int64_t row, int64_t count, const char *x, fkm_pool *pool, fkm_err *e)
 {
-    while (s->checksums && count > 0) {
-        int64_t n = fkm_min_i64(count, fkm_checksums_to_end(s->checksums, s->base + row));
-        FKM_TRY(fkm_checksums_add(s->checksums, &s->cursor, s->base + row, n, x, e));
-        row += n;
-        count -= n;
-        x += (size_t)n * s->row_bytes;
-    }
-    return FKM_OK;
+    if (!s->checksums)
+        return FKM_OK;
+    return fkm_checksums_add(s->checksums, &s->cursor, s->base + row, count, x, pool, e);
 }
 
 typedef enum todo { STOP, SKIP, FILL } todo;
@@ -123,7 +124,7 @@ static void *thread_main(void *arg)
             b->status = read_rows(s, row, b->count, b->data, &b->error);
             pthread_mutex_lock(&s->lock);
             b->used = false;
-            b->checked = !s->checksums;
+            b->checked = !s->check_apart;
             b->full = true;
             pthread_cond_broadcast(&s->filled);
             pthread_mutex_unlock(&s->lock);
@@ -142,8 +143,8 @@ static void free_if_done(fkm_source *s, slot *b)
     pthread_cond_signal(&s->freed);
 }
 
-/* Checksums cost a tenth of a read from the page cache: a thread of their own takes nothing from
- * reading. */
+/* Where CPUs have nothing else to do. Reading is kept free of it: a checksum takes a tenth of the
+ * time of a read from the page cache. */
 static void *checker_main(void *arg)
 {
     fkm_source *s = arg;
@@ -157,7 +158,7 @@ static void *checker_main(void *arg)
         pthread_mutex_unlock(&s->lock);
         if (stop)
             return NULL;
-        fkm_status st = check_rows(s, b->row0, b->count, b->data, &e);
+        fkm_status st = check_rows(s, b->row0, b->count, b->data, NULL, &e);
         pthread_mutex_lock(&s->lock);
         b->checked = true;
         s->chunks_checked = turn + 1;
@@ -200,10 +201,11 @@ static fkm_status start_thread(fkm_source *s, bool once, fkm_err *e)
     s->at = s->turn = s->chunks_checked = 0;
     s->check_status = FKM_OK;
     s->pass_begun = 1;
+    s->check_apart = s->checksums && (!s->pool || fkm_pool_threads(s->pool) < fkm_cpu_count());
     memset(s->skip, 0, (size_t)chunk_count(s) * sizeof *s->skip);
     FKM_TRY(fkm_thread_start(&s->thread, thread_main, s, "the reading thread", e));
     s->running = true;
-    if (!s->checksums)
+    if (!s->check_apart)
         return FKM_OK;
     FKM_TRY(fkm_thread_start(&s->checker, checker_main, s, "the checking thread", e));
     s->checking = true;
@@ -260,6 +262,11 @@ void fkm_source_pin(fkm_source *s, const fkm_backend_ops *ops, const fkm_backend
         s->ring[i].pinned = ops->pin(s->ring[i].memory, (size_t)slot_bytes(s));
 }
 
+void fkm_source_use(fkm_source *s, const fkm_backend_ops *ops, const fkm_backend *b)
+{
+    s->pool = ops->pool ? ops->pool(b) : NULL;
+}
+
 void fkm_source_close(fkm_source *s)
 {
     if (!s)
@@ -300,7 +307,7 @@ static void *load_main(void *arg)
         char *x = s->data + (size_t)row * s->row_bytes;
         fkm_status st = read_rows(s, row, n, x, &l->error);
         if (st == FKM_OK)
-            st = check_rows(s, row, n, x, &l->error);
+            st = check_rows(s, row, n, x, NULL, &l->error);
         pthread_mutex_lock(&s->lock);
         l->status = st;
         l->done = row + n;
@@ -331,9 +338,9 @@ static fkm_status scan_behind(load *l, fkm_scan *scan, const fkm_observer *w, fk
             return st;
         if (w && w->stop && *w->stop)
             return fkm_fail(e, FKM_ESTOPPED, "stopped by a signal");
+        const fkm_rows rows = {s->data + (size_t)seen * s->row_bytes, seen, done - seen};
         if (scan)
-            fkm_scan_add(
-                scan, s->data + (size_t)seen * s->row_bytes, s->dtype, seen, done - seen, s->dims);
+            fkm_source_scan(s, scan, &rows);
         seen = done;
     }
     return FKM_OK;
@@ -408,7 +415,7 @@ static fkm_status next_in_ring(fkm_source *s, fkm_rows *rows, fkm_err *e)
         release_slot(s);
     }
     *rows = (fkm_rows){b->data, b->row0, b->count};
-    return FKM_OK;
+    return s->check_apart ? FKM_OK : check_rows(s, b->row0, b->count, b->data, s->pool, e);
 }
 
 static void pass_over_skipped(fkm_source *s)
@@ -468,6 +475,11 @@ fkm_status fkm_source_next(fkm_source *s, fkm_rows *rows, fkm_err *e)
     return FKM_OK;
 }
 
+void fkm_source_scan(const fkm_source *s, fkm_scan *scan, const fkm_rows *rows)
+{
+    fkm_scan_add_by(s->pool, scan, rows->x, s->dtype, rows->row0, rows->count, s->dims);
+}
+
 void fkm_source_skip(fkm_source *s, int64_t row0)
 {
     pthread_mutex_lock(&s->lock);
@@ -484,7 +496,7 @@ fkm_status fkm_source_scan_rest(fkm_source *s, fkm_scan *scan, const fkm_observe
         FKM_TRY(fkm_source_next(s, &rows, e));
         if (rows.count == 0)
             return FKM_OK;
-        fkm_scan_add(scan, rows.x, s->dtype, rows.row0, rows.count, s->dims);
+        fkm_source_scan(s, scan, &rows);
     }
 }
 

@@ -23,6 +23,11 @@ void fkm_source_close(fkm_source *s); /* NULL is fine; stops the thread */
  * them in every pass. Undone by fkm_source_close. */
 void fkm_source_pin(fkm_source *s, const fkm_backend_ops *ops, const fkm_backend *b);
 
+/* The threads of `b`, which is fed, have nothing else to do while rows are asked for: they scan
+ * them, and hold them to their checksums unless there are CPUs besides. Anew if it is opened again.
+ */
+void fkm_source_use(fkm_source *s, const fkm_backend_ops *ops, const fkm_backend *b);
+
 /* Goes to one problem of the batch. Resident: loads it and, unless scan is NULL, fills *scan
  * (polling w->stop). Ring: starts the thread; *scan untouched. once: there is one pass only, beyond
  * whose end nothing is read. */
@@ -37,6 +42,9 @@ fkm_status fkm_source_next(fkm_source *s, fkm_rows *rows, fkm_err *e) FKM_MUST_U
 /* The chunk that begins with row row0 is not wanted in this pass, which has not come to it yet: it
  * is left out, and mostly not even read. For rings. */
 void fkm_source_skip(fkm_source *s, int64_t row0);
+
+/* Adds rows that fkm_source_next gave to *scan. */
+void fkm_source_scan(const fkm_source *s, fkm_scan *scan, const fkm_rows *rows);
 
 /* Adds the rest of this pass to *scan, polling w->stop: for messages that count what is wrong. */
 fkm_status fkm_source_scan_rest(

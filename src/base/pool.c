@@ -185,7 +185,7 @@ int fkm_pool_threads(const fkm_pool *pool)
 
 void fkm_pool_for(fkm_pool *pool, int64_t blocks, fkm_pool_fn fn, void *arg)
 {
-    if (pool->threads == 1 || blocks <= 1) {
+    if (!pool || pool->threads == 1 || blocks <= 1) {
         for (int64_t block = 0; block < blocks; block++)
             fn(arg, block, 0);
         return;

@@ -3,7 +3,8 @@
  * fkm_pool_for runs fn(arg, block, worker) for every block in [0, blocks), in any order, and
  * returns when all are done. The caller takes part. Blocks are handed out dynamically; `worker` in
  * [0, threads) names scratch that belongs to one running thread. Callbacks write only what belongs
- * to their block or worker. One fkm_pool_for at a time per pool. */
+ * to their block or worker. One fkm_pool_for at a time per pool. Without a pool (NULL) the caller
+ * does it all, in order, as worker 0. */
 #ifndef FKM_POOL_H
 #define FKM_POOL_H
 

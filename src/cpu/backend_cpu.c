@@ -938,6 +938,11 @@ static bool streams(const fkm_backend *b)
     return false;
 }
 
+static fkm_pool *pool(const fkm_backend *b)
+{
+    return b->pool;
+}
+
 static int64_t device_bytes(const fkm_backend *b)
 {
     (void)b;
@@ -969,6 +974,7 @@ const fkm_backend_ops fkm_backend_cpu = {
     .pin = NULL,
     .unpin = NULL,
     .streams = streams,
+    .pool = pool,
     .may_be_lost = false,
     .device_bytes = device_bytes,
     .chunk_rows = 256 << 10,

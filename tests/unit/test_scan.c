@@ -54,6 +54,36 @@ static void finds_extremes_and_bad_rows(void **state)
     assert_memory_equal(&part, &all, sizeof all);
 }
 
+/* Of values that add up to the same mean in any order. */
+static void threads_find_the_same(void **state)
+{
+    (void)state;
+    enum { ROWS = 1003 };
+    static float x[ROWS * D];
+    for (int i = 0; i < ROWS * D; i++)
+        x[i] = (float)(i * 37 % 101) - 50;
+    x[300 * D + 1] = x[700 * D + 2] = -64; /* the first of two is the top row */
+    x[500 * D] = INFINITY;
+    x[400 * D + 4] = NAN;
+    static const int64_t counts[] = {ROWS, 301, 20, 3, 0};
+    for (int threads = 0; threads <= 3; threads++)
+        for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+            fkm_err e = {0};
+            fkm_pool *pool = NULL;
+            fkm_scan whole, by;
+            if (threads > 0)
+                assert_int_equal(fkm_pool_open(&pool, threads, &e), FKM_OK);
+            fkm_scan_init(&whole);
+            fkm_scan_init(&by);
+            fkm_scan_add(&whole, x, FKM_F32, 7, counts[i], D);
+            fkm_scan_add_by(pool, &by, x, FKM_F32, 7, counts[i], D);
+            assert_true(fabs(by.mean - whole.mean) < 1e-12);
+            by.mean = whole.mean;
+            assert_memory_equal(&by, &whole, sizeof by);
+            fkm_pool_close(pool);
+        }
+}
+
 static void types_agree(void **state)
 {
     (void)state;
@@ -112,6 +142,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(finds_extremes_and_bad_rows),
+        cmocka_unit_test(threads_find_the_same),
         cmocka_unit_test(types_agree),
         cmocka_unit_test(scale_follows_the_rule),
     };
