@@ -187,6 +187,14 @@ static fkm_status check_args(struct fit_args *a, int operands, char **paths, fkm
     return FKM_OK;
 }
 
+/* A seventh of the memory that many centroids take, beside the rows. */
+static void free_init(void *init)
+{
+    centroids *c = init;
+    fkm_free(c->values);
+    c->values = NULL;
+}
+
 static fkm_status load_init(struct job *job, fkm_err *e)
 {
     const char *name = job->args->init;
@@ -211,6 +219,8 @@ static fkm_status load_init(struct job *job, fkm_err *e)
             c->batch, shape->batch);
     fit->init = c->values;
     fit->init_batch = c->is_batch;
+    fit->init_read = free_init;
+    fit->init_arg = &job->init;
     return FKM_OK;
 }
 

@@ -70,6 +70,9 @@ typedef struct fkm_fit_options {
     fkm_init_method method;
     const float *init; /* [k][dims], or [batch][k][dims] when init_batch; NULL: by the method */
     bool init_batch;
+    void (*init_read)(void *init_arg); /* init will not be read again, and may be freed: called at
+                                          most once, from any thread; NULL: no need to know */
+    void *init_arg;
     fkm_empty_policy empty;
     bool skip_nan;      /* rows with NaN or Inf get label -1 and take no part; else FKM_EDATA */
     bool no_labels;     /* the caller does not want labels (memory is needed all the same) */

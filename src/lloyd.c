@@ -579,6 +579,8 @@ static fkm_status choose_centroids(problem *p, fkm_err *e)
     if (o->init) {
         memcpy(p->centroids, o->init + (o->init_batch ? p->index * cells : 0),
             (size_t)cells * sizeof(float));
+        if (o->init_read && r->shape.batch == 1 && o->restarts == 1)
+            o->init_read(o->init_arg);
         return FKM_OK;
     }
     bool not_finite = false;

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """Little memory: limits of address space (ulimit -v) and of a control group. A run either does with
 what there is, or says no before the work (exit code 5); it is never killed, and never ends otherwise."""
+import json
 import os
 import resource
 import subprocess
@@ -78,10 +79,23 @@ def loads(before):
                           preexec_fn=before).returncode == 0
 
 
+def check_given_centroids(d):
+    """Those of --init are not held beside those of the run once it has begun."""
+    rows, dims, k = 8400, 512, 8192  # 16 MiB of centroids
+    args = ["fit", "-q", "-f", "-k", str(k), "-n", "1", "--empty", "keep", "--no-labels", generate(d, rows, dims), "-o"]
+    cli.check_equal(cli.fkm(*args, "drawn", cwd=d).returncode, 0)
+    cli.check_equal(cli.fkm(*args, "given", "-i", "drawn.centroids.npy", cwd=d).returncode, 0)
+    drawn, given = [json.load(open(os.path.join(d, f"{name}.stats.json")))["peak"]["host_bytes"] / MIB
+                    for name in ("drawn", "given")]
+    cli.check(given < drawn + 8, "peak", given, "MiB with centroids that are given,", drawn, "without")
+    print(f"peak memory: {drawn:.1f} MiB, with given centroids {given:.1f}")
+
+
 def main():
     if cli.SLOW:
         cli.skip("sanitizers need more memory than there is to limit")
     d = cli.new_directory()
+    check_given_centroids(d)
     args = ["fit", "-q", "-k", "40", "-n", "2", "-j", "2", "-o", "run", generate(d, 60000, 128)]
     options = ((), ("-m", "4G"), ("-m", "6M"), ("-i", "k-means++"))
     references = {more: labels_of(d, [*args, *more]) for more in options}
