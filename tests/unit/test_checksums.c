@@ -91,8 +91,8 @@ static void check_sums(const fkm_checksums *c)
 static void sums_are_those_of_blocks(void **state)
 {
     (void)state;
-    static const int64_t chunks[] = {ROWS, 3 * BLOCK, BLOCK, 5000, 1000};
-    static const int threads[] = {0, 1, 3};
+    static const int64_t chunks[] = {ROWS, 3 * BLOCK, 1000};
+    static const int threads[] = {0, 3};
     for (size_t p = 0; p < sizeof threads / sizeof *threads; p++)
         for (size_t i = 0; i < sizeof chunks / sizeof *chunks; i++) {
             fkm_err e = {0};
