@@ -100,7 +100,7 @@ static fkm_status fit_lanes(bool *fits, fkm_run_plan *run, fkm_plan *backend,
 static int64_t in_blocks(const fkm_shape *shape, int64_t chunk)
 {
     const int64_t block = fkm_checksums_block_rows(shape);
-    return chunk > block ? chunk - chunk % block : chunk;
+    return block < chunk && chunk < shape->rows ? chunk - chunk % block : chunk;
 }
 
 /* A ring of chunks as large as they may be; false: not even those of `least` bytes fit. */
