@@ -387,6 +387,8 @@ fkm_status fkm_fit(
     FKM_GO(gather_iterations(&r, e));
     finish_stats(&r);
     warn_of_empty(&r);
+    out->key = r.key;
+    r.key = NULL;
 out:
     kept = st == FKM_ESTOPPED && o->saving && o->saving->kept;
     if (kept)
@@ -404,14 +406,12 @@ int64_t fkm_fit_state_bytes(const fkm_fit_options *o, const fkm_shape *shape)
 
 fkm_status fkm_fit_keep(fkm_result *r, fkm_reader *in, const fkm_fit_options *o, fkm_err *e)
 {
-    char *key = NULL;
     fkm_status st = FKM_OK;
     fkm_state state = {
         .resumes = o->saving->resumes,
         .elapsed_s = o->saving->earlier_s + r->run.total_s,
         .result = r,
     };
-    FKM_GO(fkm_state_key(&key, o, in, e));
     FKM_GO(fkm_state_open(&state, r->batch, e));
     for (int32_t i = 0; i < r->iteration_count; i++) {
         fkm_problem_state *s = &state.problems[r->iterations[i].problem];
@@ -420,12 +420,11 @@ fkm_status fkm_fit_keep(fkm_result *r, fkm_reader *in, const fkm_fit_options *o,
     }
     for (int64_t b = 0; b < r->batch; b++)
         state.problems[b].stage = FKM_DONE;
-    st = fkm_state_save(&state, o, fkm_reader_shape(in), o->saving->path, key, e);
+    st = fkm_state_save(&state, o, fkm_reader_shape(in), o->saving->path, r->key, e);
     o->saving->kept = o->saving->kept || st == FKM_OK;
 out:
     for (int64_t b = 0; state.problems && b < r->batch; b++)
         state.problems[b].iterations = NULL; /* the result's */
     fkm_state_close(&state, r->batch);
-    fkm_free(key);
     return st;
 }

@@ -185,6 +185,7 @@ typedef struct fkm_result {
     fkm_iteration *iterations; /* [iteration_count], all problems in order, best starts only */
     int32_t iteration_count;
     fkm_run_stats run;
+    char *key; /* what the run was of, for fkm_fit_keep; NULL without saving */
 } fkm_result;
 
 /* Frees the fields; safe on zeroed and half-built results. */
@@ -205,7 +206,7 @@ fkm_status fkm_fit(fkm_result *out, fkm_reader *in, const fkm_fit_options *o, co
 int64_t fkm_fit_state_bytes(const fkm_fit_options *o, const fkm_shape *shape);
 
 /* Keeps the result of fkm_fit at o->saving->path, when it could not be written: the same fkm_fit
- * then returns it at once. FKM_EFILE. */
+ * then returns it at once. o->init is not read. FKM_EFILE. */
 fkm_status fkm_fit_keep(
     fkm_result *r, fkm_reader *in, const fkm_fit_options *o, fkm_err *e) FKM_MUST_USE;
 

@@ -22,5 +22,6 @@ void fkm_result_free(fkm_result *r)
     fkm_free(r->problems);
     fkm_free(r->restarts);
     fkm_free(r->iterations);
+    fkm_free(r->key);
     memset(r, 0, sizeof *r);
 }

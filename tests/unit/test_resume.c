@@ -362,36 +362,69 @@ static void side_by_side(void **state)
     check_case(&c);
 }
 
-/* The result itself is kept when it could not be written. */
-static void complete_result(void **state)
+static void give(const plan_case *c, const float *x)
 {
-    (void)state;
+    if (c->o.init_arg)
+        memcpy(c->o.init_arg, x, (size_t)c->o.clusters * 4 * sizeof *x);
+}
+
+/* The result itself is kept when it could not be written; the same run then has it. */
+static void check_kept(plan_case *c, const float *x)
+{
     fkm_err e = {0};
     fkm_result a, b;
     watch w = {0};
     const char *path = "x.npy";
     fkm_saving saving = {.path = STATE, .every_s = 1e9};
-    plan_case c = standard("complete");
-    float *x = make_rows(3000, 4, 0);
-    save("x.npy", x, 3, 1000, 4);
-    free(x);
-    c.o.saving = &saving;
-    assert_int_equal(fit(&a, path, &c.o, &w), FKM_OK);
+    c->o.saving = &saving;
+    give(c, x);
+    assert_int_equal(fit(&a, path, &c->o, &w), FKM_OK);
     assert_false(saving.kept);
     fkm_reader *in;
     fkm_reader_spec spec = {.paths = &path, .path_count = 1, .row_end = -1};
     assert_int_equal(fkm_reader_open(&in, &spec, &e), FKM_OK);
-    assert_int_equal(fkm_fit_keep(&a, in, &c.o, &e), FKM_OK);
+    assert_int_equal(fkm_fit_keep(&a, in, &c->o, &e), FKM_OK);
     fkm_reader_close(in);
     assert_true(saving.kept);
     w.calls = 0;
-    assert_int_equal(fit(&b, path, &c.o, &w), FKM_OK);
+    give(c, x);
+    assert_int_equal(fit(&b, path, &c->o, &w), FKM_OK);
     assert_int_equal(w.calls, 0);
     assert_int_equal(saving.resumes, 1);
     same_result(&a, &b);
     fkm_result_free(&a);
     fkm_result_free(&b);
     unlink(STATE);
+}
+
+static void complete_result(void **state)
+{
+    (void)state;
+    plan_case c = standard("complete");
+    float *x = make_rows(3000, 4, 0);
+    save("x.npy", x, 3, 1000, 4);
+    check_kept(&c, x);
+    free(x);
+}
+
+/* Centroids that are given, and overwritten as soon as the run has read them. */
+static void overwrite(void *init)
+{
+    memset(init, 0xff, 6 * 4 * sizeof(float));
+}
+
+static void result_from_given_centroids(void **state)
+{
+    (void)state;
+    plan_case c = standard("complete, from given centroids");
+    float *x = make_rows(1000, 4, 0), init[6 * 4];
+    save("x.npy", x, 0, 1000, 4);
+    c.o.clusters = 6;
+    c.o.init = init;
+    c.o.init_read = overwrite;
+    c.o.init_arg = init;
+    check_kept(&c, x);
+    free(x);
 }
 
 int main(void)
@@ -406,6 +439,7 @@ int main(void)
         cmocka_unit_test(batches),
         cmocka_unit_test(side_by_side),
         cmocka_unit_test(complete_result),
+        cmocka_unit_test(result_from_given_centroids),
     };
     fkm_log_set_level(FKM_LOG_QUIET);
     return cmocka_run_group_tests(tests, NULL, NULL);
