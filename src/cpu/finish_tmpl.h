@@ -22,32 +22,73 @@ enum { PANEL = 2 * LANES };
 #define UNROLL _Pragma("GCC unroll 32")
 #endif
 
-/* Hands every score at or above its row's threshold on. Rare: once in a few tiles and row. */
-static void __attribute__((noinline)) report(fkm_row_block *b, int32_t row0, const fkm_tiles *t,
-    int32_t first, const float (*score)[PANEL], const float *threshold)
+/* m of LANES rows from parts of a centroid, or of all of a tile's: see screen.h. */
+static inline V margins(const fkm_row_block *b, int32_t row, const float *slope,
+    const float *residual, const float *tail, const float *offset)
 {
-    for (int32_t j = 0; j < TILE; j++) {
-        for (int32_t h = 0; h < 2; h++) {
-            unsigned hits = V_GE(V_LOAD(score[j] + h * LANES), V_LOAD(threshold + h * LANES));
-            for (; hits; hits &= hits - 1) {
-                int32_t r = h * LANES + __builtin_ctz(hits);
-                fkm_block_candidate(b, row0 + r, t, first + j, score[j][r]);
-            }
+    V m = V_ADD(V_LOAD(b->slack + row), V_SET1(*offset));
+    m = V_FMA(V_LOAD(b->norm + row), V_SET1(*slope), m);
+    m = V_FMA(V_LOAD(b->residual + row), V_SET1(*residual), m);
+    return V_FMA(V_LOAD(b->tail + row), V_SET1(*tail), m);
+}
+
+/* The scores of a panel and a tile. */
+typedef struct scores {
+    float of[TILE][PANEL] __attribute__((aligned(64)));
+} scores;
+
+/* Appends a centroid to the lists of LANES rows, those in `rows`; upper: the bounds of its scores.
+ */
+static inline void append(fkm_row_block *b, int32_t row0, const fkm_tiles *t, int32_t position,
+    unsigned rows, const float *score, V upper)
+{
+    float bound[LANES] __attribute__((aligned(64)));
+    V_STORE(bound, upper);
+    for (; rows; rows &= rows - 1) {
+        const int32_t r = __builtin_ctz(rows), n = b->count[row0 + r];
+        const int64_t at = row0 + r + (int64_t)n * b->stride;
+        if (n >= FKM_CANDIDATES) {
+            fkm_block_candidate(b, row0 + r, t, position, score[r]);
+            continue;
+        }
+        b->position[at] = position;
+        b->upper[at] = bound[r];
+        b->count[row0 + r] = n + 1;
+    }
+}
+
+/* fkm_block_candidate for every score at or above its row's limit. Rare: once in a few tiles and
+ * row. */
+static void __attribute__((noinline)) report(fkm_row_block *b, int32_t row0, const fkm_tiles *t,
+    int32_t tile, const scores *s, const float *limits)
+{
+    for (int32_t h = 0; h < 2; h++, row0 += LANES) {
+        const V limit = V_LOAD(limits + h * LANES);
+        for (int32_t j = 0, p = tile * TILE; j < TILE; j++, p++) {
+            const V score = V_LOAD(s->of[j] + h * LANES);
+            unsigned hits = V_GE(score, limit);
+            if (!hits || t->index[p] < 0 || t->twin[p])
+                continue;
+            const V m = margins(b, row0, &t->slope[p], &t->residual[p], &t->tail[p], &t->offset[p]);
+            const V upper = V_ADD(score, m), floor = V_LOAD(b->floor + row0);
+            hits &= V_GE(upper, floor);
+            V_STORE(b->floor + row0, V_MAX(floor, V_SUB(score, m)));
+            append(b, row0, t, p, hits, s->of[j] + h * LANES, upper);
         }
     }
 }
 
 /* For rows whose old centroid is in this tile: the best of the others. best: [PANEL], in place. */
-static void __attribute__((noinline)) leave_out_old(
-    float *best, const fkm_row_block *b, int32_t row0, int32_t tile, const float (*score)[PANEL])
+static void __attribute__((noinline))
+leave_out_old(float *best, const fkm_row_block *b, int32_t row0, int32_t tile, const scores *s)
 {
     for (int32_t r = 0; r < PANEL; r++) {
         if (b->old_tile[row0 + r] != tile)
             continue;
         best[r] = -FKM_HALF_PAD;
         for (int32_t j = 0; j < TILE; j++)
-            if (j != b->old_slot[row0 + r] && score[j][r] > best[r])
-                best[r] = score[j][r];
+            if (j != b->old_slot[row0 + r] && s->of[j][r] > best[r])
+                best[r] = s->of[j][r];
     }
 }
 
@@ -73,29 +114,23 @@ static inline void finish(
         top0 = V_MAX(top0, acc0[j]);
         top1 = V_MAX(top1, acc1[j]);
     }
-    const V slope = V_SET1(t->tile_slope[tile]), residual = V_SET1(t->tile_residual[tile]);
-    const V offset = V_SET1(t->tile_offset[tile]), tail = V_SET1(t->tile_tail[tile]);
-    V margin0 = V_ADD(V_LOAD(b->slack + row0), offset);
-    V margin1 = V_ADD(V_LOAD(b->slack + row0 + LANES), offset);
-    margin0 = V_FMA(V_LOAD(b->norm + row0), slope, margin0);
-    margin1 = V_FMA(V_LOAD(b->norm + row0 + LANES), slope, margin1);
-    margin0 = V_FMA(V_LOAD(b->residual + row0), residual, margin0);
-    margin1 = V_FMA(V_LOAD(b->residual + row0 + LANES), residual, margin1);
-    margin0 = V_FMA(V_LOAD(b->tail + row0), tail, margin0);
-    margin1 = V_FMA(V_LOAD(b->tail + row0 + LANES), tail, margin1);
+    const float *slope = &t->tile_slope[tile], *residual = &t->tile_residual[tile];
+    const float *tail = &t->tile_tail[tile], *offset = &t->tile_offset[tile];
+    const V margin0 = margins(b, row0, slope, residual, tail, offset);
+    const V margin1 = margins(b, row0 + LANES, slope, residual, tail, offset);
     if (b->apart)
         keep_apart(b, row0, t, tile, V_ADD(top0, margin0), V_ADD(top1, margin1));
     V floor0 = V_LOAD(b->floor + row0), floor1 = V_LOAD(b->floor + row0 + LANES);
     const bool hit = V_GE(top0, V_SUB(floor0, margin0)) | V_GE(top1, V_SUB(floor1, margin1));
     const bool old =
         b->rivals && (V_HAS(b->old_tile + row0, tile) || V_HAS(b->old_tile + row0 + LANES, tile));
-    float score[TILE][PANEL] __attribute__((aligned(64)));
+    scores s;
     float of_row[PANEL] __attribute__((aligned(64)));
     if (hit || old) {
         UNROLL
         for (int j = 0; j < TILE; j++) {
-            V_STORE(score[j], acc0[j]);
-            V_STORE(score[j] + LANES, acc1[j]);
+            V_STORE(s.of[j], acc0[j]);
+            V_STORE(s.of[j] + LANES, acc1[j]);
         }
     }
     if (b->rivals) {
@@ -103,7 +138,7 @@ static inline void finish(
         if (old) {
             V_STORE(of_row, top0);
             V_STORE(of_row + LANES, top1);
-            leave_out_old(of_row, b, row0, tile, (const float(*)[PANEL])score);
+            leave_out_old(of_row, b, row0, tile, &s);
             others0 = V_LOAD(of_row);
             others1 = V_LOAD(of_row + LANES);
         }
@@ -120,7 +155,7 @@ static inline void finish(
         V_STORE(b->floor + row0 + LANES, floor1);
         V_STORE(of_row, V_SUB(floor0, margin0));
         V_STORE(of_row + LANES, V_SUB(floor1, margin1));
-        report(b, row0, t, tile * TILE, (const float(*)[PANEL])score, of_row);
+        report(b, row0, t, tile, &s, of_row);
     }
 }
 
