@@ -26,7 +26,7 @@ BASE_SRC := $(addprefix src/base/,clock.c crc32c.c direct.c distance.c dtype.c e
 CPU_SRC := $(addprefix src/cpu/,apart.c assign.c backend_cpu.c bounds.c ceilings.c ceilings_amx.c \
 	ceilings_avx2.c ceilings_avx512.c ceilings_vnni.c cpuid.c doubt.c head.c keep.c kernels.c kernels_amx.c \
 	kernels_amx_int8.c kernels_amx_s8.c kernels_avx2.c kernels_avx2_int8.c kernels_avx2_s8.c \
-	kernels_avx512.c kernels_scalar.c kernels_vnni.c kernels_vnni_s8.c nearest.c pack.c picks.c probe.c \
+	kernels_avx512.c kernels_scalar.c kernels_vnni.c kernels_vnni_s16.c kernels_vnni_s8.c nearest.c pack.c picks.c probe.c \
 	screen.c store.c update.c)
 FORMAT_SRC := $(addprefix formats/,bin.c formats.c npy.c reader.c safetensors.c vecs.c writer.c)
 CORE_SRC := $(addprefix src/,backend.c checkpoint.c checksums.c cover.c engine.c farthest.c json.c lanes.c lloyd.c \
@@ -118,7 +118,7 @@ $(O)/src/cpu/kernels_avx2_int8.o $(O)/src/cpu/kernels_avx2_s8.o: ISA_FLAGS := -m
 $(O)/src/cpu/kernels_avx512.o: ISA_FLAGS := -mavx512f -mavx512dq -mavx512bw -mavx512vl -mavx2 -mfma -mf16c -O3
 $(O)/src/cpu/kernels_amx.o: ISA_FLAGS := -mamx-tile -mamx-bf16 -mavx512bf16 -mavx512f -mavx512dq -mavx512bw -mavx512vl -O3
 $(O)/src/cpu/kernels_amx_int8.o $(O)/src/cpu/kernels_amx_s8.o: ISA_FLAGS := -mamx-tile -mamx-int8 -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -O3
-$(O)/src/cpu/kernels_vnni.o $(O)/src/cpu/kernels_vnni_s8.o: ISA_FLAGS := -mavx512vnni -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -O3
+$(O)/src/cpu/kernels_vnni.o $(O)/src/cpu/kernels_vnni_s16.o $(O)/src/cpu/kernels_vnni_s8.o: ISA_FLAGS := -mavx512vnni -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -O3
 $(O)/src/cpu/ceilings_avx2.o: ISA_FLAGS := -mavx2 -mfma -O3
 $(O)/src/cpu/ceilings_avx512.o: ISA_FLAGS := -mavx512f -O3
 $(O)/src/cpu/ceilings_vnni.o: ISA_FLAGS := -mavx512vnni -mavx512f -O3

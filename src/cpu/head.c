@@ -22,10 +22,13 @@ enum {
  * costs, mostly the cache misses of its row. */
 #define CANDIDATE_CYCLES 400.0
 
-#define LEAST_CYCLES 1.4e8 /* of a pass: trying costs a few tenths of a second */
-#define LEAST_GAIN 0.6     /* a head must win clearly: rows are packed at greater cost for it */
+#define LEAST_CYCLES 5e7        /* of a pass: to try coarse kernels costs a hundredth of that */
+#define LEAST_HEAD_CYCLES 1.4e8 /* to look for axes, a few tenths of a second */
+#define LEAST_GAIN 0.6 /* a head must win clearly: rows are packed at greater cost for it */
 #define LEAST_COARSE 0.9
-#define LEAST_COARSE_COLD 0.7 /* rows are packed for a pass alone, at greater cost */
+#define LEAST_COARSE_COLD                                                                          \
+    0.7 /* rows are packed for a pass alone, at greater cost than those of                         \
+           float32 */
 #define PROBE_SLACK 1.5
 
 /* Axes are looked for when variance lies in few directions (of a sample's every 8th row). */
@@ -293,20 +296,26 @@ static int32_t choose_length(
     return best;
 }
 
-/* Enough rows to learn from, and to make up for it? */
-static bool worth_trying(const fkm_head *h, const fkm_assign_job *job, int64_t rows)
+/* Enough rows to learn from, and to make up for it? cycles: of a pass, at least. */
+static bool worth_trying(const fkm_head *h, const fkm_assign_job *job, int64_t rows, double cycles)
 {
     const fkm_tiles *t = job->tiles;
     return job->count >= 4 * SAMPLE &&
-           (double)rows * t->clusters * t->dims >= LEAST_CYCLES * h->fine->rate;
+           (double)rows * t->clusters * t->dims >= cycles * (double)h->fine->rate;
+}
+
+/* What coarse kernels may cost, at most, of what the others do. */
+static double least_coarse(const fkm_head *h, bool kept)
+{
+    return kept || h->fine->low ? LEAST_COARSE : LEAST_COARSE_COLD;
 }
 
 void fkm_head_begin(fkm_head *h, fkm_tiles *t, const fkm_assign_job *job, int64_t rows,
     fkm_assign_scratch *s, fkm_pool *pool)
 {
     h->begun = true;
-    if (fkm_kernels_coarse(h->fine, t->dims) && worth_trying(h, job, rows))
-        (void)choose_kernels(h, t, job, LEAST_COARSE_COLD, s, pool);
+    if (fkm_kernels_coarse(h->fine, t->dims) && worth_trying(h, job, rows, LEAST_CYCLES))
+        (void)choose_kernels(h, t, job, least_coarse(h, false), s, pool);
 }
 
 void fkm_head_decide(fkm_head *h, fkm_tiles *t, const fkm_assign_job *job, int64_t rows,
@@ -314,13 +323,14 @@ void fkm_head_decide(fkm_head *h, fkm_tiles *t, const fkm_assign_job *job, int64
 {
     int32_t best = 0;
     h->decided = true;
-    if (!worth_trying(h, job, rows))
+    if (!worth_trying(h, job, rows, LEAST_CYCLES))
         return;
-    double all = choose_kernels(h, t, job, h->kept ? LEAST_COARSE : LEAST_COARSE_COLD, s, pool);
+    double all = choose_kernels(h, t, job, least_coarse(h, h->kept), s, pool);
     const fkm_kernels *chosen = t->kernels;
-    if (h->most > 0)
+    const bool heads = h->most > 0 && worth_trying(h, job, rows, LEAST_HEAD_CYCLES);
+    if (heads)
         take_sample(h, t, job, SPREAD_STRIDE);
-    if (h->most > 0 && spread(h, t->kernels) < MOST_SPREAD) {
+    if (heads && spread(h, t->kernels) < MOST_SPREAD) {
         take_sample(h, t, job, 1);
         find_axes(h, t->kernels);
         fkm_tiles_use(t, h->fine);

@@ -18,7 +18,7 @@ static const struct {
     {&fkm_kernels_vnni_s8, FKM_CPU_AVX512 | FKM_CPU_VNNI},
     {&fkm_kernels_vnni_u8, FKM_CPU_AVX512 | FKM_CPU_VNNI},
     {&fkm_kernels_vnni_i8, FKM_CPU_AVX512 | FKM_CPU_VNNI},
-    {&fkm_kernels_vnni_f32, FKM_CPU_AVX512 | FKM_CPU_VNNI},
+    {&fkm_kernels_vnni_s16, FKM_CPU_AVX512 | FKM_CPU_VNNI},
     {&fkm_kernels_avx512, FKM_CPU_AVX2 | FKM_CPU_AVX512},
     {&fkm_kernels_avx2_s8, FKM_CPU_AVX2},
     {&fkm_kernels_avx2_u8, FKM_CPU_AVX2},

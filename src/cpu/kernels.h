@@ -141,7 +141,7 @@ static inline const fkm_kernels *fkm_kernels_coarse(const fkm_kernels *k, int32_
 
 extern const fkm_kernels fkm_kernels_scalar, fkm_kernels_avx2, fkm_kernels_avx512,
     fkm_kernels_amx_bf16, fkm_kernels_amx_s8, fkm_kernels_amx_u8, fkm_kernels_amx_i8,
-    fkm_kernels_vnni_u8, fkm_kernels_vnni_i8, fkm_kernels_vnni_s8, fkm_kernels_vnni_f32,
+    fkm_kernels_vnni_u8, fkm_kernels_vnni_i8, fkm_kernels_vnni_s8, fkm_kernels_vnni_s16,
     fkm_kernels_avx2_u8, fkm_kernels_avx2_i8, fkm_kernels_avx2_s8;
 
 #endif

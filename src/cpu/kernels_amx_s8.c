@@ -7,6 +7,7 @@
 #include <immintrin.h>
 #include <string.h>
 
+#define COARSE_BITS 8
 #include "coarse_tmpl.h"
 
 #define STEP COARSE_STEP

@@ -13,6 +13,7 @@
 #include "transpose_tmpl.h"
 
 #include "bytes_tmpl.h"
+#include "vnni_tmpl.h"
 
 enum { PANEL = BYTES_PANEL, TILE = 12 };
 
@@ -113,8 +114,8 @@ static inline void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles 
             int32_t four;
             memcpy(&four, c + 4 * j, sizeof four);
             const __m512i cj = _mm512_set1_epi32(four);
-            low[j] = _mm512_dpbusd_epi32(low[j], x0, cj);
-            high[j] = _mm512_dpbusd_epi32(high[j], x1, cj);
+            low[j] = add_bytes_products(low[j], x0, cj);
+            high[j] = add_bytes_products(high[j], x1, cj);
         }
     }
     scores s;

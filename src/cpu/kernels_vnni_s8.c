@@ -11,7 +11,9 @@
 #include <immintrin.h>
 #include <string.h>
 
+#define COARSE_BITS 8
 #include "coarse_tmpl.h"
+#include "vnni_tmpl.h"
 
 #define TILE 12
 #include "finish_tmpl.h"
@@ -42,8 +44,8 @@ static void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int
             int32_t four;
             memcpy(&four, c + 4 * j, sizeof four);
             const __m512i cj = _mm512_set1_epi32(four);
-            low[j] = _mm512_dpbusd_epi32(low[j], x0, cj);
-            high[j] = _mm512_dpbusd_epi32(high[j], x1, cj);
+            low[j] = add_bytes_products(low[j], x0, cj);
+            high[j] = add_bytes_products(high[j], x1, cj);
         }
     }
     __m512 acc0[TILE], acc1[TILE];
@@ -102,46 +104,12 @@ const fkm_kernels fkm_kernels_vnni_s8 = {
     .item = 1,
     .dim_step = COARSE_STEP,
     .panel_more = COARSE_QUANTA,
-    .rate = 100,
+    .rate = 112,
     .low = true,
     .named = true,
     .pack = pack,
     .pack_tile = pack_tile,
     .screen = screen,
-    CALLS,
-};
-
-/* ---- float32, as AVX-512 has it, with the above to fall to ---- */
-
-static void pack_float(void *panel, float *square, float *residual, const void *const *x,
-    int32_t rows, int32_t dims, const float *shift, float scale, const void *const *ahead,
-    const uint16_t *kept)
-{
-    fkm_kernels_avx512.pack(panel, square, residual, x, rows, dims, shift, scale, ahead, kept);
-}
-
-static void pack_float_tile(fkm_tiles *t, int64_t first, const float *c)
-{
-    fkm_kernels_avx512.pack_tile(t, first, c);
-}
-
-static void screen_float(
-    fkm_row_block *b, int32_t panel, int32_t panels, const fkm_tiles *t, int32_t begin, int32_t end)
-{
-    fkm_kernels_avx512.screen(b, panel, panels, t, begin, end);
-}
-
-const fkm_kernels fkm_kernels_vnni_f32 = {
-    .isa = "avx512vnni",
-    .panel = PANEL,
-    .tile = TILE,
-    .item = sizeof(float),
-    .dim_step = 1,
-    .rate = 28,
-    .coarse = &fkm_kernels_vnni_s8,
-    .pack = pack_float,
-    .pack_tile = pack_float_tile,
-    .screen = screen_float,
     CALLS,
 };
 
