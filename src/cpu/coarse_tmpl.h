@@ -30,9 +30,9 @@ enum { COARSE_STEP = 64 * 8 / COARSE_BITS, COARSE_PART = 16 * 64, COARSE_QUANTA 
 #define TOP 32767
 #define LENGTH 45000
 #endif
-#define LEAST_TOP                                                                                  \
-    0x1p-60f /* of a row or a tile: below it all is zero; squares do not underflow                 \
-              */
+/* Of a row or a centroid: below it all is zero. Squares of coordinates that matter do not
+ * underflow. */
+#define LEAST_TOP 0x1p-60f
 
 /* 16 coordinates in the frame; shift NULL: as they are. */
 static inline __m512 framed(const float *x, __mmask16 m, const float *shift, __m512 scale)

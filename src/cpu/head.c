@@ -22,13 +22,16 @@ enum {
  * costs, mostly the cache misses of its row. */
 #define CANDIDATE_CYCLES 400.0
 
-#define LEAST_CYCLES 5e7        /* of a pass: to try coarse kernels costs a hundredth of that */
-#define LEAST_HEAD_CYCLES 1.4e8 /* to look for axes, a few tenths of a second */
-#define LEAST_GAIN 0.6 /* a head must win clearly: rows are packed at greater cost for it */
+/* Cycles of a pass, at least: to try coarse kernels costs a hundredth of that; to look for axes, a
+ * few tenths of a second. */
+#define LEAST_CYCLES 5e7
+#define LEAST_HEAD_CYCLES 1.4e8
+
+/* What is quicker must win by so much. Where packing costs more, clearly: rows are turned for a
+ * head; they are rounded, for a pass alone, where others are taken as they are. */
+#define LEAST_GAIN 0.6
 #define LEAST_COARSE 0.9
-#define LEAST_COARSE_COLD                                                                          \
-    0.7 /* rows are packed for a pass alone, at greater cost than those of                         \
-           float32 */
+#define LEAST_COARSE_COLD 0.7
 #define PROBE_SLACK 1.5
 
 /* Axes are looked for when variance lies in few directions (of a sample's every 8th row). */
