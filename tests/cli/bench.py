@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """fkm bench: its figures agree among themselves. Nothing here expects a speed."""
 import json
+import math
 import os
 import resource
 
@@ -69,6 +70,12 @@ def usable_paths():
     return [line.split()[0] for line in lines if line.endswith(" yes")]
 
 
+def slope(points):
+    """Of the line with the least squares of what it misses."""
+    x, y = (sum(p[i] for p in points) / len(points) for i in (0, 1))
+    return sum((a - x) * (b - y) for a, b in points) / sum((a - x) ** 2 for a, _ in points)
+
+
 def check_linear():
     result = bench("--grid", "linear", "-j", 2)
     axes = {g["axis"]: g for g in result["growth"]}
@@ -78,7 +85,8 @@ def check_linear():
         # Never fewer rows than clusters: --quick leaves less room for rows.
         cli.check_equal(g["factor"], 8 if axis == "rows" else 64, axis)
         cli.check(near(g["cost"], sweep[3]["iteration"]["median_s"] / sweep[0]["iteration"]["median_s"]), g)
-        cli.check(-1 < g["exponent"] < 3, g)
+        points = [(math.log(p[axis]), math.log(p["iteration"]["median_s"])) for p in sweep]
+        cli.check(math.isclose(g["exponent"], slope(points), rel_tol=1e-6, abs_tol=1e-6), g)
 
 
 def check_memory_and_files():
