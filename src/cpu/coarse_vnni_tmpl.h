@@ -1,0 +1,103 @@
+/* Template of the AVX-512 VNNI kernels that screen rows of any kind rounded to integers. 32 rows x
+ * 12 centroids of 32-bit sums in registers. Included after defining COARSE_BITS; see coarse_tmpl.h.
+ *
+ *   tile    [words of dims][12 centroids][4 bytes] */
+#include "kernels.h"
+
+#include <immintrin.h>
+#include <string.h>
+
+#include "coarse_tmpl.h"
+#include "vnni_tmpl.h"
+
+#define TILE 12
+#include "finish_tmpl.h"
+
+#define WORD (32 / COARSE_BITS) /* dims in a word */
+
+#if COARSE_BITS ==                                                                                 \
+    8 /* the instruction takes unsigned rows: raised by BIAS; sums start without it */
+#define BIAS 128
+#define ADD_PRODUCTS(sum, a, b) add_bytes_products(sum, a, b)
+#else
+#define BIAS 0
+#define ADD_PRODUCTS(sum, a, b) add_words_products(sum, a, b)
+#endif
+
+static void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int32_t tile)
+{
+    const size_t elements =
+        (size_t)((t->screened + COARSE_STEP - 1) / COARSE_STEP) * 2 * COARSE_PART;
+    const char *x = b->panels + (size_t)panel * (elements + COARSE_QUANTA);
+    const char *c = t->packed + (size_t)tile * t->tile_bytes;
+    const int32_t *start = t->start + (int64_t)tile * TILE;
+    const float *half = t->half + (int64_t)tile * TILE;
+    const float *of_centroid = t->centroid_quantum + (int64_t)tile * TILE;
+    const __m512 of_rows0 = _mm512_load_ps(x + elements);
+    const __m512 of_rows1 = _mm512_load_ps(x + elements + 64);
+    const int32_t words = (t->screened + WORD - 1) / WORD;
+    __m512i low[TILE], high[TILE];
+    UNROLL
+    for (int j = 0; j < TILE; j++)
+        low[j] = high[j] = _mm512_set1_epi32(start[j]);
+    for (int32_t w = 0; w < words; w++, c += 4 * TILE) {
+        const char *at = x + (size_t)(w / 16) * 2 * COARSE_PART + (size_t)(w % 16) * 64;
+        const __m512i x0 = _mm512_load_si512(at), x1 = _mm512_load_si512(at + COARSE_PART);
+        UNROLL
+        for (int j = 0; j < TILE; j++) {
+            int32_t word;
+            memcpy(&word, c + 4 * j, sizeof word);
+            const __m512i cj = _mm512_set1_epi32(word);
+            low[j] = ADD_PRODUCTS(low[j], x0, cj);
+            high[j] = ADD_PRODUCTS(high[j], x1, cj);
+        }
+    }
+    __m512 acc0[TILE], acc1[TILE];
+    UNROLL
+    for (int j = 0; j < TILE; j++) {
+        const __m512 h = _mm512_set1_ps(half[j]), q = _mm512_set1_ps(of_centroid[j]);
+        acc0[j] = _mm512_fmsub_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(low[j]), q), of_rows0, h);
+        acc1[j] = _mm512_fmsub_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(high[j]), q), of_rows1, h);
+    }
+    finish(b, panel * PANEL, t, tile, acc0, acc1);
+}
+
+static void pack(void *panel, float *square, float *residual, const void *const *x, int32_t rows,
+    int32_t dims, const float *shift, float scale, const void *const *ahead, const uint16_t *kept)
+{
+    (void)kept;
+    pack_coarse(panel, square, residual, x, rows, dims, shift, scale, BIAS, ahead);
+}
+
+/* Of bytes. */
+static inline int32_t sum_of(__m512i bytes)
+{
+    const __m512i ones = _mm512_set1_epi8(1);
+    return _mm512_reduce_add_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), ones, bytes));
+}
+
+static void pack_tile(fkm_tiles *t, int64_t first, const float *c)
+{
+    const __m512 one = _mm512_set1_ps(1);
+    const int32_t dims = t->screened;
+    char *out = t->packed + (size_t)(first / TILE) * t->tile_bytes;
+    for (int j = 0; j < TILE; j++) {
+        const float *row = c + (int64_t)j * dims;
+        const quantum q = centroid_quantum(t, first + j, row);
+        __m512 rest = _mm512_setzero_ps();
+        int32_t sum = 0;
+        for (int32_t d = 0; d < dims; d += COARSE_STEP) {
+            char step[64];
+            __m512i v = round_step(row + d, dims - d, NULL, one, q, 0, &rest);
+            sum += BIAS ? sum_of(v) : 0;
+            _mm512_storeu_si512(step, v);
+            for (int32_t at = 0; at < 64; at += 4)
+                memcpy(out + (size_t)(d / COARSE_STEP * 64 + at) * TILE + 4 * j, step + at, 4);
+        }
+        t->start[first + j] = -BIAS * sum;
+        t->residual[first + j] = _mm512_reduce_add_ps(rest);
+    }
+}
+
+#define BASE fkm_kernels_avx512
+#include "calls_tmpl.h"
