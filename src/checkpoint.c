@@ -155,7 +155,8 @@ static fkm_status of_another_run(
 
 /* ---- one description of the file, for writing and for reading ---- */
 
-/* Either out or in is set. The first failure latches. */
+/* Either out or in is set. The first failure latches. To write changes nothing of the state, not
+ * even to what it was: lanes that stand still may read it. */
 struct archive {
     fkm_outfile *out;
     fkm_file *in;
@@ -202,14 +203,16 @@ static void xfer_i32(struct archive *a, int32_t *v, int32_t min, int32_t max, co
 {
     int64_t wide = a->out ? *v : 0;
     xfer_i64(a, &wide, min, max, what);
-    *v = (int32_t)wide;
+    if (a->in)
+        *v = (int32_t)wide;
 }
 
 static void xfer_bool(struct archive *a, bool *v)
 {
     int64_t wide = a->out ? *v : 0;
     xfer_i64(a, &wide, 0, 1, "a yes or no is neither");
-    *v = wide == 1;
+    if (a->in)
+        *v = wide == 1;
 }
 
 static void xfer_real(struct archive *a, double *v)
@@ -351,7 +354,8 @@ static void xfer_positions(
     for (int64_t b = 0; b < shape->batch && a->st == FKM_OK; b++) {
         int32_t stage = (int32_t)s->problems[b].stage;
         xfer_i32(a, &stage, FKM_UNTOUCHED, FKM_DONE, "a problem has no stage");
-        s->problems[b].stage = (fkm_stage)stage;
+        if (a->in)
+            s->problems[b].stage = (fkm_stage)stage;
         if (stage == FKM_AT_WORK)
             xfer_position(a, &s->problems[b], o, shape);
     }
@@ -482,7 +486,7 @@ fkm_status fkm_state_save(const fkm_state *s, const fkm_fit_options *o, const fk
     const char *path, const char *key, fkm_err *e)
 {
     fkm_outfile *f;
-    fkm_state copy = *s; /* written only: xfer_* changes nothing of it then */
+    fkm_state copy = *s; /* xfer_* changes nothing of it here */
     uint32_t head[2] = {ORDER, VERSION};
     int64_t key_bytes = (int64_t)strlen(key);
     FKM_TRY(fkm_outfile_create(&f, path, e));

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 enum { BATCH = 2, ROWS = 6, DIMS = 3, K = 2, STARTS = 2, MAX_ITER = 4 };
@@ -249,6 +250,52 @@ static void all_at_work(void **state)
     free_whole(&b);
 }
 
+/* The problems of a state, their iterations and best centroids, where writing ends the test. */
+typedef struct locked {
+    whole w;
+    fkm_problem_state problems[BATCH];
+    fkm_iteration iterations[BATCH][8];
+    float best[BATCH][K * DIMS];
+} locked;
+
+static locked *lock(const whole *w)
+{
+    locked *l = mmap(NULL, sizeof *l, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_ptr_not_equal(l, MAP_FAILED);
+    l->w = *w;
+    l->w.s.problems = l->problems;
+    for (int i = 0; i < BATCH; i++) {
+        l->problems[i] = w->s.problems[i];
+        memcpy(l->iterations[i], l->problems[i].iterations, sizeof l->iterations[i]);
+        l->problems[i].iterations = l->iterations[i];
+        if (l->problems[i].best) {
+            memcpy(l->best[i], l->problems[i].best, sizeof l->best[i]);
+            l->problems[i].best = l->best[i];
+        }
+    }
+    l->w.s.result = &l->w.r;
+    l->w.r.centroids = l->w.centroids;
+    l->w.r.labels = l->w.labels;
+    l->w.r.problems = l->w.problems;
+    l->w.r.restarts = l->w.restarts;
+    assert_int_equal(mprotect(l, sizeof *l, PROT_READ), 0);
+    return l;
+}
+
+/* Threads that choose centroids read the state while it is saved. */
+static void saving_writes_nothing_to_it(void **state)
+{
+    (void)state;
+    fkm_err e = {0};
+    whole w;
+    fill(&w, 1);
+    locked *l = lock(&w);
+    assert_int_equal(fkm_state_save(&l->w.s, &o, fkm_reader_shape(in), "locked", key, &e), FKM_OK);
+    assert_int_equal(munmap(l, sizeof *l), 0);
+    free_whole(&w);
+    unlink("locked");
+}
+
 static void write_file(const char *path, const char *data, size_t size)
 {
     FILE *f = fopen(path, "wb");
@@ -467,6 +514,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(comes_back),
         cmocka_unit_test(all_at_work),
+        cmocka_unit_test(saving_writes_nothing_to_it),
         cmocka_unit_test(damage),
         cmocka_unit_test(lies),
         cmocka_unit_test(cannot_be_written),
