@@ -357,9 +357,10 @@ static fkm_status open_backend(fkm_backend **out, const fkm_plan *p, fkm_err *e)
             p->clusters, p->dims, p->dtype, p->top, e));
         b->workers[i].scratch.worker = i;
     }
-    const bool heads = p->keep && keep_of(p, b->kernels).heads;
-    if (fkm_head_suits(b->kernels, p->dims, heads))
-        FKM_GO(fkm_head_open(&b->head, b->kernels, p->dims, heads, b->block_rows, e));
+    const fkm_keep keep = p->keep ? keep_of(p, b->kernels) : (fkm_keep){0};
+    if (fkm_head_suits(b->kernels, p->dims, keep.heads))
+        FKM_GO(fkm_head_open(
+            &b->head, b->kernels, p->dims, keep.heads, keep.coarse, b->block_rows, e));
     if (orders(p))
         FKM_GO(open_order(b, e));
     if (p->keep || p->bounds)

@@ -49,19 +49,19 @@ int32_t fkm_head_most(const fkm_kernels *k, int32_t dims)
     return dims / 2 < MOST_HEAD ? dims / 2 : MOST_HEAD;
 }
 
-static int32_t most_of(const fkm_kernels *k, int32_t dims, bool kept)
+static int32_t most_of(const fkm_kernels *k, int32_t dims, bool heads)
 {
-    return kept ? fkm_head_most(k, dims) : 0;
+    return heads ? fkm_head_most(k, dims) : 0;
 }
 
-bool fkm_head_suits(const fkm_kernels *k, int32_t dims, bool kept)
+bool fkm_head_suits(const fkm_kernels *k, int32_t dims, bool heads)
 {
-    return fkm_kernels_coarse(k, dims) || most_of(k, dims, kept) > 0;
+    return fkm_kernels_coarse(k, dims) || most_of(k, dims, heads) > 0;
 }
 
-int64_t fkm_head_bytes(const fkm_kernels *k, int32_t dims, bool kept)
+int64_t fkm_head_bytes(const fkm_kernels *k, int32_t dims, bool heads)
 {
-    int64_t most = most_of(k, dims, kept), lists = 8 * (int64_t)SAMPLE + 4096;
+    int64_t most = most_of(k, dims, heads), lists = 8 * (int64_t)SAMPLE + 4096;
     if (most == 0)
         return lists;
     return 4 * (most * dims + dims + most + 2 * (int64_t)SAMPLE * dims + 2 * SAMPLE * most) + lists;
@@ -80,8 +80,8 @@ static fkm_status open_axes(fkm_head *h, fkm_err *e)
     return fkm_alloc(&h->gram, h->most, sizeof(float), what, e);
 }
 
-fkm_status fkm_head_open(
-    fkm_head *h, const fkm_kernels *k, int32_t dims, bool kept, int32_t block_rows, fkm_err *e)
+fkm_status fkm_head_open(fkm_head *h, const fkm_kernels *k, int32_t dims, bool heads, bool kept,
+    int32_t block_rows, fkm_err *e)
 {
     static const char what[] = "a sample of rows";
     fkm_status st = FKM_OK;
@@ -90,7 +90,7 @@ fkm_status fkm_head_open(
     h->fine = k;
     h->block_rows = block_rows;
     h->kept = kept;
-    h->most = most_of(k, dims, kept);
+    h->most = most_of(k, dims, heads);
     if (h->most > 0)
         FKM_GO(open_axes(h, e));
     FKM_GO(fkm_alloc(&h->list, SAMPLE, sizeof *h->list, what, e));

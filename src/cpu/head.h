@@ -22,7 +22,7 @@
 
 typedef struct fkm_head {
     int32_t dims, most;       /* longest head that is tried; 0: none is */
-    bool kept;                /* rows are, once they have been packed */
+    bool kept;                /* panels of coarse kernels are, once they have been packed */
     int32_t block_rows;       /* that scratch is made for, see assign.h */
     bool begun, decided;      /* fkm_head_begin, fkm_head_decide */
     const fkm_kernels *fine;  /* those of the plan */
@@ -34,15 +34,15 @@ typedef struct fkm_head {
     int32_t *list, *saved;    /* [SAMPLE]: rows of the sample, and their labels */
 } fkm_head;
 
-/* Is there anything to try for such rows? kept: heads, too; they are too dear to make for one pass.
- */
-bool fkm_head_suits(const fkm_kernels *k, int32_t dims, bool kept);
+/* Is there anything to try for such rows? heads: they are kept; they are too dear to make for one
+ * pass. */
+bool fkm_head_suits(const fkm_kernels *k, int32_t dims, bool heads);
 
 /* The longest head that may be chosen; 0: too few dims to save on, or too many to look for axes. */
 int32_t fkm_head_most(const fkm_kernels *k, int32_t dims);
 
-int64_t fkm_head_bytes(const fkm_kernels *k, int32_t dims, bool kept);
-fkm_status fkm_head_open(fkm_head *h, const fkm_kernels *k, int32_t dims, bool kept,
+int64_t fkm_head_bytes(const fkm_kernels *k, int32_t dims, bool heads);
+fkm_status fkm_head_open(fkm_head *h, const fkm_kernels *k, int32_t dims, bool heads, bool kept,
     int32_t block_rows, fkm_err *e) FKM_MUST_USE;
 void fkm_head_close(fkm_head *h); /* safe on zeroed structs */
 

@@ -111,6 +111,8 @@ fkm_keep fkm_keep_of(
     out.store.panel_bytes = choose_panels(&b, k, dims);
     out.heads = fkm_head_most(k, dims) > 0 &&
                 out.store.panel_bytes >= fkm_panel_bytes(k, fkm_head_most(k, dims));
+    out.coarse = fkm_kernels_coarse(k, dims) &&
+                 out.store.panel_bytes >= fkm_panel_bytes(fkm_kernels_coarse(k, dims), dims);
     out.store.tails = out.store.panel_bytes > 0 && (k->bytes || out.heads);
     out.lot = choose_lot(&b, k, panel, rows / k->panel, clusters, dims);
     out.store.lots = out.lot ? lots_of(k, clusters, out.lot) : 0;

@@ -11,6 +11,7 @@ typedef struct fkm_keep {
     int32_t lot; /* centroids that share a distance: a tile's, or one; 0: none are kept */
     bool each;   /* distances to single centroids have room with some kernels' panels */
     bool heads;  /* there is room for heads (head.h) */
+    bool coarse; /* and for panels of coarse kernels */
 } fkm_keep;
 
 /* For so many rows in all, of type t. */
