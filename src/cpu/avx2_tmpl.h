@@ -20,9 +20,30 @@
 #define V_LEAST(v) least_lane(v)
 #define V_FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define V_GE(a, b) (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ))
-#define V_HAS(p, i)                                                                                \
-    (_mm256_movemask_epi8(_mm256_cmpeq_epi32(                                                      \
-         _mm256_load_si256((const __m256i *)(const void *)(p)), _mm256_set1_epi32(i))) != 0)
+#define V_EQUAL(p, i)                                                                              \
+    (unsigned)_mm256_movemask_ps(                                                                  \
+        _mm256_castsi256_ps(_mm256_cmpeq_epi32(load_integers(p), _mm256_set1_epi32(i))))
+#define V_STORE_SOME(p, mask, v) _mm256_maskstore_ps(p, lanes_in(mask), v)
+#define V_FILL_SOME(p, mask, i) _mm256_maskstore_epi32(p, lanes_in(mask), _mm256_set1_epi32(i))
+#define V_COUNT(p, mask) count_lanes(p, lanes_in(mask))
+
+static inline __m256i load_integers(const int32_t *p)
+{
+    return _mm256_load_si256((const __m256i *)(const void *)p);
+}
+
+/* All bits of the lanes in a mask. */
+static inline __m256i lanes_in(unsigned mask)
+{
+    const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    return _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int)mask), bit), bit);
+}
+
+/* One store of all lanes: what is loaded next need not wait for it. lanes: -1 in those to count. */
+static inline void count_lanes(int32_t *p, __m256i lanes)
+{
+    _mm256_store_si256((__m256i *)(void *)p, _mm256_sub_epi32(load_integers(p), lanes));
+}
 
 static inline float least_lane(__m256 v)
 {
@@ -38,6 +59,31 @@ static inline float sum_lanes(__m256 v)
     for (int i = 0; i < 8; i++)
         sum += part[i];
     return sum;
+}
+
+/* Lane i of what is returned is OP over the lanes of v[i]; v: [8], lost. */
+#define OVER_LANES(OP, v)                                                                          \
+    do {                                                                                           \
+        for (int i = 0; i < 4; i++)                                                                \
+            v[i] = OP(_mm256_unpacklo_ps(v[2 * i], v[2 * i + 1]),                                  \
+                _mm256_unpackhi_ps(v[2 * i], v[2 * i + 1]));                                       \
+        for (int i = 0; i < 2; i++)                                                                \
+            v[i] = OP(_mm256_shuffle_ps(v[2 * i], v[2 * i + 1], 0x44),                             \
+                _mm256_shuffle_ps(v[2 * i], v[2 * i + 1], 0xee));                                  \
+        v[0] = OP(                                                                                 \
+            _mm256_permute2f128_ps(v[0], v[1], 0x20), _mm256_permute2f128_ps(v[0], v[1], 0x31));   \
+    } while (0)
+
+static inline __m256 sums_of_lanes(__m256 v[8])
+{
+    OVER_LANES(_mm256_add_ps, v);
+    return v[0];
+}
+
+static inline __m256 tops_of_lanes(__m256 v[8])
+{
+    OVER_LANES(_mm256_max_ps, v);
+    return v[0];
 }
 
 /* Up to 8 floats; the rest are zero. */

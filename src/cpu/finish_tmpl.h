@@ -8,7 +8,10 @@
  *   V_ADD V_SUB V_MUL V_MAX V_MIN(a, b)
  *   V_FMA(a, b, c)                      a * b + c
  *   V_GE(a, b)                          bit mask of lanes where a >= b
- *   V_HAS(p, i)                         is one of the LANES integers at p equal to i?
+ *   V_EQUAL(p, i)                       bit mask of those of the LANES integers at p that are i
+ *   V_STORE_SOME(p, mask, v)            floats in the mask
+ *   V_FILL_SOME(p, mask, i)             integers in the mask become i
+ *   V_COUNT(p, mask)                    integers in the mask become larger by one
  *   V_ROOT V_LEAST                      see apart_tmpl.h
  * and before the function screen_tile. */
 
@@ -38,27 +41,31 @@ typedef struct scores {
 } scores;
 
 /* Appends a centroid to the lists of LANES rows, those in `rows`; upper: the bounds of its scores.
- */
+ * Lists are mostly of equal length. */
 static inline void append(fkm_row_block *b, int32_t row0, const fkm_tiles *t, int32_t position,
     unsigned rows, const float *score, V upper)
 {
-    float bound[LANES] __attribute__((aligned(64)));
-    V_STORE(bound, upper);
-    for (; rows; rows &= rows - 1) {
-        const int32_t r = __builtin_ctz(rows), n = b->count[row0 + r];
-        const int64_t at = row0 + r + (int64_t)n * b->stride;
-        if (n >= FKM_CANDIDATES) {
-            fkm_block_candidate(b, row0 + r, t, position, score[r]);
+    int32_t *count = b->count + row0;
+    while (rows) {
+        const int32_t n = count[__builtin_ctz(rows)];
+        const int64_t at = row0 + (int64_t)n * b->stride;
+        const unsigned same = rows & V_EQUAL(count, n);
+        rows &= ~same;
+        if (n < FKM_CANDIDATES) {
+            V_FILL_SOME(b->position + at, same, position);
+            V_STORE_SOME(b->upper + at, same, upper);
+            V_COUNT(count, same);
             continue;
         }
-        b->position[at] = position;
-        b->upper[at] = bound[r];
-        b->count[row0 + r] = n + 1;
+        for (unsigned full = same; full; full &= full - 1) {
+            const int32_t r = __builtin_ctz(full);
+            fkm_block_candidate(b, row0 + r, t, position, score[r]);
+        }
     }
 }
 
-/* fkm_block_candidate for every score at or above its row's limit. Rare: once in a few tiles and
- * row. */
+/* Keeps every score at or above its row's limit, as fkm_block_candidate does. Rare:
+ * once in a few tiles and row. */
 static void __attribute__((noinline)) report(fkm_row_block *b, int32_t row0, const fkm_tiles *t,
     int32_t tile, const scores *s, const float *limits)
 {
@@ -104,6 +111,20 @@ static inline void keep_apart(
     fkm_keep_apart(b, t, row0 / PANEL, tile, V_LEAST(V_MIN(d0, d1)));
 }
 
+/* Can a tile with scores up to top0 and top1 have a candidate, or is there anything else to be
+ * known of them? */
+static inline bool matters(
+    const fkm_row_block *b, int32_t row0, const fkm_tiles *t, int32_t tile, V top0, V top1)
+{
+    const float *slope = &t->tile_slope[tile], *residual = &t->tile_residual[tile];
+    const float *tail = &t->tile_tail[tile], *offset = &t->tile_offset[tile];
+    const V margin0 = margins(b, row0, slope, residual, tail, offset);
+    const V margin1 = margins(b, row0 + LANES, slope, residual, tail, offset);
+    const V floor0 = V_LOAD(b->floor + row0), floor1 = V_LOAD(b->floor + row0 + LANES);
+    return b->apart || b->rivals ||
+           (V_GE(top0, V_SUB(floor0, margin0)) | V_GE(top1, V_SUB(floor1, margin1)));
+}
+
 /* What the scores of a tile are to its panel's rows. */
 static inline void finish(
     fkm_row_block *b, int32_t row0, const fkm_tiles *t, int32_t tile, const V *acc0, const V *acc1)
@@ -122,8 +143,8 @@ static inline void finish(
         keep_apart(b, row0, t, tile, V_ADD(top0, margin0), V_ADD(top1, margin1));
     V floor0 = V_LOAD(b->floor + row0), floor1 = V_LOAD(b->floor + row0 + LANES);
     const bool hit = V_GE(top0, V_SUB(floor0, margin0)) | V_GE(top1, V_SUB(floor1, margin1));
-    const bool old =
-        b->rivals && (V_HAS(b->old_tile + row0, tile) || V_HAS(b->old_tile + row0 + LANES, tile));
+    const bool old = b->rivals && (V_EQUAL(b->old_tile + row0, tile) |
+                                      V_EQUAL(b->old_tile + row0 + LANES, tile));
     scores s;
     float of_row[PANEL] __attribute__((aligned(64)));
     if (hit || old) {
