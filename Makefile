@@ -125,6 +125,8 @@ $(O)/src/cpu/ceilings_vnni.o: ISA_FLAGS := -mavx512vnni -mavx512f -O3
 $(O)/src/cpu/ceilings_amx.o: ISA_FLAGS := -mamx-tile -mamx-bf16 -mamx-int8 -O3
 endif
 $(O)/src/cpu/kernels_scalar.o $(O)/src/cpu/ceilings.o $(O)/src/cpu/screen.o: ISA_FLAGS := $(if $(filter release,$(CONFIG)),-O3)
+# Loops over the rows of a block; roots need not set errno to be vectors.
+$(O)/src/cpu/assign.o $(O)/src/cpu/pack.o: ISA_FLAGS := -fno-math-errno $(if $(filter release,$(CONFIG)),-O3)
 
 LIB_SRC := $(BASE_SRC) $(FORMAT_SRC) $(CPU_SRC) $(CORE_SRC)
 C_OBJ := $(filter-out %/src/backend.o,$(LIB_SRC:%.c=$(O)/%.o)) $(B)/src/backend.o

@@ -78,6 +78,26 @@ static void pack_heads(const fkm_assign_job *job, fkm_assign_scratch *s, const p
     }
 }
 
+/* Figures of a panel's rows, of which `live` are real, from the squares of their lengths and of
+ * what they lost, which is in at->residual. */
+static void set_figures(
+    const fkm_tiles *t, const panel_rows *at, const float *restrict square, int32_t live)
+{
+    const int32_t panel = t->kernels->panel, dims = t->dims;
+    const bool low = t->kernels->low, bytes = t->kernels->bytes;
+    const bool faint = bytes && t->screened < dims;
+    float *restrict norm = at->norm, *restrict residual = at->residual, *restrict tail = at->tail;
+    for (int32_t r = 0; r < panel; r++) {
+        const float bound = fkm_norm_bound(square[r], dims);
+        const float left_out = residual_bound(residual[r], bound, dims);
+        const float lost = bytes ? residual_bound(0, bound, dims) : left_out;
+        const bool good = r < live && fkm_screenable(bound);
+        norm[r] = good ? bound : 0;
+        tail[r] = good && faint ? left_out : 0;
+        residual[r] = !good ? -1 : low ? lost : 0;
+    }
+}
+
 /* Packs rows [begin, begin + live) of the block as one panel. */
 static void pack_panel(const fkm_assign_job *job, fkm_assign_scratch *s, const panel_rows *at,
     int32_t begin, int32_t live, const void *const *ahead)
@@ -93,17 +113,7 @@ static void pack_panel(const fkm_assign_job *job, fkm_assign_scratch *s, const p
     }
     k->pack(
         at->panel, s->square, at->residual, x, live, t->dims, t->shift, t->scale, ahead, t->kept);
-    for (int32_t r = 0; r < k->panel; r++) {
-        float bound = fkm_norm_bound(s->square[r], t->dims);
-        bool good = r < live && fkm_screenable(bound);
-        at->norm[r] = good ? bound : 0;
-        float lost = residual_bound(at->residual[r], bound, t->dims);
-        bool faint = k->bytes && t->screened < t->dims;
-        at->tail[r] = good && faint ? lost : 0;
-        if (k->bytes) /* nothing is lost but what is left out */
-            lost = residual_bound(0, bound, t->dims);
-        at->residual[r] = !good ? -1 : k->low ? lost : 0;
-    }
+    set_figures(t, at, s->square, live);
 }
 
 /* The rows of the panel that begins at row `begin` of the block, for packing to fetch while it is
