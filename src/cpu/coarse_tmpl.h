@@ -1,6 +1,6 @@
 /* Rows and centroids of any kind rounded to integers times a quantum: one of the row, q_i, and one
- * of the centroid, q_j. The score (sum q_j) q_i - h~ is a float once, in the epilogue: three
- * roundings. The sum of products, in 32 bits, is exact:
+ * of the centroid, q_j. The score is a float once, in the epilogue, sum q_i q_j - h~ in any order:
+ * three roundings. The sum of products, in 32 bits, is exact:
  *
  *   8 bits    |g| <= 127 a coordinate, and dims at most FKM_COARSE_MOST_DIMS
  *   16 bits   |g| <= 32767 a coordinate and, by length, 45000 before it is rounded, which adds
@@ -19,7 +19,7 @@
 #include "transpose_tmpl.h"
 
 #include <float.h>
-#include <math.h>
+#include <string.h>
 
 enum { COARSE_STEP = 64 * 8 / COARSE_BITS, COARSE_PART = 16 * 64, COARSE_QUANTA = 32 * 4 };
 
@@ -31,8 +31,9 @@ enum { COARSE_STEP = 64 * 8 / COARSE_BITS, COARSE_PART = 16 * 64, COARSE_QUANTA 
 #define LENGTH 45000
 #endif
 /* Of a row or a centroid: below it all is zero. Squares of coordinates that matter do not
- * underflow. */
-#define LEAST_TOP 0x1p-60f
+ * underflow; a product of quanta may, and then is off by 2^-150, which is less than 2^-119 in a
+ * score: margins are not below nx rc >= LEAST_TOP * FKM_NORM_TINY. */
+#define LEAST_TOP 0x1p-50f
 
 /* 16 coordinates in the frame; shift NULL: as they are. */
 static inline __m512 framed(const float *x, __mmask16 m, const float *shift, __m512 scale)
@@ -41,36 +42,67 @@ static inline __m512 framed(const float *x, __mmask16 m, const float *shift, __m
     return shift ? _mm512_sub_ps(v, _mm512_maskz_loadu_ps(m, shift)) : v;
 }
 
-/* The largest magnitude of a row's coordinates; adds up their squares. ahead: a row to fetch
- * meanwhile, or NULL. */
-static inline float measure(const float *x, int32_t dims, const float *shift, __m512 scale,
-    __m512 *square, const float *ahead)
+/* Of a row: sums of squares and largest magnitudes of its coordinates, 16 of each. ahead: a row to
+ * fetch meanwhile, or NULL. */
+static inline void measure(const float *x, int32_t dims, const float *shift, __m512 scale,
+    __m512 *squares, __m512 *tops, const float *ahead)
 {
-    __m512 top = _mm512_setzero_ps();
+    __m512 square = _mm512_setzero_ps(), top = square;
     for (int32_t t = 0; t < dims; t += 16) {
         if (ahead)
             __builtin_prefetch(ahead + t);
         const __m512 v = framed(x + t, first_lanes(dims - t), shift ? shift + t : NULL, scale);
-        *square = _mm512_fmadd_ps(v, v, *square);
+        square = _mm512_fmadd_ps(v, v, square);
         top = _mm512_max_ps(top, _mm512_abs_ps(v));
     }
-    return _mm512_reduce_max_ps(top);
+    *squares = square;
+    *tops = top;
 }
 
-/* A quantum and its inverse. Rounded products with the inverse exceed TOP by 2^-22 of it at most:
- * they are TOP as integers. */
-typedef struct quantum {
-    float size, share;
-} quantum;
+/* Lane i of what is returned is OP over the lanes of v[i]; v: [16], lost. */
+#define OVER_LANES(OP, v)                                                                          \
+    do {                                                                                           \
+        for (int i = 0; i < 8; i++)                                                                \
+            v[i] = OP(_mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]),                                  \
+                _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1]));                                       \
+        for (int i = 0; i < 4; i++)                                                                \
+            v[i] = OP(_mm512_castpd_ps(_mm512_unpacklo_pd(                                         \
+                          _mm512_castps_pd(v[2 * i]), _mm512_castps_pd(v[2 * i + 1]))),            \
+                _mm512_castpd_ps(_mm512_unpackhi_pd(                                               \
+                    _mm512_castps_pd(v[2 * i]), _mm512_castps_pd(v[2 * i + 1]))));                 \
+        for (int n = 2; n > 0; n /= 2)                                                             \
+            for (int i = 0; i < n; i++)                                                            \
+                v[i] = OP(_mm512_shuffle_f32x4(v[2 * i], v[2 * i + 1], 0x88),                      \
+                    _mm512_shuffle_f32x4(v[2 * i], v[2 * i + 1], 0xdd));                           \
+    } while (0)
 
-static inline quantum quantum_of(float top, __m512 square)
+static inline __m512 sums_of_lanes(__m512 v[16])
 {
-    quantum q = {1, 0};
-    if (top > LEAST_TOP) {
-        q.size = fmaxf(top / TOP, sqrtf(_mm512_reduce_add_ps(square)) / LENGTH);
-        q.share = 1 / q.size;
-    }
-    return q;
+    OVER_LANES(_mm512_add_ps, v);
+    return v[0];
+}
+
+static inline __m512 tops_of_lanes(__m512 v[16])
+{
+    OVER_LANES(_mm512_max_ps, v);
+    return v[0];
+}
+
+/* Quanta and their inverses, of 16 rows. Rounded products with the inverse exceed TOP by 2^-22 of
+ * it at most: they are TOP as integers. */
+typedef struct quanta {
+    float size[16], share[16];
+} quanta;
+
+static inline void set_quanta(quanta *q, __m512 top, __m512 square)
+{
+    const __m512 one = _mm512_set1_ps(1);
+    const __mmask16 some = _mm512_cmp_ps_mask(top, _mm512_set1_ps(LEAST_TOP), _CMP_GT_OQ);
+    const __m512 of_top = _mm512_div_ps(top, _mm512_set1_ps(TOP));
+    const __m512 of_length = _mm512_div_ps(_mm512_sqrt_ps(square), _mm512_set1_ps(LENGTH));
+    const __m512 size = _mm512_mask_max_ps(one, some, of_length, of_top);
+    _mm512_storeu_ps(q->size, size);
+    _mm512_storeu_ps(q->share, _mm512_maskz_div_ps(some, one, size));
 }
 
 #if COARSE_BITS == 8
@@ -91,12 +123,13 @@ static inline __m512i join(const __m512i g[2])
 }
 #endif
 
-/* Rounds COARSE_STEP coordinates to integers, raised by `bias`; adds up squared residuals. */
+/* Rounds COARSE_STEP coordinates to integers, raised by `bias`, in quanta q of row r; adds up
+ * squared residuals. */
 static inline __m512i round_step(const float *x, int64_t live, const float *shift, __m512 scale,
-    quantum q, int32_t bias, __m512 *residual)
+    const quanta *q, int r, int32_t bias, __m512 *residual)
 {
     const __m512i raise = _mm512_set1_epi32(bias);
-    const __m512 share = _mm512_set1_ps(q.share), size = _mm512_set1_ps(q.size);
+    const __m512 share = _mm512_set1_ps(q->share[r]), size = _mm512_set1_ps(q->size[r]);
     __m512i part[COARSE_STEP / 16];
     for (int h = 0; h < COARSE_STEP / 16; h++) {
         const float *mu = shift ? shift + 16 * h : NULL;
@@ -115,46 +148,55 @@ static inline void pack_coarse(void *panel, float *square, float *residual, cons
 {
     const __m512 s = _mm512_set1_ps(scale);
     const int32_t steps = (dims + COARSE_STEP - 1) / COARSE_STEP;
-    float *quanta = (float *)(void *)((char *)panel + (size_t)steps * 2 * COARSE_PART);
+    float *sizes = (float *)(void *)((char *)panel + (size_t)steps * 2 * COARSE_PART);
     for (int half = 0; half < 2; half++) {
-        __m512 residuals[16];
-        quantum q[16];
+        __m512 residuals[16], squares[16], tops[16];
+        quanta q;
         for (int r = 0; r < 16; r++) {
             const int32_t row = 16 * half + r;
-            __m512 squares = residuals[r] = _mm512_setzero_ps();
-            const float *next = ahead ? ahead[row] : NULL;
-            const float top = row < rows ? measure(x[row], dims, shift, s, &squares, next) : 0;
-            q[r] = quantum_of(top, squares);
-            square[row] = _mm512_reduce_add_ps(squares);
-            quanta[row] = q[r].size;
+            residuals[r] = squares[r] = tops[r] = _mm512_setzero_ps();
+            if (row < rows)
+                measure(x[row], dims, shift, s, &squares[r], &tops[r], ahead ? ahead[row] : NULL);
         }
+        const __m512 sum = sums_of_lanes(squares);
+        set_quanta(&q, tops_of_lanes(tops), sum);
+        _mm512_storeu_ps(square + 16 * half, sum);
+        memcpy(sizes + 16 * half, q.size, sizeof q.size);
         for (int32_t t = 0; t < dims; t += COARSE_STEP) {
             __m512i m[16];
             for (int r = 0; r < 16; r++) {
                 const int32_t row = 16 * half + r;
                 m[r] = _mm512_setzero_si512();
                 if (row < rows)
-                    m[r] = round_step((const float *)x[row] + t, dims - t, shift + t, s, q[r], bias,
-                        &residuals[r]);
+                    m[r] = round_step((const float *)x[row] + t, dims - t, shift + t, s, &q, r,
+                        bias, &residuals[r]);
             }
             transpose(m);
             char *out = (char *)panel + (size_t)(t / COARSE_STEP * 2 + half) * COARSE_PART;
             for (int r = 0; r < 16; r++)
                 _mm512_store_si512(out + 64 * r, m[r]);
         }
-        for (int r = 0; r < 16; r++)
-            residual[16 * half + r] = _mm512_reduce_add_ps(residuals[r]);
+        _mm512_storeu_ps(residual + 16 * half, sums_of_lanes(residuals));
     }
 }
 
-/* That of the centroid at a position, c: [t->screened]. */
-static inline quantum centroid_quantum(fkm_tiles *t, int64_t position, const float *c)
+/* Those of `count` <= 16 centroids, c: [count][dims]; shared: the largest for each. */
+static inline void set_centroid_quanta(
+    quanta *q, const float *c, int count, int32_t dims, bool shared)
 {
-    __m512 square = _mm512_setzero_ps();
-    const float top = measure(c, t->screened, NULL, _mm512_set1_ps(1), &square, NULL);
-    const quantum q = quantum_of(top, square);
-    t->centroid_quantum[position] = q.size;
-    return q;
+    __m512 squares[16], tops[16];
+    for (int j = 0; j < 16; j++) {
+        squares[j] = tops[j] = _mm512_setzero_ps();
+        if (j < count)
+            measure(
+                c + (int64_t)j * dims, dims, NULL, _mm512_set1_ps(1), &squares[j], &tops[j], NULL);
+    }
+    __m512 top = tops_of_lanes(tops), square = sums_of_lanes(squares);
+    if (shared) {
+        top = _mm512_set1_ps(_mm512_reduce_max_ps(top));
+        square = _mm512_set1_ps(_mm512_reduce_max_ps(square));
+    }
+    set_quanta(q, top, square);
 }
 
 #endif

@@ -24,6 +24,20 @@
 #define ADD_PRODUCTS(sum, a, b) add_words_products(sum, a, b)
 #endif
 
+/* 16 bits are plenty: one quantum does for all centroids of a tile. Then the largest sum and the
+ * smallest h~ bound all scores, as they are computed: conversion, product and difference are
+ * monotonous. Mostly that is all there is to know. */
+#define SHARED_QUANTUM (COARSE_BITS == 16)
+
+static inline __m512i largest(const __m512i sum[TILE])
+{
+    __m512i most = sum[0];
+    UNROLL
+    for (int j = 1; j < TILE; j++)
+        most = _mm512_max_epi32(most, sum[j]);
+    return most;
+}
+
 static void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int32_t tile)
 {
     const size_t elements =
@@ -33,8 +47,6 @@ static void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int
     const int32_t *start = t->start + (int64_t)tile * TILE;
     const float *half = t->half + (int64_t)tile * TILE;
     const float *of_centroid = t->centroid_quantum + (int64_t)tile * TILE;
-    const __m512 of_rows0 = _mm512_load_ps(x + elements);
-    const __m512 of_rows1 = _mm512_load_ps(x + elements + 64);
     const int32_t words = (t->screened + WORD - 1) / WORD;
     __m512i low[TILE], high[TILE];
     UNROLL
@@ -52,12 +64,27 @@ static void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int
             high[j] = ADD_PRODUCTS(high[j], x1, cj);
         }
     }
+    const __m512 of_rows0 = _mm512_load_ps(x + elements);
+    const __m512 of_rows1 = _mm512_load_ps(x + elements + 64);
     __m512 acc0[TILE], acc1[TILE];
+    __m512 unit0 = _mm512_mul_ps(of_rows0, _mm512_set1_ps(of_centroid[0]));
+    __m512 unit1 = _mm512_mul_ps(of_rows1, _mm512_set1_ps(of_centroid[0]));
+    if (SHARED_QUANTUM) {
+        const __m512 least = _mm512_set1_ps(t->tile_half[tile]);
+        const __m512 top0 = _mm512_fmsub_ps(_mm512_cvtepi32_ps(largest(low)), unit0, least);
+        const __m512 top1 = _mm512_fmsub_ps(_mm512_cvtepi32_ps(largest(high)), unit1, least);
+        if (!matters(b, panel * PANEL, t, tile, top0, top1))
+            return;
+    }
     UNROLL
     for (int j = 0; j < TILE; j++) {
-        const __m512 h = _mm512_set1_ps(half[j]), q = _mm512_set1_ps(of_centroid[j]);
-        acc0[j] = _mm512_fmsub_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(low[j]), q), of_rows0, h);
-        acc1[j] = _mm512_fmsub_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(high[j]), q), of_rows1, h);
+        if (!SHARED_QUANTUM) {
+            unit0 = _mm512_mul_ps(of_rows0, _mm512_set1_ps(of_centroid[j]));
+            unit1 = _mm512_mul_ps(of_rows1, _mm512_set1_ps(of_centroid[j]));
+        }
+        const __m512 h = _mm512_set1_ps(half[j]);
+        acc0[j] = _mm512_fmsub_ps(_mm512_cvtepi32_ps(low[j]), unit0, h);
+        acc1[j] = _mm512_fmsub_ps(_mm512_cvtepi32_ps(high[j]), unit1, h);
     }
     finish(b, panel * PANEL, t, tile, acc0, acc1);
 }
@@ -81,14 +108,16 @@ static void pack_tile(fkm_tiles *t, int64_t first, const float *c)
     const __m512 one = _mm512_set1_ps(1);
     const int32_t dims = t->screened;
     char *out = t->packed + (size_t)(first / TILE) * t->tile_bytes;
+    quanta q;
+    set_centroid_quanta(&q, c, TILE, dims, SHARED_QUANTUM);
     for (int j = 0; j < TILE; j++) {
         const float *row = c + (int64_t)j * dims;
-        const quantum q = centroid_quantum(t, first + j, row);
+        t->centroid_quantum[first + j] = q.size[j];
         __m512 rest = _mm512_setzero_ps();
         int32_t sum = 0;
         for (int32_t d = 0; d < dims; d += COARSE_STEP) {
             char step[64];
-            __m512i v = round_step(row + d, dims - d, NULL, one, q, 0, &rest);
+            __m512i v = round_step(row + d, dims - d, NULL, one, &q, j, 0, &rest);
             sum += BIAS ? sum_of(v) : 0;
             _mm512_storeu_si512(step, v);
             for (int32_t at = 0; at < 64; at += 4)

@@ -26,9 +26,9 @@ static inline terms terms_of(
     const fkm_row_block *b, const fkm_tiles *t, int32_t panel, int32_t tile, int h)
 {
     const size_t elements = (size_t)((t->screened + STEP - 1) / STEP) * 2 * COARSE_PART;
-    const char *quanta = b->panels + (size_t)panel * (elements + PANEL_MORE) + elements;
+    const char *sizes = b->panels + (size_t)panel * (elements + PANEL_MORE) + elements;
     const int64_t first = (int64_t)tile * t->tile;
-    return (terms){_mm512_load_ps(quanta + 64 * h), t->centroid_quantum + first, t->half + first};
+    return (terms){_mm512_load_ps(sizes + 64 * h), t->centroid_quantum + first, t->half + first};
 }
 
 static inline SCORES scores_of(const terms *e, const SUM *sum, int j)
@@ -82,12 +82,15 @@ static void pack_tile(fkm_tiles *t, int64_t first, const float *c)
     const __m512 one = _mm512_set1_ps(1);
     const int32_t dims = t->screened;
     char *out = t->packed + (size_t)(first / TILE) * t->tile_bytes;
+    quanta q;
     for (int j = 0; j < TILE; j++) {
         const float *row = c + (int64_t)j * dims;
-        const quantum q = centroid_quantum(t, first + j, row);
+        if (j % 16 == 0)
+            set_centroid_quanta(&q, row, 16, dims, false);
+        t->centroid_quantum[first + j] = q.size[j % 16];
         __m512 rest = _mm512_setzero_ps();
         for (int32_t d = 0; d < dims; d += STEP) {
-            __m512i v = round_step(row + d, dims - d, NULL, one, q, 0, &rest);
+            __m512i v = round_step(row + d, dims - d, NULL, one, &q, j % 16, 0, &rest);
             char *part = out + (size_t)(d / STEP * 2 + j / 16) * PART;
             _mm512_storeu_si512(part + 64 * (j % 16), v);
         }

@@ -43,9 +43,8 @@ enum { GROUP = 4, STEP = 32, PANEL_MORE = 2 * PANEL * 4 };
 /* 80 |sum v| + 140 |v| at most: rounding adds 80 * 4 + 140 * sqrt(8) / 2 < 518, and float32
  * arithmetic less than the 49 that are left. */
 #define ROUNDED_SUM 32200.0f
-/* Of a row or a centroid: below it all is zero. Squares of coordinates that matter do not
- * underflow. */
-#define LEAST_TOP 0x1p-60f
+/* Of a row or a centroid: below it all is zero, see coarse_tmpl.h. */
+#define LEAST_TOP 0x1p-50f
 
 static inline __m256i load_bytes(const char *p)
 {
@@ -131,55 +130,47 @@ static inline __m256 magnitude(__m256 v)
     return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v);
 }
 
-static float largest_lane(__m256 v)
-{
-    float part[8], most = 0;
-    _mm256_storeu_ps(part, v);
-    for (int i = 0; i < 8; i++)
-        most = part[i] > most ? part[i] : most;
-    return most;
-}
+/* Of 8 rows, 8 lanes of each: sums of squares, the largest magnitudes of a coordinate, and the
+ * largest along |sum| + across |v| over the sets. */
+typedef struct extents {
+    __m256 square[8], top[8], set[8];
+} extents;
 
-/* Of a vector: the largest magnitude of a coordinate, and the largest along |sum| + across |v| over
- * the sets. */
-typedef struct extent {
-    float top, set;
-} extent;
-
-/* Adds up squares, too. */
-static inline extent measure(const float *x, int32_t dims, const float *shift, __m256 scale,
-    float along, float across, __m256 *square)
+static inline void measure(extents *e, int r, const float *x, int32_t dims, const float *shift,
+    __m256 scale, float along, float across)
 {
     const __m256 a = _mm256_set1_ps(along), b = _mm256_set1_ps(across);
-    __m256 top = _mm256_setzero_ps(), most = top;
+    __m256 square = _mm256_setzero_ps(), top = square, most = square;
     for (int32_t t = 0; t < dims; t += 16) {
         const __m256 v = framed(x + t, dims - t, shift ? shift + t : NULL, scale);
         const __m256 w = framed(x + t + 8, dims - t - 8, shift ? shift + t + 8 : NULL, scale);
         const __m256 squares = _mm256_fmadd_ps(w, w, _mm256_mul_ps(v, v));
         const __m256 length = _mm256_mul_ps(_mm256_sqrt_ps(over_sets(squares)), b);
         const __m256 sum = magnitude(over_sets(_mm256_add_ps(v, w)));
-        *square = _mm256_add_ps(*square, squares);
+        square = _mm256_add_ps(square, squares);
         most = _mm256_max_ps(most, _mm256_fmadd_ps(sum, a, length));
         top = _mm256_max_ps(top, _mm256_max_ps(magnitude(v), magnitude(w)));
     }
-    return (extent){largest_lane(top), largest_lane(most)};
+    e->square[r] = square;
+    e->top[r] = top;
+    e->set[r] = most;
 }
 
-/* A quantum and its inverse. Rounded products with the inverse exceed the largest integer by 2^-21
- * of it at most: they are it as integers. */
-typedef struct quantum {
-    float size, share;
-} quantum;
+/* Quanta and their inverses, of 8 rows. Rounded products with the inverse exceed the largest
+ * integer by 2^-21 of it at most: they are it as integers. */
+typedef struct quanta {
+    float size[8], share[8];
+} quanta;
 
-static inline quantum quantum_of(extent e, float most_top, float most_set)
+static inline void set_quanta(quanta *q, extents *e, float most_top, float most_set)
 {
-    quantum q = {1, 0};
-    if (e.top > LEAST_TOP) {
-        const float of_top = e.top / most_top, of_set = e.set / most_set;
-        q.size = of_top > of_set ? of_top : of_set;
-        q.share = 1 / q.size;
-    }
-    return q;
+    const __m256 one = _mm256_set1_ps(1), top = tops_of_lanes(e->top);
+    const __m256 of_top = _mm256_div_ps(top, _mm256_set1_ps(most_top));
+    const __m256 of_set = _mm256_div_ps(tops_of_lanes(e->set), _mm256_set1_ps(most_set));
+    const __m256 some = _mm256_cmp_ps(top, _mm256_set1_ps(LEAST_TOP), _CMP_GT_OQ);
+    const __m256 size = _mm256_blendv_ps(one, _mm256_max_ps(of_set, of_top), some);
+    _mm256_storeu_ps(q->size, size);
+    _mm256_storeu_ps(q->share, _mm256_and_ps(_mm256_div_ps(one, size), some));
 }
 
 /* What rounding takes away, and sums of integers. */
@@ -188,11 +179,11 @@ typedef struct rounding {
     __m256i sum;
 } rounding;
 
-/* Rounds STEP coordinates to integers. */
-static inline __m256i round_step(
-    const float *x, int64_t live, const float *shift, __m256 scale, quantum q, rounding *r)
+/* Rounds STEP coordinates to integers, in quanta q of row i. */
+static inline __m256i round_step(const float *x, int64_t live, const float *shift, __m256 scale,
+    const quanta *q, int i, rounding *r)
 {
-    const __m256 share = _mm256_set1_ps(q.share), size = _mm256_set1_ps(q.size);
+    const __m256 share = _mm256_set1_ps(q->share[i]), size = _mm256_set1_ps(q->size[i]);
     __m256i part[4];
     for (int h = 0; h < 4; h++) {
         const __m256 v = framed(x + 8 * h, live - 8 * h, shift ? shift + 8 * h : NULL, scale);
@@ -214,37 +205,36 @@ static void pack_half(void *panel, float *square, float *residual, const void *c
     const __m256 s = _mm256_set1_ps(scale);
     const int32_t groups = (dims + GROUP - 1) / GROUP;
     char *out = (char *)panel + (size_t)(GROUP * row0), *end = out + (size_t)groups * GROUP * PANEL;
-    quantum q[8];
+    quanta q;
+    extents e;
     rounding rest[8];
-    float sizes[8];
     for (int r = 0; r < 8; r++) {
-        __m256 squares = _mm256_setzero_ps();
-        extent e = {0, 0};
+        e.square[r] = e.top[r] = e.set[r] = _mm256_setzero_ps();
         if (row0 + r < rows)
-            e = measure(x[row0 + r], dims, shift, s, RAISE, TILE_SET, &squares);
-        q[r] = quantum_of(e, ROW_TOP, ROUNDED_SUM);
+            measure(&e, r, x[row0 + r], dims, shift, s, RAISE, TILE_SET);
         rest[r] = (rounding){_mm256_setzero_ps(), _mm256_setzero_si256()};
-        square[row0 + r] = sum_lanes(squares);
-        sizes[r] = q[r].size;
     }
+    set_quanta(&q, &e, ROW_TOP, ROUNDED_SUM);
+    _mm256_storeu_ps(square + row0, sums_of_lanes(e.square));
     for (int32_t t = 0; t < dims; t += STEP) {
         __m256 m[8];
         for (int r = 0; r < 8; r++) {
             m[r] = _mm256_setzero_ps();
             if (row0 + r < rows)
                 m[r] = _mm256_castsi256_ps(round_step(
-                    (const float *)x[row0 + r] + t, dims - t, shift + t, s, q[r], &rest[r]));
+                    (const float *)x[row0 + r] + t, dims - t, shift + t, s, &q, r, &rest[r]));
         }
         transpose(m);
         for (int32_t g = t / GROUP; g < groups && g < (t + STEP) / GROUP; g++)
             V_STORE((float *)(void *)(out + (size_t)g * GROUP * PANEL), m[g - t / GROUP]);
     }
-    V_STORE((float *)(void *)end, _mm256_loadu_ps(sizes));
-    __m256 sums[8];
+    V_STORE((float *)(void *)end, _mm256_loadu_ps(q.size));
+    __m256 residuals[8], sums[8];
     for (int r = 0; r < 8; r++) {
-        residual[row0 + r] = sum_lanes(rest[r].residual);
+        residuals[r] = rest[r].residual;
         sums[r] = _mm256_castsi256_ps(rest[r].sum);
     }
+    _mm256_storeu_ps(residual + row0, sums_of_lanes(residuals));
     transpose(sums);
     __m256i sum = _mm256_setzero_si256();
     for (int i = 0; i < 8; i++)
@@ -271,17 +261,21 @@ static void pack_centroid(fkm_tiles *t, int64_t first, int j, const float *c)
     const int32_t dims = t->screened;
     char *out = t->packed + (size_t)(first / TILE) * t->tile_bytes + GROUP * j;
     rounding rest = {_mm256_setzero_ps(), _mm256_setzero_si256()};
-    __m256 square = _mm256_setzero_ps();
-    const quantum q = quantum_of(measure(c, dims, NULL, one, 0, 1, &square), TILE_TOP, ROUNDED_SET);
+    extents e;
+    quanta q;
+    for (int r = 0; r < 8; r++)
+        e.square[r] = e.top[r] = e.set[r] = _mm256_setzero_ps();
+    measure(&e, 0, c, dims, NULL, one, 0, 1);
+    set_quanta(&q, &e, TILE_TOP, ROUNDED_SET);
     for (int32_t d = 0; d < dims; d += STEP) {
         char bytes[STEP];
-        const __m256i h = round_step(c + d, dims - d, NULL, one, q, &rest);
+        const __m256i h = round_step(c + d, dims - d, NULL, one, &q, 0, &rest);
         const __m256i raised = _mm256_add_epi8(h, _mm256_set1_epi8(RAISE));
         _mm256_storeu_si256((__m256i *)(void *)bytes, raised);
         for (int32_t g = 0; g < STEP && d + g < dims; g += GROUP)
             memcpy(out + (size_t)(d + g) * TILE, bytes + g, GROUP);
     }
-    t->centroid_quantum[first + j] = q.size;
+    t->centroid_quantum[first + j] = q.size[0];
     t->residual[first + j] = sum_lanes(rest.residual);
 }
 

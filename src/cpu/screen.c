@@ -66,7 +66,7 @@ int64_t fkm_tiles_bytes(const fkm_kernels *k, int32_t clusters, int32_t dims)
     int64_t rows = fkm_mul_sat(padded, (int64_t)sizeof(float) * dims);
     int64_t flat = 11 * sizeof(float) + 5 * sizeof(int32_t) + 2 * sizeof(double) + sizeof(bool);
     int64_t total = fkm_add_sat(fkm_add_sat(rows, packed), fkm_mul_sat(padded, flat));
-    return fkm_add_sat(total, count * (8 * (int64_t)sizeof(float) + (int64_t)sizeof(bool)) +
+    return fkm_add_sat(total, count * (9 * (int64_t)sizeof(float) + (int64_t)sizeof(bool)) +
                                   (int64_t)sizeof(float) * dims * (1 + k->tile) +
                                   (int64_t)sizeof(uint16_t) * step_count(dims) + 4096);
 }
@@ -108,6 +108,7 @@ fkm_status fkm_tiles_open(
     FKM_GO(fkm_alloc(&t->tile_slope, count, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->tile_residual, count, sizeof(float), margins, e));
     FKM_GO(fkm_alloc(&t->tile_offset, count, sizeof(float), margins, e));
+    FKM_GO(fkm_alloc(&t->tile_half, count, sizeof(float), margins, e));
     FKM_GO(fkm_calloc(&t->quantum, count, sizeof(float), margins, e));
     FKM_GO(fkm_calloc(&t->unit, count, sizeof(float), margins, e));
     FKM_GO(fkm_calloc(&t->narrow, count, sizeof(bool), margins, e));
@@ -148,6 +149,7 @@ void fkm_tiles_close(fkm_tiles *t)
     fkm_free(t->tile_slope);
     fkm_free(t->tile_residual);
     fkm_free(t->tile_offset);
+    fkm_free(t->tile_half);
     fkm_free(t->centroid_quantum);
     fkm_free(t->quantum);
     fkm_free(t->unit);
@@ -490,6 +492,9 @@ static void set_tile_margins(fkm_tiles *t, int64_t tile)
     t->tile_offset[tile] = largest(t->offset + first, t->tile);
     t->tile_tail[tile] = largest(t->tail + first, t->tile);
     t->tile_residual[tile] = largest(t->residual + first, t->tile);
+    t->tile_half[tile] = t->half[first];
+    for (int64_t p = first + 1; p < first + t->tile; p++)
+        t->tile_half[tile] = fminf(t->tile_half[tile], t->half[p]);
 }
 
 /* The frame is fixed by the first centroids, and again when they have outgrown or left its scale,

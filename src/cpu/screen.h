@@ -105,6 +105,7 @@ typedef struct fkm_tiles {
     char *packed;        /* [count] tiles in the kernel's own layout, of C~ or C^ */
     float *rows;         /* [positions][dims]: C~ again, for `dot` */
     float *half;         /* [positions]: h~ */
+    float *tile_half;    /* [count]: the least of a tile */
     float *slope, *residual, *offset;                /* [positions]: of m(i, j), or e(i, j) */
     float *tail;                                     /* [positions]: see head.h; of dims left out */
     float *fine_slope, *fine_offset;                 /* [positions]: of e(i, j) */

@@ -129,19 +129,17 @@ static void low_margin_is_needed(void **state)
 }
 
 /* The same of rows rounded to 16-bit integers: their quantum is 1, so that 0.49 is lost in each of
- * 400 coordinates where GOOD is 2: 392 of its score of 7592. Its own coordinates are 2250 quanta,
- * as it is 45000 long. BAD has 7587, along the row's first coordinate, to which its margin is
- * small.
- */
+ * 399 coordinates where GOOD is 2: 391 of its score of 7577. Its own coordinates are 2250 quanta,
+ * as it is 45000 long. BAD has 7572.8, along the row's first coordinate, where it is 260 of the same
+ * quanta, so that its margin is small. */
 static void words_margin_is_needed(void **state)
 {
     (void)state;
     static float x[DIMS], c[CLUSTERS * DIMS];
-    const double top = 32767, want = 400 * 10.49 * 2 - 400 * 2 - 5; /* top b - b^2 / 2 */
-    x[0] = (float)top;
-    c[BAD * DIMS] = (float)(top - sqrt(top * top - 2 * want));
+    x[0] = 32767;
+    c[BAD * DIMS] = 260 * (40.0f / 45000);
     for (int t = 1; t <= 400; t++) {
-        x[t] = 10.49f;
+        x[t] = t < 400 ? 10.49f : 3;
         c[GOOD * DIMS + t] = 2;
     }
     double good = fkm_kernels_scalar.canonical(x, c + GOOD * DIMS, DIMS);
