@@ -26,8 +26,7 @@ static double screen_cycles(const fkm_tiles *t, const fkm_kernels *k)
     return (double)fkm_round_up(t->screened, k->dim_step) * t->clusters / (double)k->rate + pack;
 }
 
-/* Of judging what is left, a row. */
-static double doubt_cycles(const fkm_tiles *t, const fkm_assign_counts *c)
+double fkm_doubt_cycles(const fkm_tiles *t, const fkm_assign_counts *c)
 {
     const double again = (double)c->rescans, doubts = (double)c->in_doubt;
     const double candidates = (double)(c->candidates - (c->rows - c->in_doubt));
@@ -44,7 +43,7 @@ const fkm_kernels *fkm_doubt_judge(
     const bool finely = t->kernels == finer;
     if (!finer || d->settled || t->axes || c->rows < SAMPLE || (!finely && t->kernels != usual))
         return t->kernels;
-    const double now = screen_cycles(t, t->kernels) + doubt_cycles(t, c);
+    const double now = screen_cycles(t, t->kernels) + fkm_doubt_cycles(t, c);
     if (!finely) {
         if (now < LEAST_GAIN * screen_cycles(t, finer))
             return usual;

@@ -13,6 +13,10 @@ typedef struct fkm_doubt {
     bool tried;     /* by a sample */
 } fkm_doubt;
 
+/* What it took to judge what screening had left, in cycles a row, by a model; c: of a row at least.
+ */
+double fkm_doubt_cycles(const fkm_tiles *t, const fkm_assign_counts *c);
+
 /* After so many rows: the kernels to go on with, t->kernels or others. usual: those of the plan. */
 const fkm_kernels *fkm_doubt_judge(
     fkm_doubt *d, const fkm_tiles *t, const fkm_kernels *usual, const fkm_assign_counts *c);

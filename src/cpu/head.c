@@ -4,6 +4,7 @@
 #include "../base/checked.h"
 #include "../base/log.h"
 #include "../base/mem.h"
+#include "doubt.h"
 
 #include <math.h>
 #include <string.h>
@@ -17,10 +18,6 @@ enum {
     MOST_HEAD = 192,
     ROUNDS = 3
 };
-
-/* The cost model, in cycles: multiply-adds at the kernel's rate, and what a further candidate
- * costs, mostly the cache misses of its row. */
-#define CANDIDATE_CYCLES 400.0
 
 /* Cycles of a pass, at least: to try coarse kernels costs a hundredth of that; to look for axes, a
  * few tenths of a second. */
@@ -228,14 +225,15 @@ static double spread(const fkm_head *h, const fkm_kernels *k)
     return pair > 0 ? mean * mean / pair : 0;
 }
 
-/* Cycles a row of screening in the present frame, from what it does to `sampled` rows of
- * the sample. */
+/* Cycles a row of screening in the present frame, from what it does to `sampled` rows of the
+ * sample: multiply-adds at the kernel's rate, and doubts. */
 static double cost(fkm_head *h, const fkm_tiles *t, const fkm_assign_job *job,
     fkm_assign_scratch *s, int32_t sampled)
 {
     fkm_assign_job trial = *job;
     const int32_t block = h->block_rows;
-    fkm_assign_counts before = s->counts;
+    const fkm_assign_counts before = s->counts;
+    memset(&s->counts, 0, sizeof s->counts);
     for (int32_t i = 0; i < sampled; i++) {
         h->list[i] = (int32_t)sample_row(job, i * (SAMPLE / sampled));
         h->saved[i] = job->labels[h->list[i]];
@@ -249,33 +247,39 @@ static double cost(fkm_head *h, const fkm_tiles *t, const fkm_assign_job *job,
         fkm_assign_block(&trial, s, first, sampled - first < block ? sampled - first : block);
     for (int32_t i = 0; i < sampled; i++)
         job->labels[h->list[i]] = h->saved[i];
-    double rows = (double)(s->counts.rows - before.rows) + 1;
-    double more = (double)(s->counts.candidates - before.candidates) - rows;
-    double again = (double)(s->counts.rescans - before.rescans);
-    s->counts = before;
     double steps = (double)fkm_round_up(t->screened, t->kernels->dim_step) * t->clusters;
-    double candidate = CANDIDATE_CYCLES + t->dims / 8.0;
-    return steps / t->kernels->rate + fmax(0, more) / rows * candidate +
-           again / rows * t->clusters * t->dims / 12.0;
+    double doubts = s->counts.rows > 0 ? fkm_doubt_cycles(t, &s->counts) : 0;
+    s->counts = before;
+    return steps / t->kernels->rate + doubts;
 }
 
-/* Takes the coarse kernels if they pay; returns what screening by all dims costs then. Where they
- * are in use already, without labels to start from, they do. */
+static void use_kernels(
+    fkm_tiles *t, const fkm_kernels *k, const fkm_assign_job *job, fkm_pool *pool)
+{
+    if (t->kernels == k)
+        return;
+    fkm_tiles_use(t, k);
+    fkm_tiles_set(t, job->centroids, 1, pool);
+}
+
+/* Takes the coarse kernels if they cost less than `share` of what the others do; keeps them if they
+ * still cost less at all: first centroids, of random rows, are farther apart than means are.
+ * Returns what screening by all dims costs then. */
 static double choose_kernels(fkm_head *h, fkm_tiles *t, const fkm_assign_job *job, double share,
     fkm_assign_scratch *s, fkm_pool *pool)
 {
     const fkm_kernels *coarse = fkm_kernels_coarse(h->fine, t->dims);
-    double least = cost(h, t, job, s, KERNEL_SAMPLE);
-    if (!coarse || t->kernels == coarse)
-        return least;
-    fkm_tiles_use(t, coarse);
-    fkm_tiles_set(t, job->centroids, 1, pool);
-    double now = cost(h, t, job, s, KERNEL_SAMPLE);
-    if (now < share * least)
-        return now;
-    fkm_tiles_use(t, h->fine);
-    fkm_tiles_set(t, job->centroids, 1, pool);
-    return least;
+    const double most = t->kernels == coarse ? 1 : share;
+    use_kernels(t, h->fine, job, pool);
+    const double fine = cost(h, t, job, s, KERNEL_SAMPLE);
+    if (!coarse)
+        return fine;
+    use_kernels(t, coarse, job, pool);
+    const double rounded = cost(h, t, job, s, KERNEL_SAMPLE);
+    if (rounded < most * fine)
+        return rounded;
+    use_kernels(t, h->fine, job, pool);
+    return fine;
 }
 
 /* The length of the head that costs least, 0: none is below `least`. */

@@ -130,8 +130,8 @@ static void low_margin_is_needed(void **state)
 
 /* The same of rows rounded to 16-bit integers: their quantum is 1, so that 0.49 is lost in each of
  * 399 coordinates where GOOD is 2: 391 of its score of 7577. Its own coordinates are 2250 quanta,
- * as it is 45000 long. BAD has 7572.8, along the row's first coordinate, where it is 260 of the same
- * quanta, so that its margin is small. */
+ * as it is 45000 long. BAD has 7572.8, along the row's first coordinate, where it is 260 of the
+ * same quanta, so that its margin is small. */
 static void words_margin_is_needed(void **state)
 {
     (void)state;
