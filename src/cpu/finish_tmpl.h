@@ -64,8 +64,8 @@ static inline void append(fkm_row_block *b, int32_t row0, const fkm_tiles *t, in
     }
 }
 
-/* Keeps every score at or above its row's limit, as fkm_block_candidate does. Rare:
- * once in a few tiles and row. */
+/* Keeps every score at or above its row's limit, as fkm_block_candidate does. Rare: once in a few
+ * tiles and row. */
 static void __attribute__((noinline)) report(fkm_row_block *b, int32_t row0, const fkm_tiles *t,
     int32_t tile, const scores *s, const float *limits)
 {
@@ -111,18 +111,21 @@ static inline void keep_apart(
     fkm_keep_apart(b, t, row0 / PANEL, tile, V_LEAST(V_MIN(d0, d1)));
 }
 
+static inline V tile_margins(const fkm_row_block *b, int32_t row, const fkm_tiles *t, int32_t tile)
+{
+    return margins(b, row, &t->tile_slope[tile], &t->tile_residual[tile], &t->tile_tail[tile],
+        &t->tile_offset[tile]);
+}
+
 /* Can a tile with scores up to top0 and top1 have a candidate, or is there anything else to be
  * known of them? */
 static inline bool matters(
     const fkm_row_block *b, int32_t row0, const fkm_tiles *t, int32_t tile, V top0, V top1)
 {
-    const float *slope = &t->tile_slope[tile], *residual = &t->tile_residual[tile];
-    const float *tail = &t->tile_tail[tile], *offset = &t->tile_offset[tile];
-    const V margin0 = margins(b, row0, slope, residual, tail, offset);
-    const V margin1 = margins(b, row0 + LANES, slope, residual, tail, offset);
-    const V floor0 = V_LOAD(b->floor + row0), floor1 = V_LOAD(b->floor + row0 + LANES);
-    return b->apart || b->rivals ||
-           (V_GE(top0, V_SUB(floor0, margin0)) | V_GE(top1, V_SUB(floor1, margin1)));
+    const int32_t row1 = row0 + LANES;
+    const V limit0 = V_SUB(V_LOAD(b->floor + row0), tile_margins(b, row0, t, tile));
+    const V limit1 = V_SUB(V_LOAD(b->floor + row1), tile_margins(b, row1, t, tile));
+    return b->apart || b->rivals || (V_GE(top0, limit0) | V_GE(top1, limit1));
 }
 
 /* What the scores of a tile are to its panel's rows. */
@@ -135,10 +138,8 @@ static inline void finish(
         top0 = V_MAX(top0, acc0[j]);
         top1 = V_MAX(top1, acc1[j]);
     }
-    const float *slope = &t->tile_slope[tile], *residual = &t->tile_residual[tile];
-    const float *tail = &t->tile_tail[tile], *offset = &t->tile_offset[tile];
-    const V margin0 = margins(b, row0, slope, residual, tail, offset);
-    const V margin1 = margins(b, row0 + LANES, slope, residual, tail, offset);
+    const V margin0 = tile_margins(b, row0, t, tile);
+    const V margin1 = tile_margins(b, row0 + LANES, t, tile);
     if (b->apart)
         keep_apart(b, row0, t, tile, V_ADD(top0, margin0), V_ADD(top1, margin1));
     V floor0 = V_LOAD(b->floor + row0), floor1 = V_LOAD(b->floor + row0 + LANES);
