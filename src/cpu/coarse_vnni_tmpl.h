@@ -15,8 +15,8 @@
 
 #define WORD (32 / COARSE_BITS) /* dims in a word */
 
-#if COARSE_BITS ==                                                                                 \
-    8 /* the instruction takes unsigned rows: raised by BIAS; sums start without it */
+/* The instruction for bytes takes unsigned rows: raised by BIAS; sums start without it. */
+#if COARSE_BITS == 8
 #define BIAS 128
 #define ADD_PRODUCTS(sum, a, b) add_bytes_products(sum, a, b)
 #else
