@@ -18,10 +18,10 @@
 /* The instruction for bytes takes unsigned rows: raised by BIAS; sums start without it. */
 #if COARSE_BITS == 8
 #define BIAS 128
-#define ADD_PRODUCTS(sum, a, b) add_bytes_products(sum, a, b)
+#define ADD_PRODUCTS add_bytes_products
 #else
 #define BIAS 0
-#define ADD_PRODUCTS(sum, a, b) add_words_products(sum, a, b)
+#define ADD_PRODUCTS add_words_products
 #endif
 
 /* 16 bits are plenty: one quantum does for all centroids of a tile. Then the largest sum and the
@@ -52,18 +52,7 @@ static void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles *t, int
     UNROLL
     for (int j = 0; j < TILE; j++)
         low[j] = high[j] = _mm512_set1_epi32(start[j]);
-    for (int32_t w = 0; w < words; w++, c += 4 * TILE) {
-        const char *at = x + (size_t)(w / 16) * 2 * COARSE_PART + (size_t)(w % 16) * 64;
-        const __m512i x0 = _mm512_load_si512(at), x1 = _mm512_load_si512(at + COARSE_PART);
-        UNROLL
-        for (int j = 0; j < TILE; j++) {
-            int32_t word;
-            memcpy(&word, c + 4 * j, sizeof word);
-            const __m512i cj = _mm512_set1_epi32(word);
-            low[j] = ADD_PRODUCTS(low[j], x0, cj);
-            high[j] = ADD_PRODUCTS(high[j], x1, cj);
-        }
-    }
+    add_tile(low, high, x, c, words, TILE, ADD_PRODUCTS);
     const __m512 of_rows0 = _mm512_load_ps(x + elements);
     const __m512 of_rows1 = _mm512_load_ps(x + elements + 64);
     __m512 acc0[TILE], acc1[TILE];

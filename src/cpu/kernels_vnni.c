@@ -106,18 +106,7 @@ static inline void screen_tile(fkm_row_block *b, int32_t panel, const fkm_tiles 
     UNROLL
     for (int j = 0; j < TILE; j++)
         low[j] = high[j] = _mm512_set1_epi32(start[j]);
-    for (int32_t g = 0; g < groups; g++, c += 4 * TILE) {
-        const char *at = x + (size_t)(g / 16) * 2 * BYTES_PART + (size_t)(g % 16) * 64;
-        const __m512i x0 = _mm512_load_si512(at), x1 = _mm512_load_si512(at + BYTES_PART);
-        UNROLL
-        for (int j = 0; j < TILE; j++) {
-            int32_t four;
-            memcpy(&four, c + 4 * j, sizeof four);
-            const __m512i cj = _mm512_set1_epi32(four);
-            low[j] = add_bytes_products(low[j], x0, cj);
-            high[j] = add_bytes_products(high[j], x1, cj);
-        }
-    }
+    add_tile(low, high, x, c, groups, TILE, add_bytes_products);
     scores s;
     UNROLL
     for (int j = 0; j < TILE; j++) {
