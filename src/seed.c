@@ -8,22 +8,6 @@
 
 #define CHOSEN (-2) /* in cover.nearest, once distances are of no use any more */
 
-fkm_status fkm_seed_first(
-    float *x, int64_t *row, const fkm_seed_job *job, bool *not_finite, fkm_err *e)
-{
-    for (int64_t i = 0; i < job->shape->rows; i++) {
-        *row = fkm_permute(job->seed, job->shape->rows, i);
-        FKM_TRY(fkm_source_rows(job->source, *row, 1, x, e));
-        if (fkm_seed_finite(x, job->shape->dims))
-            return FKM_OK;
-        if (!job->env->skip_nan) {
-            *not_finite = true;
-            return fkm_fail(e, FKM_EDATA, "row %lld has NaN or Inf", (long long)*row);
-        }
-    }
-    return fkm_seed_too_few(job->clusters, e);
-}
-
 /* All rows coincide with centroids: any rows that are not among them will do. */
 static fkm_status add_duplicates(fkm_plusplus *p, const fkm_seed_job *job, fkm_err *e)
 {

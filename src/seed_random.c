@@ -104,3 +104,19 @@ out:
     fkm_free(run);
     return st;
 }
+
+fkm_status fkm_seed_first(
+    float *x, int64_t *row, const fkm_seed_job *job, bool *not_finite, fkm_err *e)
+{
+    for (int64_t i = 0; i < job->shape->rows; i++) {
+        *row = fkm_permute(job->seed, job->shape->rows, i);
+        FKM_TRY(fkm_source_rows(job->source, *row, 1, x, e));
+        if (fkm_seed_finite(x, job->shape->dims))
+            return FKM_OK;
+        if (!job->env->skip_nan) {
+            *not_finite = true;
+            return fkm_fail(e, FKM_EDATA, "row %lld has NaN or Inf", (long long)*row);
+        }
+    }
+    return fkm_seed_too_few(job->clusters, e);
+}

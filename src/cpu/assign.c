@@ -6,7 +6,6 @@
 #include "../base/mem.h"
 #include "apart.h"
 #include "bounds.h"
-#include "head.h"
 #include "pack.h"
 #include "picks.h"
 

@@ -5,19 +5,12 @@
 #include "../base/log.h"
 #include "../base/mem.h"
 #include "doubt.h"
+#include "pack.h"
 
 #include <math.h>
 #include <string.h>
 
-enum {
-    SAMPLE = 1024,
-    PROBE = 128,
-    KERNEL_SAMPLE = 256,
-    LEAST_DIMS = 160,
-    MOST_DIMS = 4096,
-    MOST_HEAD = 192,
-    ROUNDS = 3
-};
+enum { SAMPLE = 1024, PROBE = 128, KERNEL_SAMPLE = 256, ROUNDS = 3 };
 
 /* Cycles of a pass, at least: to try coarse kernels costs a hundredth of that; to look for axes, a
  * few tenths of a second. */
@@ -38,13 +31,6 @@ enum {
 /* Longest first: a length that does not pay is not made better by leaving more out. */
 static const int32_t lengths[] = {192, 128, 96, 64};
 #define LENGTHS (int)(sizeof lengths / sizeof lengths[0])
-
-int32_t fkm_head_most(const fkm_kernels *k, int32_t dims)
-{
-    if (k->bytes || dims < LEAST_DIMS || dims > MOST_DIMS)
-        return 0;
-    return dims / 2 < MOST_HEAD ? dims / 2 : MOST_HEAD;
-}
 
 static int32_t most_of(const fkm_kernels *k, int32_t dims, bool heads)
 {

@@ -38,9 +38,6 @@ typedef struct fkm_head {
  * pass. */
 bool fkm_head_suits(const fkm_kernels *k, int32_t dims, bool heads);
 
-/* The longest head that may be chosen; 0: too few dims to save on, or too many to look for axes. */
-int32_t fkm_head_most(const fkm_kernels *k, int32_t dims);
-
 int64_t fkm_head_bytes(const fkm_kernels *k, int32_t dims, bool heads);
 fkm_status fkm_head_open(fkm_head *h, const fkm_kernels *k, int32_t dims, bool heads, bool kept,
     int32_t block_rows, fkm_err *e) FKM_MUST_USE;

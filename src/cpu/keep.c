@@ -2,7 +2,7 @@
 #include "keep.h"
 
 #include "../base/checked.h"
-#include "head.h"
+#include "pack.h"
 
 /* Of more data than this, what is kept takes at most MOST_KEPT as much memory. */
 #define MUCH_DATA ((int64_t)256 << 20)

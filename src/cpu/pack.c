@@ -3,6 +3,15 @@
 
 #include "kernels.h"
 
+enum { LEAST_DIMS = 160, MOST_DIMS = 4096, MOST_HEAD = 192 };
+
+int32_t fkm_head_most(const fkm_kernels *k, int32_t dims)
+{
+    if (k->bytes || dims < LEAST_DIMS || dims > MOST_DIMS)
+        return 0;
+    return dims / 2 < MOST_HEAD ? dims / 2 : MOST_HEAD;
+}
+
 #define MAX_PANEL 32 /* rows of a panel */
 
 void fkm_name_rows(const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows)

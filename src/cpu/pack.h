@@ -63,6 +63,9 @@ static inline bool fkm_screenable(float norm)
     return norm < FKM_NORM_MAX;
 }
 
+/* The longest head that may be chosen; 0: too few dims to save on, or too many to look for axes. */
+int32_t fkm_head_most(const fkm_kernels *k, int32_t dims);
+
 /* x: [dims] */
 bool fkm_row_is_finite(const float *x, int32_t dims);
 
