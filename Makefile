@@ -236,6 +236,7 @@ coverage-cuda:
 
 lint:
 	scripts/check-layers
+	scripts/check-circles
 	scripts/check-format
 	scripts/analyze
 

@@ -4,7 +4,7 @@
 #   tests/fuzz/fuzz_NAME.c                     replayed over tests/fuzz/corpus/NAME
 #   tests/cuda/test_NAME.cu, .cpp, *.sh, *.py  with CUDA=1 (on a GPU) and CUDA=emulated
 #   tests/cuda_on_cpu/test_NAME.cpp, *.sh      with CUDA=emulated
-#   scripts/check-layers, check-format         the lint of the tree
+#   scripts/check-{layers,circles,format}      the lint of the tree
 # CTest runs them all; each gets FKM, SRC, CONFIG, PYTHON and an empty directory TEST_TMP.
 
 PYTHON ?= /usr/bin/python3
@@ -17,7 +17,7 @@ FUZZ_SRC := $(sort $(filter-out $(if $(filter 1,$(HAVE_HDF5)),,%/fuzz_hdf5.c),\
 	$(wildcard tests/fuzz/fuzz_*.c)))
 SCRIPT_TESTS := $(sort $(shell find tests/cli tests/contract tests/formats -maxdepth 1 -type f \
 	\( -name '*.sh' -o -name '*.py' \) -perm -u+x 2>/dev/null))
-LINT_TESTS := scripts/check-layers scripts/check-format
+LINT_TESTS := scripts/check-layers scripts/check-circles scripts/check-format
 
 # The emulated build tests the backend and nothing else: the rest is the same as without it.
 CUDA_TEST_SRC := $(if $(filter 1,$(HAVE_CUDA)),$(sort $(wildcard tests/cuda/test_*.cu tests/cuda/test_*.cpp)))
