@@ -21,7 +21,8 @@
  * A tile: accumulators start at -|c|^2/2; slabs are multiplied, each committed, a stage given back
  * when the commit after its own is on its way; meanwhile thread t works out the threshold of row t.
  * Then one max a score and one compare a row and thread. What passes floor - reach alone raises the
- * row's second; what passes the floor too goes on the row's list of candidates with its score;
+ * row's second; where something passes the floor too, the parts of eight scores whose largest does
+ * are looked through, and it goes on the row's list of candidates with its score;
  * bounds of single centroids wait for the end of the row, or for half a list, so that the way
  * through is short: shared memory only.
  *
@@ -62,7 +63,9 @@ enum {
     MOST_STAGES = 8,
     ALIGNMENT = 1024, /* of boxes */
     START_BYTES = 4 * FKM_TILE,
-    COLUMNS = 32, /* that a thread has of a tile */
+    COLUMNS = 32, /* that a thread has of a tile, in each of its rows */
+    PART = 8,     /* of those are told apart by their largest */
+    PARTS = COLUMNS / PART,
 };
 static_assert(
     FKM_TILE == FKM_WGMMA_COLUMNS && FKM_TILE == FKM_BOX_ROWS && (int)GROUP == FKM_BOX_ROWS,
@@ -70,6 +73,12 @@ static_assert(
 
 /* Barriers of some warps: whose turn it is, those of one warpgroup, and of both that multiply. */
 enum { BAR_TURN = 1, BAR_GROUP = BAR_TURN + CONSUMERS, BAR_BOTH = BAR_GROUP + CONSUMERS };
+
+/* Which accumulator of a thread has score i < PART, in part `part`, of its row h < 2. */
+constexpr __host__ __device__ int score_at(int h, int part, int i)
+{
+    return 2 * PART * part + 4 * (i >> 1) + 2 * h + (i & 1);
+}
 
 /* How rows come, best first. */
 enum row_mode { KEPT, SHARED, STREAMED };
@@ -432,61 +441,99 @@ template <fkm_unit UNIT, row_mode MODE> struct screen {
         row.score[slot][r] = v;
     }
 
-    /* Scores 4 j + 2 h and the next, j < 16, are of row r: reports those that pass. */
-    __device__ void report_row(const score (&d)[64], int h, int r, int32_t tile)
+    /* The PART scores of row r in columns 32 `part` and on: reports those that pass, and raises
+     * *below to the best of the others. */
+    __device__ __forceinline__ void report_part(
+        const score (&d)[64], int h, int part, int r, int32_t tile, float *below)
     {
         /* read by an atomic, as others may be raising it; any of its values is right */
         const int floor = atomicMax(&row.floor[r], INT32_MIN);
         const float threshold = fkm_unordered(floor) - row.margin[r];
         unsigned passed = 0;
-        float below = FKM_FLOOR_NONE; /* the best of those that do not pass */
 #pragma unroll
-        for (int i = 0; i < COLUMNS; i++) {
-            const float v = (float)d[4 * (i >> 1) + 2 * h + (i & 1)];
+        for (int i = 0; i < PART; i++) {
+            const float v = (float)d[score_at(h, part, i)];
             const bool passes = v >= threshold;
             passed |= (passes ? 1u : 0u) << i;
-            below = passes ? below : fmaxf(below, v);
+            *below = passes ? *below : fmaxf(*below, v);
         }
-        raise_second(r, below + row.margin[r]);
         while (passed) {
             const int one = __ffs((int)passed) - 1;
             float v = 0;
             passed &= passed - 1;
 #pragma unroll
-            for (int i = 0; i < COLUMNS; i++)
-                v = one == i ? (float)d[4 * (i >> 1) + 2 * h + (i & 1)] : v;
-            report(r, tile * FKM_TILE + fkm_wgmma_column(t, 4 * (one >> 1) + (one & 1)), v);
+            for (int i = 0; i < PART; i++)
+                v = one == i ? (float)d[score_at(h, part, i)] : v;
+            report(r, tile * FKM_TILE + fkm_wgmma_column(t, score_at(0, part, one)), v);
         }
     }
 
-    __device__ void finish_tile(const score (&acc)[HALVES][64], int32_t tile)
+    /* Raises the floor of row r by the largest of four parts, and raises *below to those that
+     * cannot hold a candidate. Returns the others, a bit each: they are to be looked at when all
+     * lanes have raised their floors. */
+    __device__ __forceinline__ unsigned choose_parts(
+        const score (&most)[PARTS], float top, int r, float *below)
     {
-        unsigned hits = 0;
+        const float margin = row.margin[r];
+        const float raised = top - margin;
+        const int floor = atomicMax(&row.floor[r], fkm_ordered(raised));
+        const float threshold = fmaxf(fkm_unordered(floor), raised) - margin;
+        unsigned parts = 0;
+        if (top + margin < fkm_unordered(floor)) {
+            *below = top;
+            return 0;
+        }
 #pragma unroll
-        for (int i = 0; i < 2 * HALVES; i++) {
-            const int half = i >> 1, h = i & 1;
+        for (int g = 0; g < PARTS; g++)
+            if ((float)most[g] >= threshold)
+                parts |= 1u << g;
+            else
+                *below = fmaxf(*below, (float)most[g]);
+        return parts;
+    }
+
+    /* A tile's scores of 64 rows, of which each thread has two: one compare a row, mostly. */
+    __device__ __forceinline__ void finish_half(const score (&d)[64], int half, int32_t tile)
+    {
+        float below[2] = {FKM_FLOOR_NONE, FKM_FLOOR_NONE}; /* best of those that do not pass */
+        unsigned parts = 0, passed = 0;                    /* PARTS bits a row; a bit a row */
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
             const int r = half * FKM_WGMMA_ROWS + fkm_wgmma_row(t, 2 * h);
-            score top = acc[half][2 * h];
+            score most[PARTS];
 #pragma unroll
-            for (int j = 0; j < 16; j++)
-                top = larger(top, acc[half][4 * j + 2 * h], acc[half][4 * j + 2 * h + 1]);
-            if ((float)top >= row.threshold[r]) {
-                const float upper = (float)top + row.margin[r];
-                /* the best of these raises the floor before the others are looked at */
-                const int floor = atomicMax(&row.floor[r], fkm_ordered((float)top - row.margin[r]));
-                if (upper < fkm_unordered(floor))
-                    raise_second(r, upper);
-                else
-                    hits |= 1u << i;
+            for (int g = 0; g < PARTS; g++) {
+                most[g] = d[score_at(h, g, 0)];
+#pragma unroll
+                for (int i = 1; i < PART - 1; i += 2)
+                    most[g] = larger(most[g], d[score_at(h, g, i)], d[score_at(h, g, i + 1)]);
+                most[g] = larger(most[g], d[score_at(h, g, PART - 1)], d[score_at(h, g, PART - 1)]);
+            }
+            const float top = (float)larger(larger(most[0], most[1], most[2]), most[3], most[3]);
+            if (top >= row.threshold[r]) {
+                passed |= 1u << h;
+                parts |= choose_parts(most, top, r, &below[h]) << (PARTS * h);
             }
         }
-        if (!hits)
+        if (!passed)
             return;
 #pragma unroll
-        for (int i = 0; i < 2 * HALVES; i++)
-            if (hits >> i & 1)
-                report_row(acc[i >> 1], i & 1,
-                    (i >> 1) * FKM_WGMMA_ROWS + fkm_wgmma_row(t, 2 * (i & 1)), tile);
+        for (int h = 0; h < 2; h++) {
+            const int r = half * FKM_WGMMA_ROWS + fkm_wgmma_row(t, 2 * h);
+#pragma unroll
+            for (int g = 0; g < PARTS; g++)
+                if (parts >> (PARTS * h + g) & 1)
+                    report_part(d, h, g, r, tile, &below[h]);
+            if (passed >> h & 1)
+                raise_second(r, below[h] + row.margin[r]);
+        }
+    }
+
+    __device__ __forceinline__ void finish_tile(const score (&acc)[HALVES][64], int32_t tile)
+    {
+#pragma unroll
+        for (int half = 0; half < HALVES; half++)
+            finish_half(acc[half], half, tile);
     }
 
     /* Adds what the other warpgroup knows of row t: it has gone through the other tiles. Both have
