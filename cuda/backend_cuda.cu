@@ -79,6 +79,7 @@ struct fkm_backend {
     int32_t pause, patience;   /* passes to go without bounds; doubled when they do not pay */
     bool use_bounds;           /* in this pass */
     fkm_replay passes, tables; /* as graphs; of one piece on one GPU: small problems */
+    int known_ahead;           /* pieces of the next pass that the first GPU has been told of */
     bool deferred;             /* nothing of this pass is queued yet: end will */
     fkm_feed feed;             /* of the deferred pass, when fed */
 };
@@ -425,6 +426,7 @@ static void reset(fkm_backend *b)
         b->pieces[i].x = NULL;
         b->pieces[i].frame = 0;
     }
+    b->known_ahead = 0;
     forget_labels(b);
     b->deferred = false;
     b->sums_hold = false;
@@ -1040,26 +1042,59 @@ static void judge_bounds(fkm_backend *b, int64_t spared)
     b->patience = b->patience < LONGEST_PAUSE ? 2 * b->patience : LONGEST_PAUSE;
 }
 
+static bool travels(const fkm_piece *p)
+{
+    return p->count > 0 && !p->raw;
+}
+
 static bool streams(const fkm_backend *b)
 {
     for (int64_t i = 0; i < b->piece_count; i++)
-        if (b->pieces[i].count > 0 && !b->pieces[i].raw)
+        if (travels(&b->pieces[i]))
             return true;
     return false;
+}
+
+/* Rows that stay in host memory need not be told of; others are known from here to the end of the
+ * pass. No more than there are buffers for are of use, on the first GPU as on any. */
+static bool ahead(fkm_backend *b, const fkm_rows *r)
+{
+    const size_t row_bytes = (size_t)b->plan.dims * fkm_dtype_size(b->plan.dtype);
+    const int64_t first = r->row0 / b->plan.chunk_rows * b->chunk_pieces;
+    if (b->plan.keep)
+        return false;
+    for (int64_t i = first; i < first + b->chunk_pieces; i++) {
+        fkm_piece *p = &b->pieces[i];
+        if (!travels(p))
+            continue;
+        p->x = (const char *)r->x + (size_t)(p->row0 - r->row0) * row_bytes;
+        b->known_ahead += i % b->gpu_count == 0;
+    }
+    return b->known_ahead < FKM_GPU_BUFFERS;
+}
+
+/* Host rows that are not kept are no longer known: the next feed tells where they are. */
+static void forget_ahead(fkm_backend *b)
+{
+    b->known_ahead = 0;
+    for (int64_t i = 0; i < b->piece_count && !b->plan.keep; i++)
+        b->pieces[i].x = NULL;
 }
 
 /* While the last pieces of a pass are worked on, the first that travel come for the next one.
  * Should there be none, their copies were for nothing. */
 static fkm_status fetch_ahead(fkm_backend *b, fkm_err *e)
 {
-    if (!b->plan.keep || !b->pass.update || b->fed < b->plan.rows || !streams(b))
+    if (!b->pass.update || b->fed < b->plan.rows || !streams(b))
         return FKM_OK;
     return each_gpu(b, e, [&](fkm_gpu *g, fkm_err *ge) {
         int fetched = 0;
         for (int64_t i = g - b->gpu; i < b->piece_count && fetched < FKM_GPU_BUFFERS;
              i += b->gpu_count) {
-            if (b->pieces[i].count == 0 || b->pieces[i].raw)
+            if (!travels(&b->pieces[i]))
                 continue;
+            if (!b->pieces[i].x)
+                break;
             FKM_TRY(fkm_gpu_fetch(g, &b->pieces[i], ge));
             fetched++;
         }
@@ -1130,7 +1165,9 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
 {
     memset(out, 0, sizeof *out);
     FKM_TRY(queue_rest(b, e));
-    FKM_TRY(fetch_ahead(b, e));
+    const fkm_status fetched = fetch_ahead(b, e);
+    forget_ahead(b);
+    FKM_TRY(fetched);
     FKM_TRY(wait_for_feeds(b, e));
     for (int32_t i = 0; i < b->gpu_count; i++) {
         const fkm_screen_counts *c = &b->gpu[i].tally_host->counts;
@@ -1230,6 +1267,7 @@ extern "C" const fkm_backend_ops fkm_backend_cuda = {
     NULL, /* settles: rows that are not kept have no bounds here */
     wait_for_feeds,
     write_labels,
+    ahead,
     end,
     move,
     distances_of,

@@ -558,11 +558,14 @@ fkm_status fkm_gpu_let_go(fkm_gpu *g, fkm_err *e)
     return FKM_OK;
 }
 
-/* x is free again when its copy is done, which is the last one; the compute stream goes on. Rows
- * that stay in host memory only hold back the queue. */
-static fkm_status wait_for_copy(fkm_gpu *g, fkm_err *e)
+/* x is free again when its copy is done: the last one, if it was queued by this feed, or that of
+ * the buffer, which was filled ahead; the compute stream goes on. Rows that stay in host memory
+ * only hold back the queue. */
+static fkm_status wait_for_copy(fkm_gpu *g, bool queued, int buffer, fkm_err *e)
 {
-    int64_t copy = g->copies - 1 - g->plan.keep;
+    int64_t copy = queued ? g->copies - 1 - g->plan.keep : -1;
+    if (!queued && !g->plan.keep && buffer >= 0 && !FKM_PLANT(13))
+        copy = g->filled[buffer];
     if (copy >= 0)
         CU(cudaEventSynchronize(copied(g, copy)));
     return FKM_OK;
@@ -777,7 +780,7 @@ fkm_status fkm_gpu_feed(fkm_gpu *g, fkm_piece *p, const fkm_feed *f, fkm_err *e)
     p->labelled = p->labels != NULL;
     p->bounded = w.bounds;
     p->x = g->plan.keep ? f->x : NULL;
-    return g->copies > copies ? wait_for_copy(g, e) : FKM_OK;
+    return wait_for_copy(g, g->copies > copies, buffer, e);
 }
 
 fkm_status fkm_gpu_drain(fkm_gpu *g, fkm_err *e)

@@ -31,7 +31,7 @@ extern "C" {
 struct fkm_piece {
     int64_t row0;
     int32_t count;
-    const void *x; /* host rows, where they were last fed from; NULL: not to be read again */
+    const void *x; /* host rows, to be read ahead of their next feed; NULL: not now */
     void *raw;     /* NULL: rows do not stay */
     void *packed;  /* NULL: packed anew each pass */
     float *norm, *residual, *tail;
@@ -183,9 +183,8 @@ fkm_status fkm_gpu_feed(fkm_gpu *g, fkm_piece *p, const fkm_feed *f, fkm_err *e)
 fkm_status fkm_gpu_drain(fkm_gpu *g, fkm_err *e);
 fkm_status fkm_gpu_write_labels(fkm_gpu *g, fkm_piece *p, int32_t *labels, fkm_err *e); /* waits */
 
-/* Between passes, with a plan whose rows stay in host memory: copies those of a piece to a buffer,
- * if they do not stay on the device. At most FKM_GPU_BUFFERS pieces, in the order in which they
- * will be fed.
+/* Between passes: copies the rows of a piece, if it is known where they are and they do not stay on
+ * the device, to a buffer. At most FKM_GPU_BUFFERS pieces, in the order in which they will be fed.
  */
 fkm_status fkm_gpu_fetch(fkm_gpu *g, fkm_piece *p, fkm_err *e);
 

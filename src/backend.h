@@ -181,6 +181,12 @@ typedef struct fkm_backend_ops {
      * [rows] of the problem, the array that the chunks fed were parts of. */
     fkm_status (*labels)(fkm_backend *b, int32_t *labels, fkm_err *e);
 
+    /* In a pass with update that all rows were fed to, before end: rows that the next pass begins
+     * with, chunk after chunk from its first on. They stay as they are until they are fed, in their
+     * turn, or until reset or close; from now on they may be read, while the sums are finished.
+     * False: more are of no use. NULL: none are. */
+    bool (*ahead)(fkm_backend *b, const fkm_rows *r);
+
     /* Waits for the pass and fills *out. Before all rows were fed it breaks the pass off: labels of
      * the rows that were, and out->moved, are right; what follows is get_centroids or close. */
     fkm_status (*end)(fkm_backend *b, fkm_pass *out, fkm_err *e);

@@ -337,6 +337,16 @@ static fkm_status feed_rows(problem *p, double *distances, bool *scale_failed, f
     }
 }
 
+/* What has been read for the next pass, to a backend that has use for it before this one ends. */
+static void hand_ahead(problem *p)
+{
+    const fkm_run *r = p->r;
+    fkm_rows rows;
+    for (int64_t i = 0; r->ops->ahead && fkm_source_ahead(p->l->source, i, &rows); i++)
+        if (!r->ops->ahead(p->l->backend, &rows))
+            return;
+}
+
 /* Labels all rows, with sums and inertia. pass->moved is of the iteration: what of it was moved
  * before the run was resumed is in p->moved. */
 static fkm_status label_rows(problem *p, fkm_pass *pass, bool *scale_failed, fkm_err *e)
@@ -357,6 +367,8 @@ static fkm_status label_rows(problem *p, fkm_pass *pass, bool *scale_failed, fkm
             p->adrift = true;
         return st;
     }
+    if (!*scale_failed)
+        hand_ahead(p);
     FKM_TRY(r->ops->end(p->l->backend, pass, e));
     p->scanned = true;
     p->far.complete = collecting && !*scale_failed;

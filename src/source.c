@@ -475,6 +475,21 @@ fkm_status fkm_source_next(fkm_source *s, fkm_rows *rows, fkm_err *e)
     return FKM_OK;
 }
 
+bool fkm_source_ahead(fkm_source *s, int64_t n, fkm_rows *rows)
+{
+    bool there = false;
+    if (s->resident || s->at > 0 || n >= fkm_min_i64(s->slots, chunk_count(s)))
+        return false;
+    const slot *b = &s->ring[(s->turn + n) % s->slots];
+    pthread_mutex_lock(&s->lock);
+    if (b->full && !b->used && b->status == FKM_OK)
+        there = b->pass == s->pass_begun && b->row0 == n * s->chunk_rows;
+    pthread_mutex_unlock(&s->lock);
+    if (there)
+        *rows = (fkm_rows){b->data, b->row0, b->count};
+    return there;
+}
+
 void fkm_source_scan(const fkm_source *s, fkm_scan *scan, const fkm_rows *rows)
 {
     fkm_scan_add_by(s->pool, scan, rows->x, s->dtype, rows->row0, rows->count, s->dims);

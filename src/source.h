@@ -39,6 +39,10 @@ fkm_status fkm_source_start(fkm_source *s, int64_t problem, bool once, fkm_scan 
  */
 fkm_status fkm_source_next(fkm_source *s, fkm_rows *rows, fkm_err *e) FKM_MUST_USE;
 
+/* After the end of a pass: the n-th chunk, from 0, of the one that follows, if it has been read by
+ * now; it stays where it is until its turn. False: it has not, no pass follows, or rows stay. */
+bool fkm_source_ahead(fkm_source *s, int64_t n, fkm_rows *rows);
+
 /* The chunk that begins with row row0 is not wanted in this pass, which has not come to it yet: it
  * is left out, and mostly not even read. For rings. */
 void fkm_source_skip(fkm_source *s, int64_t row0);

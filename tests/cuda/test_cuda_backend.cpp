@@ -222,6 +222,62 @@ void rows_ahead_of_a_pass(void **)
     }
 }
 
+/* Rows of a file lie in a ring: the backend is told where the first of the next pass are, takes
+ * them while this one ends, and is done with them when they have been fed. */
+void rows_of_a_file_ahead(void **)
+{
+    const int64_t rows = 100, piece = rows * 40 * 4;
+    random_numbers r(23);
+    for (const char *streams : stream_orders()) {
+        problem p = travelling_problem(&r, 1, streams);
+        p.plan.keep = false;
+        fkm_err e;
+        pair both(&p, NULL, "0", travelling_budget, false);
+        std::vector<char> ring((size_t)(4 * piece));
+        assert_true(both.ops[1]->pin(ring.data(), ring.size()));
+        const auto read = [&](int64_t chunk) {
+            char *to = ring.data() + chunk % 4 * piece;
+            memcpy(to, p.row(chunk * rows), (size_t)piece);
+            return fkm_rows{to, chunk * rows, rows};
+        };
+        int64_t known = 0; /* chunks that were read ahead */
+        both.start();
+        for (int i = 0; i < 4; i++) {
+            const fkm_pass_options o = {true, i == 0, true};
+            fkm_pass out;
+            OK(both.ops[1]->begin(both.b[1], &o, &e));
+            const int64_t before = cuo_counts().copied_bytes;
+            for (int64_t c = 0; c < 6; c++) {
+                fkm_rows chunk = {ring.data() + c % 4 * piece, c * rows, rows};
+                if (c >= known)
+                    chunk = read(c);
+                OK(both.ops[1]->feed(
+                    both.b[1], &chunk, both.labels[1].data() + chunk.row0, NULL, &e));
+                memset((void *)chunk.x, 0x7f, (size_t)piece); /* it is read anew */
+            }
+            const int64_t fed = cuo_counts().copied_bytes - before;
+            bool more =
+                i < 2; /* not a word of the last but one, and there is none after the last */
+            for (known = 0; more && known < 4; known++) {
+                const fkm_rows chunk = read(known);
+                more = both.ops[1]->ahead(both.b[1], &chunk);
+            }
+            assert_true(!more);
+            OK(both.ops[1]->end(both.b[1], &out, &e));
+            const int64_t ahead = cuo_counts().copied_bytes - before - fed;
+            assert_true(i < 2 ? ahead >= 2 * piece && ahead < 3 * piece : ahead < piece);
+            assert_true(i == 0 ? fed >= 6 * piece : i < 3 ? fed < 4 * piece : fed >= 4 * piece);
+            OK(both.ops[1]->labels(both.b[1], both.labels[1].data(), &e));
+            (void)both.pass(0, o, false);
+            assert_memory_equal(
+                both.labels[0].data(), both.labels[1].data(), both.labels[0].size() * 4);
+            both.compare_moves();
+        }
+        both.ops[1]->reset(both.b[1]);
+        both.ops[1]->unpin(ring.data());
+    }
+}
+
 /* Small problems: passes that are like earlier ones are launched as graphs, whatever comes between
  * them. */
 void passes_as_graphs(void **)
@@ -303,6 +359,7 @@ int main()
 #ifdef FKM_CUDA_ON_CPU
         cmocka_unit_test(several_gpus),
         cmocka_unit_test(rows_ahead_of_a_pass),
+        cmocka_unit_test(rows_of_a_file_ahead),
         cmocka_unit_test(passes_as_graphs),
 #endif
         cmocka_unit_test(time_of_labelling),
