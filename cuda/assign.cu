@@ -445,7 +445,7 @@ template <fkm_unit UNIT, int WARPS_M, bool RESIDENT, int STAGES>
 cudaError_t launch(const fkm_assign_args *a, cudaStream_t stream)
 {
     const int rows = WARP_ROWS * WARPS_M;
-    const int32_t busy = FKM_PART_ROWS / rows * a->processors;
+    const int32_t busy = FKM_PART_ROWS / rows * a->chip.processors;
     size_t bytes = shared_bytes<WARPS_M>(a->stride, RESIDENT, STAGES);
     auto kernel = screen_rows<UNIT, WARPS_M, RESIDENT, STAGES>;
     cudaError_t st =

@@ -78,6 +78,14 @@ struct fkm_parts {
 /* Entries that are enough for any kernel of the table. */
 #define FKM_PART_ROWS 256 /* a processor */
 
+/* What a GPU can do, as the table and kernels need it. */
+struct fkm_chip {
+    int32_t compute;      /* 80, 90, 120 ...: 10 major + minor */
+    int32_t shared_bytes; /* most dynamic shared memory a block may ask for */
+    int32_t processors;
+    bool portable; /* asked for portable kernels only */
+};
+
 struct fkm_assign_args {
     int32_t rows;     /* of this launch, > 0; when they are listed: the most that may be */
     int32_t tiles;    /* of centroids, > 0 */
@@ -103,7 +111,7 @@ struct fkm_assign_args {
 
     /* Few rows: blocks share them, each with a part of the tiles, and fkm_merge_parts settles them.
      */
-    int32_t processors;
+    fkm_chip chip; /* that it runs on */
     fkm_parts parts;
 
     /* Rows in doubt: entry i is doubt_row[i] with doubt_size[i] candidates, 2 or more, at positions
@@ -134,14 +142,6 @@ static inline __host__ __device__ int32_t fkm_splits(
  * and busy these are; does nothing where it has not split. */
 cudaError_t fkm_merge_parts(
     const fkm_assign_args *a, int32_t rows_a_block, int32_t busy, cudaStream_t stream);
-
-/* What a GPU can do, as the table needs it. */
-struct fkm_chip {
-    int32_t compute;      /* 80, 90, 120 ...: 10 major + minor */
-    int32_t shared_bytes; /* most dynamic shared memory a block may ask for */
-    int32_t processors;
-    bool portable; /* asked for portable kernels only */
-};
 
 /* A row of the table: a kernel, and for whom it is. The first row that suits is taken. */
 struct fkm_assign_kernel {

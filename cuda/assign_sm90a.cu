@@ -61,7 +61,8 @@ enum {
     STEPS = FKM_BOX_BYTES / FKM_WGMMA_BYTES, /* of a slab */
     LEAST_STAGES = 3,
     MOST_STAGES = 8,
-    ALIGNMENT = 1024, /* of boxes */
+    ALIGNMENT = 1024,    /* of boxes */
+    STATIC_SPARE = 1024, /* bytes left to shared memory that is not dynamic: there is none now */
     START_BYTES = 4 * FKM_TILE,
     COLUMNS = 32, /* that a thread has of a tile, in each of its rows */
     PART = 8,     /* of those are told apart by their largest */
@@ -134,6 +135,13 @@ int32_t stages_in(int32_t shared_bytes, int32_t slabs, row_mode mode)
     int64_t boxes = (shared_bytes - (ALIGNMENT - 1) - TILES_AT) / FKM_BOX;
     int64_t stages = (boxes - row_boxes(mode, slabs)) / stage_boxes(mode);
     return (int32_t)(stages < 0 ? 0 : stages > MOST_STAGES ? (int)MOST_STAGES : stages);
+}
+
+/* Dynamic shared memory of a launch. */
+int32_t shared_needed(const layout &n, row_mode mode)
+{
+    const int32_t boxes = row_boxes(mode, n.slabs) + n.stages * stage_boxes(mode);
+    return ALIGNMENT - 1 + TILES_AT + boxes * FKM_BOX;
 }
 
 template <fkm_unit UNIT> using score_of = std::conditional_t<UNIT == FKM_UNIT_S8, int, float>;
@@ -725,9 +733,10 @@ __global__ void __launch_bounds__(THREADS, 1) screen_rows_sm90a(
 
 /* The portable kernel, where this one cannot be: said once. */
 cudaError_t run_portable(
-    fkm_unit unit, const fkm_assign_args *a, fkm_chip chip, const char *why, cudaStream_t stream)
+    fkm_unit unit, const fkm_assign_args *a, const char *why, cudaStream_t stream)
 {
     static std::atomic<bool> said(false);
+    fkm_chip chip = a->chip;
     chip.portable = true;
     const fkm_assign_kernel *k = fkm_assign_choose(&chip, unit, a->stride);
     if (!k)
@@ -737,79 +746,75 @@ cudaError_t run_portable(
     return k->run(a, stream);
 }
 
-cudaError_t describe_chip(fkm_chip *chip)
+/* The map of rows or centroids, made when it is asked for the first time: a map depends on nothing
+ * but these numbers. NULL: the driver makes none. Each thread has its own, as it has its own GPU.
+ */
+const fkm_tensor_map *map_of(const void *base, int64_t row_bytes, int64_t rows)
 {
-    int device = 0, major = 0, minor = 0, bytes = 0, processors = 0;
-    cudaError_t st = cudaGetDevice(&device);
-    const struct {
-        cudaDeviceAttr attribute;
-        int *to;
-    } wanted[] = {
-        {cudaDevAttrComputeCapabilityMajor, &major},
-        {cudaDevAttrComputeCapabilityMinor, &minor},
-        {cudaDevAttrMaxSharedMemoryPerBlockOptin, &bytes},
-        {cudaDevAttrMultiProcessorCount, &processors},
+    struct known {
+        const void *base;
+        int64_t row_bytes, rows; /* 0: no map */
+        fkm_tensor_map map;
     };
-    for (auto &w : wanted)
-        if (st == cudaSuccess)
-            st = cudaDeviceGetAttribute(w.to, w.attribute, device);
-    chip->compute = 10 * major + minor;
-    chip->shared_bytes = bytes;
-    chip->processors = processors;
-    chip->portable = false;
-    return st;
+    enum { KNOWN = 64 };
+    static thread_local known all[KNOWN];
+    known &k =
+        all[((uint64_t)(uintptr_t)base / 256 * 0x9e3779b97f4a7c15u ^ (uint64_t)rows) % KNOWN];
+    if (k.rows == rows && k.base == base && k.row_bytes == row_bytes)
+        return &k.map;
+    k = {base, row_bytes, 0, {}};
+    if (fkm_tensor_map_make(&k.map, base, row_bytes, rows) != cudaSuccess) {
+        (void)cudaGetLastError();
+        return NULL;
+    }
+    k.rows = rows;
+    return &k.map;
 }
 
 template <fkm_unit UNIT, row_mode MODE>
-cudaError_t launch_kernel(const fkm_assign_args *a, const layout &n, const fkm_chip &chip,
-    const fkm_tensor_map &rows, const fkm_tensor_map &centroids, cudaStream_t stream)
+cudaError_t launch_kernel(const fkm_assign_args *a, const layout &n, const fkm_tensor_map &rows,
+    const fkm_tensor_map &centroids, cudaStream_t stream)
 {
-    const int32_t block_rows = row_groups(MODE) * GROUP;
+    const int32_t block_rows = row_groups(MODE) * GROUP, bytes = shared_needed(n, MODE);
     auto kernel = screen_rows_sm90a<UNIT, MODE>;
-    cudaError_t st = cudaFuncSetAttribute(
-        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, chip.shared_bytes);
+    cudaError_t st =
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     if (st != cudaSuccess)
         return st;
-    const int32_t busy = a->parts.room > 0 ? a->processors : 1;
-    const unsigned needed = fkm_blocks(a->rows, block_rows, chip.processors);
+    const int32_t busy = a->parts.room > 0 ? a->chip.processors : 1;
+    const unsigned needed = fkm_blocks(a->rows, block_rows, a->chip.processors);
     const unsigned blocks = needed < (unsigned)busy ? (unsigned)busy : needed;
-    FKM_LAUNCH(kernel, blocks, THREADS, (size_t)chip.shared_bytes, stream, *a, n, rows, centroids);
+    FKM_LAUNCH(kernel, blocks, THREADS, (size_t)bytes, stream, *a, n, rows, centroids);
     st = cudaGetLastError();
     return st == cudaSuccess ? fkm_merge_parts(a, block_rows, (int32_t)blocks, stream) : st;
 }
 
 template <fkm_unit UNIT> cudaError_t launch(const fkm_assign_args *a, cudaStream_t stream)
 {
-    fkm_chip chip;
-    fkm_tensor_map rows, centroids;
-    cudaError_t st = describe_chip(&chip);
-    if (st != cudaSuccess)
-        return st;
-    if (chip.compute != 90)
-        return run_portable(
-            UNIT, a, chip, "the device is not one of compute capability 9.0", stream);
+    const int32_t shared_bytes = a->chip.shared_bytes - STATIC_SPARE;
+    if (a->chip.compute != 90)
+        return run_portable(UNIT, a, "the device is not one of compute capability 9.0", stream);
     if (a->rows > INT32_MAX - ROWS || a->tiles > INT32_MAX / FKM_TILE)
-        return run_portable(
-            UNIT, a, chip, "too many rows or centroids for its coordinates", stream);
+        return run_portable(UNIT, a, "too many rows or centroids for its coordinates", stream);
     layout n;
     n.slabs = (a->stride + FKM_BOX_BYTES - 1) / FKM_BOX_BYTES;
     n.last_steps = (a->stride - (n.slabs - 1) * FKM_BOX_BYTES) / FKM_WGMMA_BYTES;
     row_mode mode = KEPT;
-    while (mode != STREAMED && stages_in(chip.shared_bytes, n.slabs, mode) < LEAST_STAGES)
+    while (mode != STREAMED && stages_in(shared_bytes, n.slabs, mode) < LEAST_STAGES)
         mode = (row_mode)(mode + 1);
-    n.stages = stages_in(chip.shared_bytes, n.slabs, mode);
+    n.stages = stages_in(shared_bytes, n.slabs, mode);
     n.turns = mode == KEPT && n.stages >= n.slabs;
     if (n.stages < LEAST_STAGES)
-        return run_portable(UNIT, a, chip, "the device has too little shared memory", stream);
-    if (fkm_tensor_map_make(&rows, a->x.x, a->stride, a->rows) != cudaSuccess ||
-        fkm_tensor_map_make(&centroids, a->c.c, a->stride, (int64_t)a->tiles * FKM_TILE) !=
-            cudaSuccess) {
-        (void)cudaGetLastError();
-        return run_portable(UNIT, a, chip, "the driver makes no tensor maps for it", stream);
-    }
-    return mode == KEPT     ? launch_kernel<UNIT, KEPT>(a, n, chip, rows, centroids, stream)
-           : mode == SHARED ? launch_kernel<UNIT, SHARED>(a, n, chip, rows, centroids, stream)
-                            : launch_kernel<UNIT, STREAMED>(a, n, chip, rows, centroids, stream);
+        return run_portable(UNIT, a, "the device has too little shared memory", stream);
+    const fkm_tensor_map *rows = map_of(a->x.x, a->stride, a->rows);
+    const fkm_tensor_map copy =
+        rows ? *rows : fkm_tensor_map{}; /* one may take the other's place */
+    const fkm_tensor_map *centroids = map_of(a->c.c, a->stride, (int64_t)a->tiles * FKM_TILE);
+    if (!rows || !centroids)
+        return run_portable(UNIT, a, "the driver makes no tensor maps for it", stream);
+    return mode == KEPT     ? launch_kernel<UNIT, KEPT>(a, n, copy, *centroids, stream)
+           : mode == SHARED ? launch_kernel<UNIT, SHARED>(a, n, copy, *centroids, stream)
+                            : launch_kernel<UNIT, STREAMED>(a, n, copy, *centroids, stream);
 }
 
 } // namespace

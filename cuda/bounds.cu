@@ -8,54 +8,83 @@
 namespace
 {
 
-enum { THREADS = 256, WARPS = THREADS / 32, EACH = 4, MOST_BLOCKS = 1 << 16 };
+enum {
+    THREADS = 256,
+    WARPS = THREADS / 32,
+    EACH = 4,
+    MOST_BLOCKS = 1 << 16,
+    EACH_BLOCK = 4096, /* clusters: up to these one block does, by one launch */
+};
 
 #define ETA 0x1p-20
 
-/* The largest of some movements, where it is, and the largest of the others. */
-struct top_two {
-    float most, next;
-    int32_t at;
-
-    __device__ void take(float v, int32_t j)
-    {
-        if (v > most) {
-            next = most;
-            most = v;
-            at = j;
-        } else {
-            next = fmaxf(next, v);
-        }
+__device__ void take(fkm_top_two *top, float v, int32_t j)
+{
+    if (v > top->most) {
+        top->next = top->most;
+        top->most = v;
+        top->at = j;
+    } else {
+        top->next = fmaxf(top->next, v);
     }
-};
+}
+
+__device__ void take(fkm_top_two *top, const fkm_top_two &other)
+{
+    take(top, other.most, other.at);
+    top->next = fmaxf(top->next, other.next);
+}
 
 __device__ float movement(const double *shift, int32_t j, double scale)
 {
     return __double2float_ru(shift[j] * scale * (1 + 0x1p-20));
 }
 
-/* One block: clusters are few beside rows. */
-__global__ void __launch_bounds__(THREADS)
-    sum_movements(float *drop, const double *shift, int32_t clusters, float scale, bool add)
+/* Of all threads of the block, for all of them. Any order: of two that are the largest, `next` is
+ * the other. */
+__device__ fkm_top_two of_block(const fkm_top_two &mine)
 {
-    FKM_SHARED(top_two, part, [THREADS]);
+    FKM_SHARED(fkm_top_two, part, [THREADS]);
     const int32_t t = (int32_t)threadIdx.x;
-    top_two top = {0, 0, -1};
-    for (int32_t j = t; j < clusters; j += THREADS)
-        top.take(movement(shift, j, scale), j);
-    part[t] = top;
+    part[t] = mine;
     __syncthreads();
     for (int32_t step = THREADS / 2; step > 0; step /= 2) {
-        if (t < step) {
-            const top_two other = part[t + step];
-            part[t].take(other.most, other.at);
-            part[t].next = fmaxf(part[t].next, other.next);
-        }
+        if (t < step)
+            take(&part[t], part[t + step]);
         __syncthreads();
     }
-    top = part[0];
-    for (int32_t j = t; j < clusters; j += THREADS) {
-        float own = __fmul_ru(movement(shift, j, scale), (float)(1 + ETA));
+    return part[0];
+}
+
+__device__ fkm_top_two of_clusters(const double *shift, int32_t clusters, float scale)
+{
+    fkm_top_two top = {0, 0, -1};
+    for (int64_t j = (int64_t)blockIdx.x * THREADS + threadIdx.x; j < clusters;
+         j += (int64_t)gridDim.x * THREADS)
+        take(&top, movement(shift, (int32_t)j, scale), (int32_t)j);
+    return of_block(top);
+}
+
+/* Each block's part of the clusters. */
+__global__ void __launch_bounds__(THREADS)
+    find_movements(fkm_top_two *part, const double *shift, int32_t clusters, float scale)
+{
+    const fkm_top_two top = of_clusters(shift, clusters, scale);
+    if (threadIdx.x == 0)
+        part[blockIdx.x] = top;
+}
+
+/* part: of as many blocks as there are now; with one block there need be none. */
+__global__ void __launch_bounds__(THREADS) sum_movements(float *drop, const fkm_top_two *part,
+    const double *shift, int32_t clusters, float scale, bool add)
+{
+    const int32_t t = (int32_t)threadIdx.x, blocks = (int32_t)gridDim.x;
+    const fkm_top_two none = {0, 0, -1};
+    const fkm_top_two top =
+        blocks == 1 ? of_clusters(shift, clusters, scale) : of_block(t < blocks ? part[t] : none);
+    for (int64_t j = (int64_t)blockIdx.x * THREADS + t; j < clusters;
+         j += (int64_t)blocks * THREADS) {
+        float own = __fmul_ru(movement(shift, (int32_t)j, scale), (float)(1 + ETA));
         float v = __fadd_ru(own, j == top.at ? top.next : top.most);
         if (FKM_PLANT(6))
             v /= 2;
@@ -133,10 +162,14 @@ __global__ void __launch_bounds__(THREADS) set_slack(const __grid_constant__ fkm
 
 } // namespace
 
-cudaError_t fkm_bounds_move(
-    float *drop, const double *shift, int32_t clusters, float scale, bool add, cudaStream_t stream)
+cudaError_t fkm_bounds_move(float *drop, fkm_top_two *part, const double *shift, int32_t clusters,
+    float scale, bool add, cudaStream_t stream)
 {
-    FKM_LAUNCH(sum_movements, 1, THREADS, 0, stream, drop, shift, clusters, scale, add);
+    static_assert(FKM_TOP_TWOS <= THREADS, "a block reads all parts at once");
+    const unsigned blocks = fkm_blocks(clusters, EACH_BLOCK, FKM_TOP_TWOS);
+    if (blocks > 1)
+        FKM_LAUNCH(find_movements, blocks, THREADS, 0, stream, part, shift, clusters, scale);
+    FKM_LAUNCH(sum_movements, blocks, THREADS, 0, stream, drop, part, shift, clusters, scale, add);
     return cudaGetLastError();
 }
 

@@ -42,10 +42,18 @@
 #include "assign.cuh"
 #include "pack.cuh"
 
+/* The largest of some movements, where it is, and the largest of the others. */
+struct fkm_top_two {
+    float most, next;
+    int32_t at;
+};
+#define FKM_TOP_TWOS 256 /* parts that clusters are looked through in, at most */
+
 /* drop: [clusters], what rows of a label lose by the movement `shift` of all centroids, [clusters]
- * in data units; scale: of the frame. add: to what is there already. */
-cudaError_t fkm_bounds_move(
-    float *drop, const double *shift, int32_t clusters, float scale, bool add, cudaStream_t stream);
+ * in data units; scale: of the frame. add: to what is there already. part: [FKM_TOP_TWOS] scratch.
+ */
+cudaError_t fkm_bounds_move(float *drop, fkm_top_two *part, const double *shift, int32_t clusters,
+    float scale, bool add, cudaStream_t stream);
 
 /* Takes drop (NULL: nothing has moved) off the slack of rows, and lists those with none left: row
  * [*listed], in no particular order. labels: [rows]; *listed is zero before. spared += the others.

@@ -13,7 +13,7 @@
 namespace
 {
 
-enum { THREADS = 64, MOST_BLOCKS = 1 << 12 };
+enum { THREADS = 64, MOST_BLOCKS = 1 << 12, LANES = 8 };
 
 typedef __int128 i128;
 typedef unsigned __int128 u128;
@@ -137,14 +137,17 @@ template <bool WIDE> __device__ void add_terms(terms<WIDE> *b, float c, i128 sum
     }
 }
 
-/* A block goes through clusters in strides. Movements are summed in increasing order of the
- * coordinate, as on the CPU: by thread 0, from what the block has computed. */
+/* A block goes through clusters in strides. A movement is a canonical distance: thread l < LANES
+ * adds up lane l, coordinates l, l + LANES and so on in this order, from what the block has
+ * computed. */
 template <bool WIDE>
 __global__ void __launch_bounds__(THREADS) finalise(
     fkm_moments *out, float *mean, double *shift, fkm_sums s, const float *c, double unscale)
 {
     FKM_SHARED_DYNAMIC(terms<WIDE>, b);
     FKM_SHARED(double, moved, [THREADS]);
+    FKM_SHARED(double, lanes, [LANES]);
+    const int32_t me = (int32_t)threadIdx.x;
     float largest = 0;
     double most = 0;
     fkm_u64 empty = 0;
@@ -155,9 +158,9 @@ __global__ void __launch_bounds__(THREADS) finalise(
     for (int32_t j = (int32_t)blockIdx.x; j < s.clusters; j += (int32_t)gridDim.x) {
         const fkm_u64 rows = s.count[j];
         const double n = __ull2double_rn(rows);
-        double lane[8] = {0}; /* of the canonical distance */
+        double lane = 0;
         for (int32_t first = 0; first < s.dims; first += THREADS) {
-            int32_t t = first + (int32_t)threadIdx.x;
+            int32_t t = first + me;
             int64_t cell = (int64_t)j * s.dims + t;
             double step = 0;
             if (t < s.dims) {
@@ -172,16 +175,19 @@ __global__ void __launch_bounds__(THREADS) finalise(
                 largest = fmaxf(largest, fabsf(now));
                 step = __dsub_rn((double)now, (double)was);
             }
-            moved[threadIdx.x] = __dmul_rn(step, step);
+            moved[me] = __dmul_rn(step, step);
             __syncthreads();
-            if (threadIdx.x == 0)
-                for (int32_t i = 0; i < min((int32_t)THREADS, s.dims - first); i++)
-                    lane[i % 8] = __dadd_rn(lane[i % 8], moved[i]);
+            if (me < LANES)
+                for (int32_t i = me; i < min((int32_t)THREADS, s.dims - first); i += LANES)
+                    lane = __dadd_rn(lane, moved[i]);
             __syncthreads();
         }
-        if (threadIdx.x == 0) {
-            double low = __dadd_rn(__dadd_rn(lane[0], lane[4]), __dadd_rn(lane[2], lane[6]));
-            double high = __dadd_rn(__dadd_rn(lane[1], lane[5]), __dadd_rn(lane[3], lane[7]));
+        if (me < LANES)
+            lanes[me] = lane;
+        __syncthreads(); /* before thread 0 reads; the next round's come after its first barrier */
+        if (me == 0) {
+            double low = __dadd_rn(__dadd_rn(lanes[0], lanes[4]), __dadd_rn(lanes[2], lanes[6]));
+            double high = __dadd_rn(__dadd_rn(lanes[1], lanes[5]), __dadd_rn(lanes[3], lanes[7]));
             shift[j] = rows ? __dsqrt_rn(__dadd_rn(low, high)) : 0;
             most = fmax(most, shift[j]);
             empty += rows == 0;
@@ -193,7 +199,7 @@ __global__ void __launch_bounds__(THREADS) finalise(
     if constexpr (WIDE)
         b->product_high[0].flush(out->product_high);
     atomicMax(&out->max_value, (fkm_u64)__float_as_uint(largest));
-    if (threadIdx.x == 0) {
+    if (me == 0) {
         atomicMax(&out->max_shift, (fkm_u64)__double_as_longlong(most));
         if (empty)
             atomicAdd(&out->empty, empty);

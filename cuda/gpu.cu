@@ -135,6 +135,7 @@ static fkm_status open_update(fkm_gpu *g, bool first, bool several, fkm_err *e)
     FKM_TRY(device_alloc(g, &g->mean, cells, sizeof(float), "centroids", e));
     FKM_TRY(device_alloc(g, &g->shift, p->clusters, sizeof(double), "movements", e));
     FKM_TRY(device_alloc(g, &g->drop, p->clusters, sizeof(float), "movements", e));
+    FKM_TRY(device_alloc(g, &g->top_twos, FKM_TOP_TWOS, sizeof(fkm_top_two), "movements", e));
     FKM_TRY(device_alloc(g, &g->reach, rows, sizeof(float), "bounds", e));
     FKM_TRY(device_alloc(g, &g->second, rows, sizeof(float), "bounds", e));
     FKM_TRY(device_alloc(g, &g->row, rows, sizeof(int32_t), "bounds", e));
@@ -307,6 +308,8 @@ fkm_status fkm_gpu_open(fkm_gpu *g, int device, const fkm_plan *p, const fkm_uni
     FKM_TRY(open_streams(g, e));
     FKM_TRY(open_memory(g, first, several, e));
     CU(cudaMemsetAsync(g->tally, 0, sizeof *g->tally, g->compute));
+    /* of listed rows it is read to the end of a block */
+    CU(cudaMemsetAsync(g->packed, 0, (size_t)piece_rows * (size_t)g->most_stride, g->compute));
     return FKM_OK;
 }
 
@@ -448,7 +451,8 @@ fkm_status fkm_gpu_prepare(fkm_gpu *g, fkm_err *e)
 fkm_status fkm_gpu_moved(fkm_gpu *g, fkm_err *e)
 {
     FKM_TRY(fkm_gpu_use(g, e));
-    CU(fkm_bounds_move(g->drop, g->shift, g->plan.clusters, g->frame.scale, g->moved, g->compute));
+    CU(fkm_bounds_move(
+        g->drop, g->top_twos, g->shift, g->plan.clusters, g->frame.scale, g->moved, g->compute));
     g->moved = true;
     return FKM_OK;
 }
@@ -663,7 +667,7 @@ static fkm_status screen(fkm_gpu *g, const work *w, fkm_err *e)
     a.old = g->old;
     a.labels = w->labels;
     a.counts = &g->tally->counts;
-    a.processors = g->chip.processors;
+    a.chip = g->chip;
     a.parts = g->parts;
     a.doubt_count = &g->list_counts[0];
     a.doubt_row = g->doubt_row;

@@ -75,6 +75,7 @@ struct fkm_gpu {
     float *mean;              /* [clusters][dims]: the next centroids, after a pass with update */
     double *shift;            /* [clusters]: how far they are */
     float *drop;              /* [clusters], of bounds.cuh: of the last movement */
+    fkm_top_two *top_twos;    /* scratch of bounds.cuh */
     bool moved;               /* since the last pass began */
     bool dropping;            /* this pass takes drop off the bounds */
     int64_t looked_at;        /* rows of this pass whose bounds were */

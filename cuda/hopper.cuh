@@ -54,6 +54,19 @@ static inline __host__ __device__ int fkm_wgmma_column(int t, int i)
     return (i >> 2) * 8 + (t & 3) * 2 + (i & 1);
 }
 
+/* Drivers up to CUDA 13.1 mark the maps of tensors below 128 KiB in a way that lets some of their
+ * boxes come wrong; without the mark they come right, as far as is known on every chip. */
+static inline bool fkm_tensor_map_is_marked(int driver, int64_t tensor_bytes)
+{
+    return driver <= 13010 && tensor_bytes < 128 << 10;
+}
+
+/* Takes the mark off a map, of 16 words: bit 85. */
+static inline void fkm_tensor_map_unmark(uint64_t *words)
+{
+    words[1] &= ~(UINT64_C(1) << 21);
+}
+
 #ifdef FKM_CUDA_ON_CPU
 
 #include <cuo_hopper.h>
@@ -66,11 +79,19 @@ static inline __host__ __device__ int fkm_wgmma_column(int t, int i)
 
 typedef CUtensorMap fkm_tensor_map;
 
-/* A map of [rows][row_bytes], both > 0, from which fkm_load_box takes boxes; base and row_bytes are
- * multiples of 16. Fails where the driver is too old. */
-static inline cudaError_t fkm_tensor_map_make(
-    fkm_tensor_map *map, const void *base, int64_t row_bytes, int64_t rows)
+typedef CUresult fkm_tensor_map_encode(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *,
+    const cuuint64_t *, const cuuint64_t *, const cuuint32_t *, const cuuint32_t *,
+    CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+
+/* The driver's maker of maps, NULL where it is too old, and the CUDA version that it is of. */
+struct fkm_tensor_map_maker {
+    fkm_tensor_map_encode *encode;
+    int driver;
+};
+
+static inline fkm_tensor_map_maker fkm_tensor_map_find_maker()
 {
+    fkm_tensor_map_maker m = {NULL, 0};
     void *entry = NULL;
     cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
 #if CUDART_VERSION >= 12050
@@ -80,20 +101,32 @@ static inline cudaError_t fkm_tensor_map_make(
     cudaError_t st =
         cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &entry, cudaEnableDefault, &found);
 #endif
-    if (st != cudaSuccess)
-        return st;
-    if (found != cudaDriverEntryPointSuccess || !entry)
+    if (st == cudaSuccess && found == cudaDriverEntryPointSuccess &&
+        cudaDriverGetVersion(&m.driver) == cudaSuccess)
+        m.encode = (fkm_tensor_map_encode *)entry;
+    (void)cudaGetLastError();
+    return m;
+}
+
+/* A map of [rows][row_bytes], both > 0, from which fkm_load_box takes boxes; base and row_bytes are
+ * multiples of 16. Fails where the driver is too old. */
+static inline cudaError_t fkm_tensor_map_make(
+    fkm_tensor_map *map, const void *base, int64_t row_bytes, int64_t rows)
+{
+    static const fkm_tensor_map_maker maker = fkm_tensor_map_find_maker(); /* once a process */
+    if (!maker.encode)
         return cudaErrorNotSupported;
     const cuuint64_t size[2] = {(cuuint64_t)row_bytes, (cuuint64_t)rows};
     const cuuint64_t stride[1] = {(cuuint64_t)row_bytes};
     const cuuint32_t box[2] = {FKM_BOX_BYTES, FKM_BOX_ROWS}, each[2] = {1, 1};
-    typedef CUresult encode(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *,
-        const cuuint64_t *, const cuuint64_t *, const cuuint32_t *, const cuuint32_t *,
-        CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
-    CUresult result = ((encode *)entry)(map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 2, (void *)base, size,
+    CUresult result = maker.encode(map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 2, (void *)base, size,
         stride, box, each, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
         CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorNotSupported;
+    if (result != CUDA_SUCCESS)
+        return cudaErrorNotSupported;
+    if (fkm_tensor_map_is_marked(maker.driver, row_bytes * rows))
+        fkm_tensor_map_unmark(map->opaque);
+    return cudaSuccess;
 }
 
 /* ---- mbarriers, and copies that complete on them ---- */

@@ -2,6 +2,8 @@
  * which rows are spared; and rows for which the bound is no larger than it must be. */
 #include "cuda_test.h"
 
+#include "../../cuda/bounds.cuh"
+
 namespace
 {
 
@@ -41,6 +43,62 @@ void no_larger_than_it_must_be(void **)
         printf("%s: %lld of %lld rows spared\n", isa, (long long)both.spared,
             (long long)(14 * p.plan.rows));
         assert_true(both.spared > 2 * p.plan.rows);
+    }
+}
+
+float rounded_up(double v)
+{
+    const float f = (float)v;
+    return f < v ? nextafterf(f, INFINITY) : f;
+}
+
+/* What rows lose by movements, of few clusters by one block and of many by several, against the
+ * definition. Movements of the same magnitude: their sums are exact in float64. */
+void movements_of_many(void **)
+{
+    random_numbers r(9);
+    devices_for(&r);
+    const float scale = 0.5f;
+    for (int32_t clusters : {1, 2, 300, 4096, 4097, 9000, 40000}) {
+        std::vector<double> shift((size_t)clusters);
+        std::vector<float> moved, drop((size_t)clusters), again(drop);
+        int32_t at = 0, next = -1;
+        for (double &s : shift)
+            s = 2 + 2 * (double)r.below(1 << 20) / (1 << 20);
+        shift[(size_t)r.below((uint32_t)clusters)] = 4; /* twice, perhaps */
+        shift[(size_t)clusters - 1] = 4;
+        for (double s : shift)
+            moved.push_back(rounded_up(s * scale * (1 + 0x1p-20)));
+        for (int32_t j = 1; j < clusters; j++)
+            at = moved[(size_t)j] > moved[(size_t)at] ? j : at;
+        for (int32_t j = 0; j < clusters; j++)
+            if (j != at && (next < 0 || moved[(size_t)j] > moved[(size_t)next]))
+                next = j;
+        double *d_shift;
+        float *d_drop;
+        fkm_top_two *part;
+        const size_t bytes = drop.size() * sizeof drop[0];
+        assert_int_equal(cudaMalloc((void **)&d_shift, 2 * bytes), cudaSuccess);
+        assert_int_equal(cudaMalloc((void **)&d_drop, bytes), cudaSuccess);
+        assert_int_equal(cudaMalloc((void **)&part, FKM_TOP_TWOS * sizeof *part), cudaSuccess);
+        assert_int_equal(
+            cudaMemcpy(d_shift, shift.data(), 2 * bytes, cudaMemcpyHostToDevice), cudaSuccess);
+        for (bool add : {false, true}) {
+            std::vector<float> &to = add ? again : drop;
+            assert_int_equal(
+                fkm_bounds_move(d_drop, part, d_shift, clusters, scale, add, 0), cudaSuccess);
+            assert_int_equal(
+                cudaMemcpy(to.data(), d_drop, bytes, cudaMemcpyDeviceToHost), cudaSuccess);
+        }
+        for (int32_t j = 0; j < clusters; j++) {
+            const double other = j != at ? moved[(size_t)at] : next < 0 ? 0 : moved[(size_t)next];
+            const float own = rounded_up((double)moved[(size_t)j] * (1 + 0x1p-20));
+            assert_true(drop[(size_t)j] == rounded_up(own + other));
+            assert_true(again[(size_t)j] == rounded_up(2 * (double)drop[(size_t)j]));
+        }
+        assert_int_equal(cudaFree(d_shift), cudaSuccess);
+        assert_int_equal(cudaFree(d_drop), cudaSuccess);
+        assert_int_equal(cudaFree(part), cudaSuccess);
     }
 }
 
@@ -164,6 +222,7 @@ void same_bits(void **)
 int main()
 {
     const CMUnitTest tests[] = {
+        cmocka_unit_test(movements_of_many),
         cmocka_unit_test(no_larger_than_it_must_be),
         cmocka_unit_test(centroids_set),
         cmocka_unit_test(pauses),

@@ -206,7 +206,7 @@ void screening::check(fkm_assign_fn *run, bool warm) const
     device_array<float> part_upper(std::vector<float>(entries * FKM_CANDIDATES, 0));
     device_array<int32_t> part_count(std::vector<int32_t>(entries, 0));
     device_array<int32_t> part_position(std::vector<int32_t>(entries * FKM_CANDIDATES, 0));
-    a.processors = processors;
+    a.chip = {90, 232448, processors, false};
     a.parts = {room, part_floor.p, part_second.p, part_count.p, part_position.p, part_upper.p};
     a.doubt_count = lists.p;
     a.rescan_count = lists.p + 1;
@@ -311,6 +311,26 @@ static void test_boxes(void **state)
     assert_true(((d + fkm_descriptor_step(96)) & 0x3fff) == 0x2c46);
 }
 
+/* Which maps are mended: small ones, of drivers that mark them; and nothing but the mark changes.
+ */
+static void test_marked_maps(void **state)
+{
+    (void)state;
+    for (int driver : {12000, 12080, 13000, 13010, 13011, 13020})
+        for (int64_t rows : {7, 1023, 1024, 1025, 1 << 20})
+            assert_int_equal(
+                fkm_tensor_map_is_marked(driver, rows * 128), driver <= 13010 && rows < 1024);
+    uint64_t words[16], before[16];
+    for (uint64_t fill : {UINT64_MAX, (uint64_t)0, UINT64_C(0x5a5a5a5a5a5a5a5a)}) {
+        std::fill(words, words + 16, fill);
+        memcpy(before, words, sizeof words);
+        fkm_tensor_map_unmark(words);
+        assert_true((words[1] >> 21 & 1) == 0);
+        words[1] |= before[1] & UINT64_C(1) << 21;
+        assert_memory_equal(words, before, sizeof words);
+    }
+}
+
 /* Every place of the tile belongs to one accumulator of one thread. */
 static void test_accumulators(void **state)
 {
@@ -340,8 +360,8 @@ static bool is_hopper()
 
 int main()
 {
-    const struct CMUnitTest pure[] = {
-        cmocka_unit_test(test_boxes), cmocka_unit_test(test_accumulators)};
+    const struct CMUnitTest pure[] = {cmocka_unit_test(test_boxes),
+        cmocka_unit_test(test_marked_maps), cmocka_unit_test(test_accumulators)};
     const struct CMUnitTest device[] = {cmocka_unit_test(test_scores)};
     int failed = cmocka_run_group_tests(pure, NULL, NULL);
     skip_without_gpu();
