@@ -1147,15 +1147,18 @@ static fkm_status queue_pass(void *arg, fkm_err *e)
     return queue_end(b, e);
 }
 
-/* All that a pass has not queued yet. */
-static fkm_status queue_rest(fkm_backend *b, fkm_err *e)
+/* All that a pass has not queued yet; *as_graph: it was launched as one. */
+static fkm_status queue_rest(fkm_backend *b, bool *as_graph, fkm_err *e)
 {
     fkm_gpu *g = &b->gpu[0];
     const fkm_work w = {b, g->compute, g->name, save_pass, load_pass, queue_pass};
     if (b->deferred && b->fed == b->plan.rows) {
+        const int64_t before = b->passes.launches;
         b->deferred = false;
         fkm_stopwatch_clear(&g->assign);
-        return fkm_replay_run(&b->passes, &w, e);
+        FKM_TRY(fkm_replay_run(&b->passes, &w, e));
+        *as_graph = b->passes.launches > before;
+        return FKM_OK;
     }
     FKM_TRY(undefer(b, e));
     return queue_end(b, e);
@@ -1164,7 +1167,7 @@ static fkm_status queue_rest(fkm_backend *b, fkm_err *e)
 static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
 {
     memset(out, 0, sizeof *out);
-    FKM_TRY(queue_rest(b, e));
+    FKM_TRY(queue_rest(b, &out->as_graph, e));
     const fkm_status fetched = fetch_ahead(b, e);
     forget_ahead(b);
     FKM_TRY(fetched);

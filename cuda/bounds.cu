@@ -79,9 +79,10 @@ __global__ void __launch_bounds__(THREADS) sum_movements(float *drop, const fkm_
     const double *shift, int32_t clusters, float scale, bool add)
 {
     const int32_t t = (int32_t)threadIdx.x, blocks = (int32_t)gridDim.x;
-    const fkm_top_two none = {0, 0, -1};
-    const fkm_top_two top =
-        blocks == 1 ? of_clusters(shift, clusters, scale) : of_block(t < blocks ? part[t] : none);
+    fkm_top_two top = {0, 0, -1};
+    if (t < blocks && blocks > 1)
+        top = part[t];
+    top = blocks > 1 ? of_block(top) : of_clusters(shift, clusters, scale);
     for (int64_t j = (int64_t)blockIdx.x * THREADS + t; j < clusters;
          j += (int64_t)blocks * THREADS) {
         float own = __fmul_ru(movement(shift, (int32_t)j, scale), (float)(1 + ETA));

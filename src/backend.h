@@ -83,6 +83,7 @@ typedef struct fkm_pass {
     int32_t empty;   /* clusters without rows (passes with update) */
     double inertia;  /* passes with update: see inertia.h; else 0 */
     int64_t in_doubt, candidates, rescans, skipped_by_bounds; /* see fkm_screening */
+    bool as_graph; /* its calls were not made one by one, but launched as a graph of earlier ones */
     double assign_s; /* wall time of labelling, without the update; 0: not known apart */
 } fkm_pass;
 

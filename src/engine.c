@@ -301,6 +301,8 @@ static void add_lane(fkm_run_stats *to, const fkm_lane *l)
     to->screening.candidates += s->candidates;
     to->screening.rescans += s->rescans;
     to->screening.rows_skipped_by_bounds += s->rows_skipped_by_bounds;
+    to->passes += l->stats.passes;
+    to->graph_launches += l->stats.graph_launches;
     to->distances = fkm_add_sat(to->distances, l->stats.distances);
     to->init_s += l->stats.init_s / to->plan.lanes;
     to->read_wait_s += fkm_source_wait(l->source) / to->plan.lanes;

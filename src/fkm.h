@@ -167,10 +167,11 @@ typedef struct fkm_run_stats {
     fkm_run_plan plan;
     fkm_screening screening;
     double total_s, init_s, read_wait_s, compute_s;
-    int64_t bytes_read;     /* from storage */
-    int64_t distances;      /* row x centroid pairs that were decided */
-    int64_t flop;           /* 2 * dims per pair */
-    int64_t gpu_peak_bytes; /* most device memory at once on any one GPU; 0: without GPUs */
+    int64_t bytes_read;             /* from storage */
+    int64_t distances;              /* row x centroid pairs that were decided */
+    int64_t flop;                   /* 2 * dims per pair */
+    int64_t passes, graph_launches; /* of fit: all passes; those that were launched as graphs */
+    int64_t gpu_peak_bytes;         /* most device memory at once on any one GPU; 0: without GPUs */
 } fkm_run_stats;
 
 typedef struct fkm_result {

@@ -154,6 +154,8 @@ static void count_screening(problem *p, const fkm_pass *pass)
     s->rescans += pass->rescans;
     s->rows_skipped_by_bounds += pass->skipped_by_bounds;
     p->l->stats.distances += pass->rows * p->r->o->clusters;
+    p->l->stats.passes++;
+    p->l->stats.graph_launches += pass->as_graph;
 }
 
 /* ---- the state on disk ---- */

@@ -128,6 +128,17 @@ static void put_screening(fkm_json *j, const fkm_screening *s)
     fkm_json_field(j, "screening", o);
 }
 
+/* Of fit: whether passes were launched as graphs, which only figures tell. */
+static void put_gpu(fkm_json *j, const fkm_run_stats *run)
+{
+    cJSON *o = run->plan.gpu_count > 0 ? cJSON_CreateObject() : cJSON_CreateNull();
+    if (run->plan.gpu_count > 0) {
+        add_i64(j, o, "passes", run->passes);
+        add_i64(j, o, "graph_launches", run->graph_launches);
+    }
+    fkm_json_field(j, "gpu", o);
+}
+
 static void put_peak(fkm_json *j, const fkm_report *r)
 {
     cJSON *o = cJSON_CreateObject();
@@ -336,6 +347,7 @@ fkm_status fkm_fit_json(const fkm_fit_report *r, fkm_text_sink sink, void *arg, 
     put_time(&j, &r->common);
     put_screening(&j, &r->common.run->screening);
     put_peak(&j, &r->common);
+    put_gpu(&j, r->common.run);
     put_checkpoint(&j, r->options->saving);
     if (r->result->batch > 1)
         put_problems(&j, r->result);

@@ -69,6 +69,18 @@ def check_peak(d, rows):
     cli.check(", of a GPU " in said, "the summary", said)
 
 
+def check_graphs(d):
+    """A run that is like itself pass after pass is launched as graphs; one whose rows travel is not."""
+    fit = ["fit", "-q", "-f", "-k", 5, "-n", 12, "-t", 0, "-i", "random", "--rows", "0:1500", "-o", "x", "x.npy"]
+    kept = ask(d, *fit, "-d", "cuda:0")
+    passes = kept["result"]["iterations"] + (kept["status"] == "max_iter")
+    cli.check_equal(kept["gpu"]["passes"], passes, kept["gpu"])
+    cli.check(passes < 9 or 0 < kept["gpu"]["graph_launches"] < passes, kept["gpu"])
+    travels = ask(d, *fit, "-d", "cuda:0", "--gpu-memory", "250K")
+    cli.check_equal(travels["gpu"], {"passes": passes, "graph_launches": 0})
+    cli.check_equal(ask(d, *fit, "-d", "cpu")["gpu"], None)
+
+
 def main():
     d = cli.new_directory()
     rows, dims = 6000, 40
@@ -77,6 +89,7 @@ def main():
         cli.skip("there is no GPU")
     check_commands(d)
     check_peak(d, rows * dims * 4)
+    check_graphs(d)
     cli.finish()
 
 

@@ -292,6 +292,7 @@ void passes_as_graphs(void **)
         int64_t most = 0, least = INT64_MAX;
         for (int start = 0; start < 2; start++) {
             const int64_t before = cuo_counts().graphs;
+            int launched = 0;
             both.start();
             for (int i = 0; i < passes; i++) {
                 const fkm_pass_options o = {true, i == 0 || i == passes / 4 * 3, true};
@@ -308,7 +309,8 @@ void passes_as_graphs(void **)
                 const fkm_pass out = both.pass(1, o, false);
                 const int64_t took = cuo_counts().calls - calls;
                 const bool replayed = cuo_counts().graphs > graphs;
-                assert_true(out.assign_s > 0);
+                assert_true(out.assign_s > 0 && (!out.as_graph || replayed));
+                launched += out.as_graph;
                 if (replayed)
                     least = took < least ? took : least;
                 else
@@ -318,7 +320,7 @@ void passes_as_graphs(void **)
                 both.compare_centroids();
                 both.compare_moves();
             }
-            assert_true(cuo_counts().graphs - before > passes / 4);
+            assert_true(cuo_counts().graphs - before > passes / 4 && launched > passes / 4);
             memmove(p.rows.data(), p.row(50), p.rows.size() - 50 * 40 * 4);
         }
         printf("calls of a pass: %lld, as a graph %lld\n", (long long)most, (long long)least);
