@@ -34,13 +34,16 @@ struct fkm_source {
     int32_t dims;
     fkm_dtype dtype;
     size_t row_bytes;
-    char *data;                 /* resident: [rows][dims] */
+    char *memory;               /* resident: room for the rows */
+    char *data;                 /* [rows][dims], in its first page */
     fkm_checksums *checksums;   /* the caller's; NULL: none */
     fkm_checksum_cursor cursor; /* of whoever holds rows to them */
     fkm_pool *pool;             /* of the consumer's threads; NULL: none */
     bool check_apart;           /* there is a checking thread */
-    bool data_pinned;
-    const fkm_backend_ops *ops; /* that memory was pinned with; NULL: none was */
+    const fkm_backend_ops *ops; /* that memory is pinned with; NULL: it is not */
+    size_t pin_slice;           /* of resident rows, bytes that are pinned at once */
+    int64_t pinned_slices;      /* from the first on */
+    bool pinning;               /* more are to be */
 
     int64_t at;   /* consumer: next row of this pass */
     int64_t turn; /* consumer: chunks taken since the thread started */
@@ -236,7 +239,9 @@ fkm_status fkm_source_open(fkm_source **out, fkm_reader *in, const fkm_run_plan 
     s->dtype = shape->dtype;
     s->row_bytes = (size_t)shape->dims * fkm_dtype_size(shape->dtype);
     if (s->resident) {
-        FKM_GO(fkm_alloc(&s->data, s->rows, s->row_bytes, "the rows", e));
+        const int64_t bytes = fkm_mul_sat(s->rows, (int64_t)s->row_bytes);
+        FKM_GO(fkm_alloc(&s->memory, fkm_add_sat(bytes, FKM_DIRECT_ALIGNMENT), 1, "the rows", e));
+        s->data = s->memory + (-(uintptr_t)s->memory & (uintptr_t)(FKM_DIRECT_ALIGNMENT - 1));
     } else {
         FKM_GO(fkm_calloc(&s->ring, plan->ring_chunks, sizeof *s->ring, "the ring", e));
         FKM_GO(fkm_calloc(&s->skip, chunk_count(s), sizeof *s->skip, "the ring", e));
@@ -251,13 +256,37 @@ out:
     return st;
 }
 
+/* As many chunks as end with a page: then no page is in two slices, and no chunk either, which is
+ * copied as a whole. */
+static size_t slice_bytes(const fkm_source *s)
+{
+    const size_t page = (size_t)FKM_DIRECT_ALIGNMENT, all = (size_t)s->rows * s->row_bytes;
+    const size_t chunk = (size_t)s->chunk_rows * s->row_bytes;
+    size_t chunks = page; /* over the largest power of two that divides a chunk, in whole pages */
+    while (chunks > 1 && chunks / 2 * chunk % page == 0)
+        chunks /= 2;
+    return chunk >= all / chunks ? all : chunks * chunk;
+}
+
+/* Pins resident rows before `end` that are not. To pin takes seconds for each ten gigabytes: slice
+ * by slice, as they are wanted first, the device computes meanwhile. */
+static void pin_before(fkm_source *s, int64_t end)
+{
+    const size_t all = (size_t)s->rows * s->row_bytes, wanted = (size_t)end * s->row_bytes;
+    while (s->pinning && (size_t)s->pinned_slices * s->pin_slice < wanted) {
+        const size_t at = (size_t)s->pinned_slices * s->pin_slice, left = all - at;
+        s->pinning = s->ops->pin(s->data + at, left < s->pin_slice ? left : s->pin_slice);
+        s->pinned_slices += s->pinning;
+    }
+}
+
 void fkm_source_pin(fkm_source *s, const fkm_backend_ops *ops, const fkm_backend *b)
 {
     if (!ops->pin)
         return;
     s->ops = ops;
-    if (s->resident && ops->streams(b))
-        s->data_pinned = ops->pin(s->data, (size_t)s->rows * s->row_bytes);
+    s->pinning = s->resident && s->rows > 0 && ops->streams(b);
+    s->pin_slice = s->pinning ? slice_bytes(s) : 0;
     for (int64_t i = 0; i < s->slots; i++)
         s->ring[i].pinned = ops->pin(s->ring[i].memory, (size_t)slot_bytes(s));
 }
@@ -272,8 +301,8 @@ void fkm_source_close(fkm_source *s)
     if (!s)
         return;
     stop_thread(s);
-    if (s->data_pinned)
-        s->ops->unpin(s->data);
+    for (int64_t i = 0; i < s->pinned_slices; i++)
+        s->ops->unpin(s->data + (size_t)i * s->pin_slice);
     for (int64_t i = 0; i < s->slots; i++)
         if (s->ring[i].pinned)
             s->ops->unpin(s->ring[i].memory);
@@ -281,7 +310,7 @@ void fkm_source_close(fkm_source *s)
         fkm_free(s->ring[i].memory);
     fkm_free(s->ring);
     fkm_free(s->skip);
-    fkm_free(s->data);
+    fkm_free(s->memory);
     pthread_cond_destroy(&s->filled);
     pthread_cond_destroy(&s->freed);
     pthread_mutex_destroy(&s->lock);
@@ -467,6 +496,7 @@ fkm_status fkm_source_next(fkm_source *s, fkm_rows *rows, fkm_err *e)
     }
     if (s->resident) {
         int64_t n = fkm_min_i64(s->chunk_rows, s->rows - s->at);
+        pin_before(s, s->at + n);
         *rows = (fkm_rows){s->data + (size_t)s->at * s->row_bytes, s->at, n};
     } else {
         FKM_TRY(next_in_ring(s, rows, e));

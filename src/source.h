@@ -19,8 +19,8 @@ fkm_status fkm_source_open(fkm_source **out, fkm_reader *in, const fkm_run_plan 
     fkm_checksums *checksums, fkm_err *e) FKM_MUST_USE;
 void fkm_source_close(fkm_source *s); /* NULL is fine; stops the thread */
 
-/* Pins the memory that `b` is fed from, if that helps it: the ring, or resident rows if it copies
- * them in every pass. Undone by fkm_source_close. */
+/* Pins the memory that `b` is fed from, if that helps it: the ring, or resident rows, as they are
+ * asked for first, if it copies them in every pass. Undone by fkm_source_close. */
 void fkm_source_pin(fkm_source *s, const fkm_backend_ops *ops, const fkm_backend *b);
 
 /* The threads of `b`, which is fed, have nothing else to do while rows are asked for: they scan
