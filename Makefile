@@ -5,7 +5,6 @@
 CONFIG ?= release
 CUDA   ?= auto
 HDF5   ?= auto
-MPI    ?= 0
 V      ?= 0
 
 PREFIX  ?= /usr/local
@@ -70,10 +69,6 @@ else ifneq ($(wildcard $(CJSON_DIR)/cJSON.c),)
 else
   CJSON_CFLAGS := -I$(CJSON_DIR) -I$(CJSON_DIR)/cjson
   CJSON_LIBS := -L$(CJSON_DIR) -Wl,-rpath,$(abspath $(CJSON_DIR)) -lcjson
-endif
-
-ifneq ($(MPI),0)
-  $(error MPI=1: MPI is not part of this version)
 endif
 
 # ---- flags; the user's CFLAGS, CPPFLAGS, LDFLAGS and LDLIBS are appended ----
@@ -193,19 +188,21 @@ include tests/tests.mk
 
 # ---- install ----
 
-MAN := $(wildcard man/*.1 man/*.5 man/*.7)
+MAN := $(wildcard man/*.[1-9])
+MAN_DIRS := $(sort $(patsubst .%,$(DESTDIR)$(mandir)/man%,$(suffix $(MAN))))
 
 .PHONY: install uninstall
 install: $(B)/fkm
-	$(INSTALL) -d $(DESTDIR)$(bindir) $(DESTDIR)$(mandir)/man1 $(DESTDIR)$(mandir)/man5 $(DESTDIR)$(docdir)
+	$(INSTALL) -d $(DESTDIR)$(bindir) $(MAN_DIRS) $(DESTDIR)$(docdir)
 	$(INSTALL) -m 755 $(B)/fkm $(DESTDIR)$(bindir)/fkm
-	for page in $(MAN); do $(INSTALL) -m 644 $$page $(DESTDIR)$(mandir)/man$${page##*.}/; done
+	set -e; for page in $(MAN); do $(INSTALL) -m 644 $$page $(DESTDIR)$(mandir)/man$${page##*.}/; done
 	$(INSTALL) -m 644 README.md LICENSE $(DESTDIR)$(docdir)
 
 uninstall:
 	rm -f $(DESTDIR)$(bindir)/fkm
 	for page in $(notdir $(MAN)); do rm -f $(DESTDIR)$(mandir)/man$${page##*.}/$$page; done
-	rm -rf $(DESTDIR)$(docdir)
+	rm -f $(DESTDIR)$(docdir)/README.md $(DESTDIR)$(docdir)/LICENSE
+	rmdir $(DESTDIR)$(docdir) 2>/dev/null || true
 
 # ---- upkeep ----
 
@@ -253,7 +250,7 @@ help:
 	@echo 'make lint format dist clean'
 	@echo
 	@echo 'CONFIG=release|debug|asan|ubsan|tsan|fuzz|faults|coverage  now: $(CONFIG)'
-	@echo 'CUDA=auto|0|1|emulated  HDF5=auto|0|1  MPI=0|1  now: $(CUDA) $(HDF5) $(MPI)'
+	@echo 'CUDA=auto|0|1|emulated  HDF5=auto|0|1           now: $(CUDA) $(HDF5)'
 	@echo 'CJSON_DIR=DIR                                cJSON from there instead of the system'
 	@echo 'CUDA_ARCHS="80 90 100 120"                   now: $(CUDA_ARCHS); NVCC=$(NVCC)'
 	@echo 'CC, CXX, CFLAGS, CXXFLAGS, NVCCFLAGS, CPPFLAGS, LDFLAGS, LDLIBS are honoured; V=1 shows commands'
