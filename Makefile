@@ -70,6 +70,14 @@ else
   CJSON_CFLAGS := -I$(CJSON_DIR) -I$(CJSON_DIR)/cjson
   CJSON_LIBS := -L$(CJSON_DIR) -Wl,-rpath,$(abspath $(CJSON_DIR)) -lcjson
 endif
+ifneq ($(filter -static,$(LDFLAGS)),)
+  ifeq ($(HAVE_HDF5),1)
+    $(error LDFLAGS=-static: HDF5 is loaded at run time, which a static program cannot do: HDF5=0)
+  endif
+  ifeq ($(CJSON_DIR)$(findstring /,$(shell $(CC) -print-file-name=libcjson.a)),)
+    $(error LDFLAGS=-static: there is no libcjson.a: scripts/fetch-cjson build/cjson, then CJSON_DIR=build/cjson)
+  endif
+endif
 
 # ---- flags; the user's CFLAGS, CPPFLAGS, LDFLAGS and LDLIBS are appended ----
 
