@@ -81,8 +81,9 @@ endif
 
 # ---- flags; the user's CFLAGS, CPPFLAGS, LDFLAGS and LDLIBS are appended ----
 
+# Enumerations are integer constants here; clang 19 would not have them among doubles.
 WARN := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes \
-	-Wmissing-prototypes -Wvla
+	-Wmissing-prototypes -Wvla -Wno-enum-float-conversion
 OPT_release := -O2 -g
 OPT_debug := -O0 -g3
 OPT_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer

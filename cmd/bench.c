@@ -216,15 +216,14 @@ static growth growth_along(const results *r, int axis)
     const fkm_speed *s = r->speeds + axis * LINEAR_STEPS;
     growth g = {false, NAN, NAN, NAN};
     double x = 0, y = 0, xx = 0, xy = 0;
-    const int steps = LINEAR_STEPS; /* no enumeration among doubles: clang 19 warns */
-    for (int i = 0; i < steps; i++) {
+    for (int i = 0; i < LINEAR_STEPS; i++) {
         if (s[i].skipped)
             return g;
         double a = log(along(&s[i].shape, axis)), b = log(s[i].iteration.median);
-        x += a / steps;
-        y += b / steps;
-        xx += a * a / steps;
-        xy += a * b / steps;
+        x += a / LINEAR_STEPS;
+        y += b / LINEAR_STEPS;
+        xx += a * a / LINEAR_STEPS;
+        xy += a * b / LINEAR_STEPS;
     }
     const fkm_speed *last = &s[LINEAR_STEPS - 1];
     g.factor = along(&last->shape, axis) / along(&s->shape, axis);

@@ -45,7 +45,7 @@ static float run_int8(int64_t rounds, const char *scratch)
     return (float)_mm_cvtsi128_si32(_mm256_castsi256_si128(sum[0]));
 }
 
-const fkm_rate_kernel fkm_rate_avx2_int8 = {.flop = 2 * 32 * (CHAINS / 2), .run = run_int8};
+const fkm_rate_kernel fkm_rate_avx2_int8 = {.flop = 2.0 * 32 * CHAINS / 2, .run = run_int8};
 const fkm_rate_kernel fkm_rate_avx2 = {.flop = 2 * 8 * CHAINS, .run = run};
 
 #else
