@@ -1,5 +1,5 @@
 /* What the formats share: dense arrays, conversion of elements, checks of sizes, safe text.
- * Used inside formats/ only; implemented in formats.c. */
+ * Used inside formats/ only. */
 #ifndef FKM_ELEMENTS_H
 #define FKM_ELEMENTS_H
 

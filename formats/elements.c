@@ -1,0 +1,201 @@
+/* What the formats share: see elements.h. */
+#include "elements.h"
+
+#include "../src/base/checked.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- elements ---- */
+
+uint32_t fkm_get_u32(const void *p)
+{
+    uint32_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+uint64_t fkm_get_u64(const void *p)
+{
+    uint64_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+void fkm_swap_elements(void *p, int64_t count, size_t size)
+{
+    char *at = p;
+    for (int64_t i = 0; i < count; i++, at += size) {
+        uint16_t u16;
+        uint32_t u32;
+        uint64_t u64;
+        switch (size) {
+        case 2:
+            memcpy(&u16, at, 2);
+            u16 = __builtin_bswap16(u16);
+            memcpy(at, &u16, 2);
+            break;
+        case 4:
+            memcpy(&u32, at, 4);
+            u32 = __builtin_bswap32(u32);
+            memcpy(at, &u32, 4);
+            break;
+        case 8:
+            memcpy(&u64, at, 8);
+            u64 = __builtin_bswap64(u64);
+            memcpy(at, &u64, 8);
+            break;
+        default:
+            return;
+        }
+    }
+}
+
+static long long place_row(const fkm_place *p, int64_t i)
+{
+    return (long long)(p->row0 + (p->down ? i : (p->column0 + i) / p->dims));
+}
+
+static long long place_column(const fkm_place *p, int64_t i)
+{
+    return (long long)(p->down ? p->column0 : (p->column0 + i) % p->dims);
+}
+
+/* The loops go up, so that dst may be src: an element is read before its place is written. */
+fkm_status fkm_narrow_f64(
+    void *dst, const void *src, int64_t count, const fkm_place *place, fkm_err *e)
+{
+    const char *from = src;
+    char *to = dst;
+    for (int64_t i = 0; i < count; i++) {
+        double wide;
+        memcpy(&wide, from + i * 8, 8);
+        float narrow = (float)wide;
+        if (isinf(narrow) && !isinf(wide)) {
+            fkm_fail(e, FKM_EDATA, "%s: row %lld, column %lld: %.17g does not fit in float32",
+                place->path, place_row(place, i), place_column(place, i), wide);
+            return fkm_hint(e, "fkm computes on float32 rows (largest: 3.4e38); scale the data");
+        }
+        memcpy(to + i * 4, &narrow, 4);
+    }
+    return FKM_OK;
+}
+
+fkm_status fkm_narrow_i32(
+    void *dst, const void *src, int64_t count, const fkm_place *place, fkm_err *e)
+{
+    const char *from = src;
+    char *to = dst;
+    for (int64_t i = 0; i < count; i++) {
+        int32_t whole;
+        memcpy(&whole, from + i * 4, 4);
+        float narrow = (float)whole;
+        if ((double)narrow != (double)whole) {
+            fkm_fail(e, FKM_EDATA, "%s: row %lld, column %lld: %ld is not exact in float32",
+                place->path, place_row(place, i), place_column(place, i), (long)whole);
+            return fkm_hint(e, "fkm computes on float32 rows: integers are exact up to 16777216");
+        }
+        memcpy(to + i * 4, &narrow, 4);
+    }
+    return FKM_OK;
+}
+
+/* ---- dense arrays ---- */
+
+static fkm_status read_f64(const fkm_dense *a, fkm_file *f, int64_t row0, int64_t count, float *dst,
+    void *scratch, fkm_err *e)
+{
+    int64_t first = row0 * a->dims, total = count * a->dims;
+    const int64_t most = (int64_t)(FKM_SCRATCH_BYTES / 8);
+    for (int64_t done = 0; done < total;) {
+        int64_t some = fkm_min_i64(most, total - done), at = first + done;
+        FKM_TRY(fkm_file_read(f, a->offset + at * 8, scratch, (size_t)some * 8, e));
+        if (a->swap)
+            fkm_swap_elements(scratch, some, 8);
+        fkm_place place = {fkm_file_path(f), at / a->dims, (int32_t)(at % a->dims), a->dims, false};
+        FKM_TRY(fkm_narrow_f64(dst + done, scratch, some, &place, e));
+        done += some;
+    }
+    return FKM_OK;
+}
+
+fkm_status fkm_dense_read(const fkm_dense *a, fkm_file *f, int64_t row0, int64_t count, void *dst,
+    void *scratch, fkm_err *e)
+{
+    if (a->dtype == FKM_F64)
+        return read_f64(a, f, row0, count, dst, scratch, e);
+    int64_t size = (int64_t)fkm_dtype_size(a->dtype), elements = count * a->dims;
+    FKM_TRY(fkm_file_read(f, a->offset + row0 * a->dims * size, dst, (size_t)(elements * size), e));
+    if (a->swap)
+        fkm_swap_elements(dst, elements, (size_t)size);
+    if (a->dtype != FKM_I32)
+        return FKM_OK;
+    fkm_place place = {fkm_file_path(f), row0, 0, a->dims, false};
+    return fkm_narrow_i32(dst, dst, elements, &place, e);
+}
+
+int64_t fkm_dense_offset(const fkm_dense *a, int64_t row)
+{
+    if (a->dtype == FKM_F64)
+        return -1;
+    return a->offset + row * a->dims * (int64_t)fkm_dtype_size(a->dtype);
+}
+
+fkm_status fkm_array_bytes(
+    int64_t *bytes, const char *path, int64_t rows, int64_t dims, fkm_dtype dtype, fkm_err *e)
+{
+    int64_t out;
+    if (rows < 1 || dims < 1) {
+        fkm_fail(e, FKM_EDATA, "%s: holds %lld rows of %lld dimensions", path, (long long)rows,
+            (long long)dims);
+        return fkm_hint(
+            e, "there is nothing to cluster: at least one row of one dimension is needed");
+    }
+    if (dims > INT32_MAX)
+        return fkm_fail(e, FKM_EDATA, "%s: rows of %lld dimensions, the most is %d", path,
+            (long long)dims, INT32_MAX);
+    if (!fkm_mul_i64(&out, rows, dims) || !fkm_mul_i64(&out, out, (int64_t)fkm_dtype_size(dtype)))
+        return fkm_fail(e, FKM_EDATA,
+            "%s: %lld rows of %lld %s are more bytes than a file can have", path, (long long)rows,
+            (long long)dims, fkm_dtype_name(dtype));
+    *bytes = out;
+    return FKM_OK;
+}
+
+fkm_status fkm_check_wanted(const char *path, fkm_dtype stored, fkm_dtype wanted, fkm_err *e)
+{
+    if (wanted == FKM_DTYPE_NONE || wanted == stored)
+        return FKM_OK;
+    fkm_fail(e, FKM_EUSAGE, "%s: holds %s, --dtype asks for %s", path, fkm_dtype_name(stored),
+        fkm_dtype_name(wanted));
+    return fkm_hint(e, "--dtype is for data without a type of its own; leave it out here");
+}
+
+/* ---- text from files ---- */
+
+const char *fkm_printable(char *out, size_t cap, const char *text)
+{
+    size_t used = 0;
+    for (; text[used] && used + 1 < cap; used++) {
+        unsigned char c = (unsigned char)text[used];
+        out[used] = c < 0x20 || c == 0x7f ? '?' : (char)c;
+    }
+    out[used] = '\0';
+    return out;
+}
+
+void fkm_list_array(char *list, size_t cap, size_t *used, const char *name, int64_t rows,
+    int64_t dims, const char *type)
+{
+    char safe[80], entry[200];
+    int length = snprintf(entry, sizeof entry, "%s%s (%lld x %lld %s)", *used ? ", " : "",
+        fkm_printable(safe, sizeof safe, name), (long long)rows, (long long)dims, type);
+    if (*used + (size_t)length + sizeof ", ..." > cap) {
+        if (*used < 5 || strcmp(list + *used - 3, "...") != 0)
+            *used += (size_t)snprintf(list + *used, cap - *used, ", ...");
+        return;
+    }
+    memcpy(list + *used, entry, (size_t)length + 1);
+    *used += (size_t)length;
+}
