@@ -36,7 +36,7 @@ const opt common_input_rows[] = {
     {.kind = OPT_ROWS, .name = "rows", .offset = AT(rows), .metavar = "A:B",
         .help = "use rows A to B-1 only, counted from 0; A: and :B work too (default: all)"},
     {.kind = OPT_DTYPE, .name = "dtype", .offset = AT(dtype), .metavar = "TYPE",
-        .help = "element type of untyped data, such as bf16 stored as 2-byte void or u16 in .npy "
+        .help = "element type where a file has none, or holds bf16 as 2-byte void or 16-bit integers in .npy "
             "(default: from the file)"},
     {.kind = OPT_END},
 };

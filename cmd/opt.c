@@ -318,7 +318,7 @@ static fkm_status set_dtype(fkm_dtype *out, const char *text, const char *source
     fkm_dtype type = fkm_dtype_parse(text);
     if (type == FKM_DTYPE_NONE) {
         bad_value(source, "an element type", text, e);
-        return fkm_hint(e, "types are f32 f64 f16 bf16 u8 i8 i32");
+        return fkm_hint(e, "types are f32 f64 f16 bf16 u8 i8 u16 i16 u32 i32 u64 i64 bool");
     }
     *out = type;
     return FKM_OK;

@@ -62,59 +62,136 @@ static long long place_column(const fkm_place *p, int64_t i)
     return (long long)(p->down ? p->column0 : (p->column0 + i) % p->dims);
 }
 
-/* The loops go up, so that dst may be src: an element is read before its place is written. */
-fkm_status fkm_narrow_f64(
-    void *dst, const void *src, int64_t count, const fkm_place *place, fkm_err *e)
+bool fkm_is_converted(fkm_dtype stored)
 {
-    const char *from = src;
-    char *to = dst;
-    for (int64_t i = 0; i < count; i++) {
-        double wide;
-        memcpy(&wide, from + i * 8, 8);
-        float narrow = (float)wide;
-        if (isinf(narrow) && !isinf(wide)) {
-            fkm_fail(e, FKM_EDATA, "%s: row %lld, column %lld: %.17g does not fit in float32",
-                place->path, place_row(place, i), place_column(place, i), wide);
-            return fkm_hint(e, "fkm computes on float32 rows (largest: 3.4e38); scale the data");
-        }
-        memcpy(to + i * 4, &narrow, 4);
-    }
-    return FKM_OK;
+    return fkm_dtype_in_memory(stored) != stored;
 }
 
-fkm_status fkm_narrow_i32(
-    void *dst, const void *src, int64_t count, const fkm_place *place, fkm_err *e)
+bool fkm_is_resized(fkm_dtype stored)
 {
-    const char *from = src;
-    char *to = dst;
-    for (int64_t i = 0; i < count; i++) {
-        int32_t whole;
-        memcpy(&whole, from + i * 4, 4);
-        float narrow = (float)whole;
-        if ((double)narrow != (double)whole) {
-            fkm_fail(e, FKM_EDATA, "%s: row %lld, column %lld: %ld is not exact in float32",
-                place->path, place_row(place, i), place_column(place, i), (long)whole);
-            return fkm_hint(e, "fkm computes on float32 rows: integers are exact up to 16777216");
-        }
-        memcpy(to + i * 4, &narrow, 4);
+    return fkm_dtype_size(fkm_dtype_in_memory(stored)) != fkm_dtype_size(stored);
+}
+
+/* float32 holds integers whose bits lie within 24. */
+static bool is_exact(uint64_t magnitude)
+{
+    const uint64_t most = (uint64_t)1 << 24;
+    return magnitude <= most || magnitude >> __builtin_ctzll(magnitude) < most;
+}
+
+static uint64_t magnitude(int64_t whole)
+{
+    return whole < 0 ? -(uint64_t)whole : (uint64_t)whole;
+}
+
+/* Each returns how many elements it has converted: less than count when the next one cannot be. The
+ * loops go up, so that an element is read before its place is written. */
+#define CONVERT(name, type, out, good)                                                             \
+    static int64_t name(char *to, const char *from, int64_t count)                                 \
+    {                                                                                              \
+        for (int64_t i = 0; i < count; i++) {                                                      \
+            type wide;                                                                             \
+            memcpy(&wide, from + i * (int64_t)sizeof wide, sizeof wide);                           \
+            out narrow = (out)wide;                                                                \
+            if (!(good))                                                                           \
+                return i;                                                                          \
+            memcpy(to + i * (int64_t)sizeof narrow, &narrow, sizeof narrow);                       \
+        }                                                                                          \
+        return count;                                                                              \
     }
-    return FKM_OK;
+
+CONVERT(convert_f64, double, float, !isinf(narrow) || isinf(wide))
+CONVERT(convert_u16, uint16_t, float, true)
+CONVERT(convert_i16, int16_t, float, true)
+CONVERT(convert_u32, uint32_t, float, is_exact(wide))
+CONVERT(convert_i32, int32_t, float, is_exact(magnitude(wide)))
+CONVERT(convert_u64, uint64_t, float, is_exact(wide))
+CONVERT(convert_i64, int64_t, float, is_exact(magnitude(wide)))
+CONVERT(convert_bool, uint8_t, uint8_t, narrow <= 1)
+
+typedef int64_t convert_fn(char *to, const char *from, int64_t count);
+
+static convert_fn *const converters[] = {
+    [FKM_F64] = convert_f64,
+    [FKM_U16] = convert_u16,
+    [FKM_I16] = convert_i16,
+    [FKM_U32] = convert_u32,
+    [FKM_I32] = convert_i32,
+    [FKM_U64] = convert_u64,
+    [FKM_I64] = convert_i64,
+    [FKM_BOOL] = convert_bool,
+};
+
+/* An integer as text; false when it is none. */
+static bool whole_text(char *out, size_t cap, fkm_dtype stored, const void *element)
+{
+    uint32_t u32 = 0;
+    uint64_t u64 = 0;
+    memcpy(fkm_dtype_size(stored) == 8 ? (void *)&u64 : &u32, element, fkm_dtype_size(stored));
+    if (stored == FKM_I32)
+        snprintf(out, cap, "%ld", (long)(int32_t)u32);
+    else if (stored == FKM_U32)
+        snprintf(out, cap, "%lu", (unsigned long)u32);
+    else if (stored == FKM_I64)
+        snprintf(out, cap, "%lld", (long long)u64);
+    else if (stored == FKM_U64)
+        snprintf(out, cap, "%llu", (unsigned long long)u64);
+    else
+        return false;
+    return true;
+}
+
+static fkm_status not_convertible(
+    fkm_dtype stored, const char *element, const fkm_place *place, int64_t i, fkm_err *e)
+{
+    char text[24];
+    if (whole_text(text, sizeof text, stored, element)) {
+        fkm_fail(e, FKM_EDATA, "%s: row %lld, column %lld: %s is not exact in float32", place->path,
+            place_row(place, i), place_column(place, i), text);
+        return fkm_hint(e, "fkm computes on float32 rows: integers are exact up to 16777216; to "
+                           "have them rounded, save a.astype('float32')");
+    }
+    if (stored == FKM_BOOL) {
+        fkm_fail(e, FKM_EDATA, "%s: row %lld, column %lld: a bool is %d, expected 0 or 1",
+            place->path, place_row(place, i), place_column(place, i), *(const uint8_t *)element);
+        return fkm_hint(e, "if these are numbers, save a.view('uint8')");
+    }
+    double wide;
+    memcpy(&wide, element, sizeof wide);
+    fkm_fail(e, FKM_EDATA, "%s: row %lld, column %lld: %.17g does not fit in float32", place->path,
+        place_row(place, i), place_column(place, i), wide);
+    return fkm_hint(e, "fkm computes on float32 rows (largest: 3.4e38); scale the data");
+}
+
+fkm_status fkm_convert(
+    fkm_dtype stored, void *dst, const void *src, int64_t count, const fkm_place *place, fkm_err *e)
+{
+    if (!fkm_is_converted(stored))
+        return FKM_OK;
+    int64_t done = converters[stored](dst, src, count);
+    if (done == count)
+        return FKM_OK;
+    const char *element = (const char *)src + done * (int64_t)fkm_dtype_size(stored);
+    return not_convertible(stored, element, place, done, e);
 }
 
 /* ---- dense arrays ---- */
 
-static fkm_status read_f64(const fkm_dense *a, fkm_file *f, int64_t row0, int64_t count, float *dst,
-    void *scratch, fkm_err *e)
+/* By way of the scratch, a piece at a time. */
+static fkm_status read_resized(const fkm_dense *a, fkm_file *f, int64_t row0, int64_t count,
+    char *dst, void *scratch, fkm_err *e)
 {
-    int64_t first = row0 * a->dims, total = count * a->dims;
-    const int64_t most = (int64_t)(FKM_SCRATCH_BYTES / 8);
+    const int64_t stored = (int64_t)fkm_dtype_size(a->dtype);
+    const int64_t size = (int64_t)fkm_dtype_size(fkm_dtype_in_memory(a->dtype));
+    const int64_t first = row0 * a->dims, total = count * a->dims;
+    const int64_t most = (int64_t)FKM_SCRATCH_BYTES / stored;
     for (int64_t done = 0; done < total;) {
         int64_t some = fkm_min_i64(most, total - done), at = first + done;
-        FKM_TRY(fkm_file_read(f, a->offset + at * 8, scratch, (size_t)some * 8, e));
+        FKM_TRY(fkm_file_read(f, a->offset + at * stored, scratch, (size_t)(some * stored), e));
         if (a->swap)
-            fkm_swap_elements(scratch, some, 8);
+            fkm_swap_elements(scratch, some, (size_t)stored);
         fkm_place place = {fkm_file_path(f), at / a->dims, (int32_t)(at % a->dims), a->dims, false};
-        FKM_TRY(fkm_narrow_f64(dst + done, scratch, some, &place, e));
+        FKM_TRY(fkm_convert(a->dtype, dst + done * size, scratch, some, &place, e));
         done += some;
     }
     return FKM_OK;
@@ -123,21 +200,19 @@ static fkm_status read_f64(const fkm_dense *a, fkm_file *f, int64_t row0, int64_
 fkm_status fkm_dense_read(const fkm_dense *a, fkm_file *f, int64_t row0, int64_t count, void *dst,
     void *scratch, fkm_err *e)
 {
-    if (a->dtype == FKM_F64)
-        return read_f64(a, f, row0, count, dst, scratch, e);
+    if (fkm_is_resized(a->dtype))
+        return read_resized(a, f, row0, count, dst, scratch, e);
     int64_t size = (int64_t)fkm_dtype_size(a->dtype), elements = count * a->dims;
     FKM_TRY(fkm_file_read(f, a->offset + row0 * a->dims * size, dst, (size_t)(elements * size), e));
     if (a->swap)
         fkm_swap_elements(dst, elements, (size_t)size);
-    if (a->dtype != FKM_I32)
-        return FKM_OK;
     fkm_place place = {fkm_file_path(f), row0, 0, a->dims, false};
-    return fkm_narrow_i32(dst, dst, elements, &place, e);
+    return fkm_convert(a->dtype, dst, dst, elements, &place, e);
 }
 
 int64_t fkm_dense_offset(const fkm_dense *a, int64_t row)
 {
-    if (a->dtype == FKM_F64)
+    if (fkm_is_resized(a->dtype))
         return -1;
     return a->offset + row * a->dims * (int64_t)fkm_dtype_size(a->dtype);
 }

@@ -57,14 +57,18 @@ typedef struct fkm_place {
     bool down;
 } fkm_place;
 
-/* float64 -> float32, rounded to nearest. FKM_EDATA when a finite value is beyond float32. dst may
- * be src. Neither needs alignment. */
-fkm_status fkm_narrow_f64(
-    void *dst, const void *src, int64_t count, const fkm_place *place, fkm_err *e) FKM_MUST_USE;
+/* Whether rows of such a file are not in memory what they are in the file. */
+bool fkm_is_converted(fkm_dtype stored);
 
-/* int32 -> float32; FKM_EDATA when a value is not exact there. As above. */
-fkm_status fkm_narrow_i32(
-    void *dst, const void *src, int64_t count, const fkm_place *place, fkm_err *e) FKM_MUST_USE;
+/* Whether they even have another size there: such elements are read to somewhere else first. */
+bool fkm_is_resized(fkm_dtype stored);
+
+/* count stored elements, native-endian, to what they are in memory; nothing for types that are not
+ * converted. float64 is rounded to nearest: FKM_EDATA when a finite value is beyond float32.
+ * Integers must be exact in float32, and bools 0 or 1, else FKM_EDATA. Neither needs alignment. dst
+ * may be where src is, or end where src ends. */
+fkm_status fkm_convert(fkm_dtype stored, void *dst, const void *src, int64_t count,
+    const fkm_place *place, fkm_err *e) FKM_MUST_USE;
 
 /* ---- text from files ---- */
 

@@ -37,8 +37,10 @@ fkm_status fkm_h5_load(fkm_err *e) FKM_MUST_USE;
 #define FKM_H5_IDENTIFIERS(X) \
     X(H5P_CLS_DATASET_ACCESS_ID_g) X(H5P_CLS_DATASET_CREATE_ID_g) X(H5P_CLS_FILE_ACCESS_ID_g) \
     X(H5T_IEEE_F32BE_g) X(H5T_IEEE_F32LE_g) X(H5T_IEEE_F64BE_g) X(H5T_IEEE_F64LE_g) \
-    X(H5T_STD_I32BE_g) X(H5T_STD_I32LE_g) X(H5T_STD_I8BE_g) X(H5T_STD_I8LE_g) X(H5T_STD_U16BE_g) \
-    X(H5T_STD_U16LE_g) X(H5T_STD_U8BE_g) X(H5T_STD_U8LE_g) X(H5E_RESOURCE_g) X(H5E_NOSPACE_g)
+    X(H5T_STD_I16BE_g) X(H5T_STD_I16LE_g) X(H5T_STD_I32BE_g) X(H5T_STD_I32LE_g) X(H5T_STD_I64BE_g) \
+    X(H5T_STD_I64LE_g) X(H5T_STD_I8BE_g) X(H5T_STD_I8LE_g) X(H5T_STD_U16BE_g) X(H5T_STD_U16LE_g) \
+    X(H5T_STD_U32BE_g) X(H5T_STD_U32LE_g) X(H5T_STD_U64BE_g) X(H5T_STD_U64LE_g) X(H5T_STD_U8BE_g) \
+    X(H5T_STD_U8LE_g) X(H5E_RESOURCE_g) X(H5E_NOSPACE_g)
 // clang-format on
 
 /* Valid after fkm_h5_load. */
@@ -127,12 +129,20 @@ extern fkm_h5_library fkm_h5;
 #define H5T_IEEE_F32LE_g (*fkm_h5.H5T_IEEE_F32LE_g)
 #define H5T_IEEE_F64BE_g (*fkm_h5.H5T_IEEE_F64BE_g)
 #define H5T_IEEE_F64LE_g (*fkm_h5.H5T_IEEE_F64LE_g)
+#define H5T_STD_I16BE_g (*fkm_h5.H5T_STD_I16BE_g)
+#define H5T_STD_I16LE_g (*fkm_h5.H5T_STD_I16LE_g)
 #define H5T_STD_I32BE_g (*fkm_h5.H5T_STD_I32BE_g)
 #define H5T_STD_I32LE_g (*fkm_h5.H5T_STD_I32LE_g)
+#define H5T_STD_I64BE_g (*fkm_h5.H5T_STD_I64BE_g)
+#define H5T_STD_I64LE_g (*fkm_h5.H5T_STD_I64LE_g)
 #define H5T_STD_I8BE_g (*fkm_h5.H5T_STD_I8BE_g)
 #define H5T_STD_I8LE_g (*fkm_h5.H5T_STD_I8LE_g)
 #define H5T_STD_U16BE_g (*fkm_h5.H5T_STD_U16BE_g)
 #define H5T_STD_U16LE_g (*fkm_h5.H5T_STD_U16LE_g)
+#define H5T_STD_U32BE_g (*fkm_h5.H5T_STD_U32BE_g)
+#define H5T_STD_U32LE_g (*fkm_h5.H5T_STD_U32LE_g)
+#define H5T_STD_U64BE_g (*fkm_h5.H5T_STD_U64BE_g)
+#define H5T_STD_U64LE_g (*fkm_h5.H5T_STD_U64LE_g)
 #define H5T_STD_U8BE_g (*fkm_h5.H5T_STD_U8BE_g)
 #define H5T_STD_U8LE_g (*fkm_h5.H5T_STD_U8LE_g)
 #define H5E_RESOURCE_g (*fkm_h5.H5E_RESOURCE_g)

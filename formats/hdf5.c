@@ -126,8 +126,19 @@ static hid_t make_type(fkm_dtype dtype, bool big)
         return H5Tcopy(big ? H5T_STD_U8BE : H5T_STD_U8LE);
     case FKM_I8:
         return H5Tcopy(big ? H5T_STD_I8BE : H5T_STD_I8LE);
+    case FKM_U16:
+        return H5Tcopy(big ? H5T_STD_U16BE : H5T_STD_U16LE);
+    case FKM_I16:
+        return H5Tcopy(big ? H5T_STD_I16BE : H5T_STD_I16LE);
+    case FKM_U32:
+        return H5Tcopy(big ? H5T_STD_U32BE : H5T_STD_U32LE);
     case FKM_I32:
         return H5Tcopy(big ? H5T_STD_I32BE : H5T_STD_I32LE);
+    case FKM_U64:
+        return H5Tcopy(big ? H5T_STD_U64BE : H5T_STD_U64LE);
+    case FKM_I64:
+        return H5Tcopy(big ? H5T_STD_I64BE : H5T_STD_I64LE);
+    case FKM_BOOL: /* an enumeration there */
     case FKM_DTYPE_NONE:
         break;
     }
@@ -143,22 +154,20 @@ static bool same_type(hid_t type, fkm_dtype dtype, bool big)
     return same;
 }
 
-/* NONE when it is none of ours. uint16 with --dtype bf16 or f16 is what programs without these
- * types keep such numbers in. */
+/* NONE when it is none of ours. 16-bit integers with --dtype bf16 or f16 are what programs without
+ * these types keep such numbers in. */
 static fkm_dtype recognise(hid_t type, fkm_dtype wanted, bool *big)
 {
-    static const fkm_dtype known[] = {FKM_F32, FKM_F64, FKM_F16, FKM_BF16, FKM_U8, FKM_I8, FKM_I32};
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
-        *big = false;
-        if (same_type(type, known[i], false))
-            return known[i];
-        *big = true;
-        if (same_type(type, known[i], true))
-            return known[i];
+    static const fkm_dtype known[] = {FKM_F32, FKM_F64, FKM_F16, FKM_BF16, FKM_U8, FKM_I8, FKM_U16,
+        FKM_I16, FKM_U32, FKM_I32, FKM_U64, FKM_I64};
+    const bool half = wanted == FKM_BF16 || wanted == FKM_F16;
+    for (size_t i = 0; i < 2 * (sizeof known / sizeof known[0]); i++) {
+        const fkm_dtype type_now = known[i / 2];
+        *big = i % 2 == 1;
+        if (same_type(type, type_now, *big))
+            return half && (type_now == FKM_U16 || type_now == FKM_I16) ? wanted : type_now;
     }
-    *big = H5Tequal(type, H5T_STD_U16BE) > 0;
-    bool raw = *big || H5Tequal(type, H5T_STD_U16LE) > 0;
-    return raw && (wanted == FKM_BF16 || wanted == FKM_F16) ? wanted : FKM_DTYPE_NONE;
+    return FKM_DTYPE_NONE;
 }
 
 static const char *describe_type(char *out, size_t cap, hid_t type)
@@ -406,10 +415,10 @@ static fkm_status check_shape(facts *k, fkm_dtype wanted, fkm_err *e)
     if (k->dtype == FKM_DTYPE_NONE) {
         fkm_fail(e, FKM_EDATA, "%s: dataset '%s' holds %s, which fkm does not read", k->path,
             k->name, describe_type(text, sizeof text, k->type));
-        return fkm_hint(e, "it reads float64, float32, float16, int32, uint8 and int8");
+        return fkm_hint(e, "it reads floats of 16, 32 and 64 bits, and integers; store bools "
+                           "as a.astype('uint8')");
     }
-    if (H5Tequal(k->type, H5T_STD_U16LE) <= 0 && H5Tequal(k->type, H5T_STD_U16BE) <= 0)
-        FKM_TRY(fkm_check_wanted(k->path, k->dtype, wanted, e));
+    FKM_TRY(fkm_check_wanted(k->path, k->dtype, wanted, e));
     if (dim[0] > INT64_MAX || dim[1] > INT64_MAX)
         return fkm_fail(e, FKM_EDATA, "%s: dataset '%s' is %llu x %llu, beyond 63 bits", k->path,
             k->name, (unsigned long long)dim[0], (unsigned long long)dim[1]);
@@ -603,12 +612,13 @@ static fkm_status reopen_with_cache(h5 *h, const facts *k, fkm_err *e)
     return failed(k->path, "cannot open the dataset", e);
 }
 
-/* What the library shall convert to: the stored type, little-endian. uint16 that holds two-byte
- * floats must not be converted to floats by value. */
+/* What the library shall convert to: the stored type, little-endian. 16-bit integers that hold
+ * two-byte floats must not be converted to floats by value. */
 static fkm_status set_memory_type(h5 *h, const facts *k, fkm_err *e)
 {
     bool raw = H5Tget_class(k->type) == H5T_INTEGER && fkm_dtype_size(k->dtype) == 2;
-    h->type = raw ? H5Tcopy(H5T_STD_U16LE) : make_type(k->dtype, false);
+    fkm_dtype as = !raw ? k->dtype : H5Tget_sign(k->type) == H5T_SGN_NONE ? FKM_U16 : FKM_I16;
+    h->type = make_type(as, false);
     if (h->type >= 0)
         return FKM_OK;
     h->type = 0;
@@ -717,12 +727,12 @@ static fkm_status read_region(const h5 *h, const char *path, const region *r, vo
     return st;
 }
 
-/* float64 does not fit in dst before it is narrowed: pieces that fit in the scratch, whole rows if
- * they do, else parts of one. */
-static fkm_status read_f64(const h5 *h, const char *path, int64_t row0, int64_t count, float *dst,
-    void *scratch, fkm_err *e)
+/* Elements that have another size in memory: pieces that fit in the scratch, whole rows if they do,
+ * else parts of one. */
+static fkm_status read_resized(const h5 *h, const char *path, int64_t row0, int64_t count,
+    float *dst, void *scratch, fkm_err *e)
 {
-    const int64_t most = (int64_t)(FKM_SCRATCH_BYTES / 8);
+    const int64_t most = (int64_t)(FKM_SCRATCH_BYTES / fkm_dtype_size(h->array.dtype));
     int32_t dims = h->array.dims;
     region r = {.columns = fkm_min_i64(dims, most), .row0 = row0};
     const int64_t rows = fkm_max_i64(1, most / dims), end = row0 + count;
@@ -732,7 +742,7 @@ static fkm_status read_f64(const h5 *h, const char *path, int64_t row0, int64_t 
             r.columns = fkm_min_i64(most, dims - r.column0);
             FKM_TRY(read_region(h, path, &r, scratch, e));
             fkm_place place = {path, r.row0, (int32_t)r.column0, dims, false};
-            FKM_TRY(fkm_narrow_f64(dst, scratch, r.rows * r.columns, &place, e));
+            FKM_TRY(fkm_convert(h->array.dtype, dst, scratch, r.rows * r.columns, &place, e));
             dst += r.rows * r.columns;
         }
     }
@@ -742,14 +752,12 @@ static fkm_status read_f64(const h5 *h, const char *path, int64_t row0, int64_t 
 static fkm_status read_locked(const h5 *h, const char *path, int64_t row0, int64_t count, void *dst,
     void *scratch, fkm_err *e)
 {
-    if (h->array.dtype == FKM_F64)
-        return read_f64(h, path, row0, count, dst, scratch, e);
+    if (fkm_is_resized(h->array.dtype))
+        return read_resized(h, path, row0, count, dst, scratch, e);
     region r = {row0, count, 0, h->array.dims};
     FKM_TRY(read_region(h, path, &r, dst, e));
-    if (h->array.dtype != FKM_I32)
-        return FKM_OK;
     fkm_place place = {path, row0, 0, h->array.dims, false};
-    return fkm_narrow_i32(dst, dst, count * h->array.dims, &place, e);
+    return fkm_convert(h->array.dtype, dst, dst, count * h->array.dims, &place, e);
 }
 
 static fkm_status read_h5(

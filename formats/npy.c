@@ -257,17 +257,24 @@ static const struct {
     {"f8", FKM_F64},
     {"u1", FKM_U8},
     {"i1", FKM_I8},
+    {"u2", FKM_U16},
+    {"i2", FKM_I16},
+    {"u4", FKM_U32},
     {"i4", FKM_I32},
+    {"u8", FKM_U64},
+    {"i8", FKM_I64},
+    {"b1", FKM_BOOL},
 };
 
-/* Bytes without a meaning of their own: void of the right size, or the uint16 that programs keep
- * bfloat16 in. */
+/* Bytes without a meaning of their own: void of the right size, or the 16-bit integers that
+ * programs without two-byte floats keep them in. */
 static bool is_raw(const char *descr, fkm_dtype wanted)
 {
     char code[16];
     snprintf(code, sizeof code, "V%zu", fkm_dtype_size(wanted));
+    bool half = wanted == FKM_BF16 || wanted == FKM_F16;
     return (!strcmp(descr + 1, code) && descr[0] != '>') ||
-           (!strcmp(descr + 1, "u2") && (wanted == FKM_BF16 || wanted == FKM_F16));
+           (half && (!strcmp(descr + 1, "u2") || !strcmp(descr + 1, "i2")));
 }
 
 static fkm_status unknown_type(const char *path, const char *descr, fkm_err *e)
@@ -279,9 +286,9 @@ static fkm_status unknown_type(const char *path, const char *descr, fkm_err *e)
     }
     fkm_fail(e, FKM_EDATA, "%s: holds elements of type '%s', which fkm does not read", path,
         fkm_printable(safe, sizeof safe, descr));
-    if (!strcmp(descr + 1, "V2") || !strcmp(descr + 1, "u2"))
+    if (!strcmp(descr + 1, "V2"))
         return fkm_hint(e, "if these are bfloat16 numbers, say so: --dtype bf16");
-    return fkm_hint(e, "it reads f2 f4 f8 u1 i1 i4; convert with a.astype('float32')");
+    return fkm_hint(e, "it reads floats, integers and bool; convert with a.astype('float32')");
 }
 
 static fkm_status parse_type(
@@ -366,16 +373,20 @@ static fkm_status open_npy(
 
 #define TILE_COLUMNS 16 /* a cache line of float32 in each row of dst */
 
-/* Narrows the elements of one column in place where rows have another type in memory. */
-static fkm_status narrow_column(
-    const npy *p, fkm_file *f, void *column, int64_t row0, int64_t count, int32_t t, fkm_err *e)
+/* `count` elements of column t, as they are in memory. Narrow ones are read to where they end when
+ * they are wide, and widened from there. */
+static fkm_status read_column(
+    const npy *p, fkm_file *f, char *column, int64_t row0, int64_t count, int32_t t, fkm_err *e)
 {
+    const int64_t stored = (int64_t)fkm_dtype_size(p->data.dtype);
+    const int64_t size = (int64_t)fkm_dtype_size(fkm_dtype_in_memory(p->data.dtype));
+    char *raw = column + (size > stored ? count * (size - stored) : 0);
+    int64_t at = p->data.offset + ((int64_t)t * p->rows + row0) * stored;
+    FKM_TRY(fkm_file_read(f, at, raw, (size_t)(count * stored), e));
+    if (p->data.swap)
+        fkm_swap_elements(raw, count, (size_t)stored);
     fkm_place place = {fkm_file_path(f), row0, t, p->data.dims, true};
-    if (p->data.dtype == FKM_F64)
-        return fkm_narrow_f64(column, column, count, &place, e);
-    if (p->data.dtype == FKM_I32)
-        return fkm_narrow_i32(column, column, count, &place, e);
-    return FKM_OK;
+    return fkm_convert(p->data.dtype, column, raw, count, &place, e);
 }
 
 /* columns[c * step] holds `count` elements of size bytes of column c; they go to dst, a matrix
@@ -400,25 +411,20 @@ static void scatter(char *dst, size_t stride, const char *columns, size_t step, 
 static fkm_status read_fortran(
     const npy *p, fkm_file *f, int64_t row0, int64_t count, char *dst, char *scratch, fkm_err *e)
 {
-    const int64_t stored = (int64_t)fkm_dtype_size(p->data.dtype);
+    const size_t stored = fkm_dtype_size(p->data.dtype);
     const size_t size = fkm_dtype_size(fkm_dtype_in_memory(p->data.dtype));
+    const size_t room = stored > size ? stored : size; /* of an element in the scratch */
     const int32_t dims = p->data.dims;
-    const int64_t most = (int64_t)FKM_SCRATCH_BYTES / (TILE_COLUMNS * stored);
+    const int64_t most = (int64_t)(FKM_SCRATCH_BYTES / (TILE_COLUMNS * room));
     for (int64_t i = 0; i < count; i += most) {
         int64_t some = fkm_min_i64(most, count - i);
         for (int32_t t = 0; t < dims; t += TILE_COLUMNS) {
             int32_t width = dims - t < TILE_COLUMNS ? dims - t : TILE_COLUMNS;
-            for (int32_t c = 0; c < width; c++) {
-                char *column = scratch + c * most * stored;
-                int64_t element = (int64_t)(t + c) * p->rows + row0 + i;
-                FKM_TRY(fkm_file_read(
-                    f, p->data.offset + element * stored, column, (size_t)(some * stored), e));
-                if (p->data.swap)
-                    fkm_swap_elements(column, some, (size_t)stored);
-                FKM_TRY(narrow_column(p, f, column, row0 + i, some, t + c, e));
-            }
+            for (int32_t c = 0; c < width; c++)
+                FKM_TRY(read_column(
+                    p, f, scratch + (size_t)(c * most) * room, row0 + i, some, t + c, e));
             scatter(dst + ((size_t)i * (size_t)dims + (size_t)t) * size, (size_t)dims * size,
-                scratch, (size_t)(most * stored), some, width, size);
+                scratch, (size_t)most * room, some, width, size);
         }
     }
     return FKM_OK;

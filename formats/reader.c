@@ -86,11 +86,17 @@ static fkm_status check_agreement(const source *first, const source *s, int coun
     return FKM_OK;
 }
 
-/* Said once a file, with -v: the only places where a value may change on its way in. */
+/* Said once a file, with -v: the only place where a value may change on its way in, and types that
+ * may not be what they say. */
 static void tell_conversion(const source *s)
 {
-    if (s->shape.dtype == FKM_F64)
+    const fkm_dtype stored = s->shape.dtype;
+    if (stored == FKM_F64)
         fkm_verbose("%s: float64 values are rounded to float32", fkm_file_path(s->file));
+    if (stored == FKM_U16 || stored == FKM_I16)
+        fkm_verbose("%s: %s values are read as integers; bfloat16 that is kept in them needs "
+                    "--dtype bf16",
+            fkm_file_path(s->file), fkm_dtype_name(stored));
 }
 
 static fkm_status add_source(

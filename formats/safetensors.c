@@ -89,6 +89,13 @@ static fkm_dtype parse_type(const char *name)
         {"BF16", FKM_BF16},
         {"U8", FKM_U8},
         {"I8", FKM_I8},
+        {"U16", FKM_U16},
+        {"I16", FKM_I16},
+        {"U32", FKM_U32},
+        {"I32", FKM_I32},
+        {"U64", FKM_U64},
+        {"I64", FKM_I64},
+        {"BOOL", FKM_BOOL},
     };
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
         if (!strcmp(types[i].name, name))
@@ -209,7 +216,7 @@ static fkm_status check_tensor(const tensor *t, const char *path, fkm_dtype want
     if (t->dtype == FKM_DTYPE_NONE) {
         fkm_fail(e, FKM_EDATA, "%s: tensor '%s' holds %s, which fkm does not read", path, safe,
             fkm_printable(type, sizeof type, t->type));
-        return fkm_hint(e, "it reads F64 F32 F16 BF16 U8 I8; convert before saving");
+        return fkm_hint(e, "it reads F64 F32 F16 BF16, integers and BOOL; convert before saving");
     }
     FKM_TRY(fkm_check_wanted(path, t->dtype, wanted, e));
     FKM_TRY(fkm_array_bytes(&bytes, path, t->rows, t->dims, t->dtype, e));

@@ -191,10 +191,8 @@ static fkm_status read_vecs(
         FKM_TRY(read_in_place(v, f, row0, count, dst, scratch, e));
     else
         FKM_TRY(read_blocks(v, f, row0, count, dst, scratch, e));
-    if (v->dtype != FKM_I32)
-        return FKM_OK;
     fkm_place place = {fkm_file_path(f), row0, 0, v->dims, false};
-    return fkm_narrow_i32(dst, dst, count * v->dims, &place, e);
+    return fkm_convert(v->dtype, dst, dst, count * v->dims, &place, e);
 }
 
 static int64_t offset_in_vecs(const void *priv, int64_t row)

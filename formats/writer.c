@@ -58,8 +58,20 @@ static const char *npy_descr(fkm_dtype t)
         return "|u1";
     case FKM_I8:
         return "|i1";
+    case FKM_U16:
+        return "<u2";
+    case FKM_I16:
+        return "<i2";
+    case FKM_U32:
+        return "<u4";
     case FKM_I32:
         return "<i4";
+    case FKM_U64:
+        return "<u8";
+    case FKM_I64:
+        return "<i8";
+    case FKM_BOOL:
+        return "|b1";
     case FKM_DTYPE_NONE:
         break;
     }

@@ -15,7 +15,13 @@ static const struct {
     {FKM_BF16, "bfloat16", "bf16"},
     {FKM_U8, "uint8", "u8"},
     {FKM_I8, "int8", "i8"},
+    {FKM_U16, "uint16", "u16"},
+    {FKM_I16, "int16", "i16"},
+    {FKM_U32, "uint32", "u32"},
     {FKM_I32, "int32", "i32"},
+    {FKM_U64, "uint64", "u64"},
+    {FKM_I64, "int64", "i64"},
+    {FKM_BOOL, "bool", "b1"},
 };
 #define TABLE_ROWS (sizeof table / sizeof table[0])
 
@@ -37,7 +43,26 @@ fkm_dtype fkm_dtype_parse(const char *name)
 
 fkm_dtype fkm_dtype_in_memory(fkm_dtype file)
 {
-    return file == FKM_F64 || file == FKM_I32 ? FKM_F32 : file;
+    switch (file) {
+    case FKM_F64:
+    case FKM_U16:
+    case FKM_I16:
+    case FKM_U32:
+    case FKM_I32:
+    case FKM_U64:
+    case FKM_I64:
+        return FKM_F32;
+    case FKM_BOOL:
+        return FKM_U8;
+    case FKM_F32:
+    case FKM_F16:
+    case FKM_BF16:
+    case FKM_U8:
+    case FKM_I8:
+    case FKM_DTYPE_NONE:
+        break;
+    }
+    return file;
 }
 
 static float from_bits(uint32_t bits)
@@ -78,7 +103,13 @@ float fkm_dtype_to_float(fkm_dtype t, const void *element)
     case FKM_I8:
         return *(const int8_t *)element;
     case FKM_F64:
+    case FKM_U16:
+    case FKM_I16:
+    case FKM_U32:
     case FKM_I32:
+    case FKM_U64:
+    case FKM_I64:
+    case FKM_BOOL:
     case FKM_DTYPE_NONE:
         break;
     }

@@ -98,6 +98,12 @@ class Types(ContractTest):
         x = (self.x * 1000).astype(np.int32)
         self.check_fit(x, 7, data=harness.save(x, ".ivecs"))
 
+    def test_integers_and_bool(self):
+        for x, suffix in (((self.x * 300 + 30000).astype(np.uint16), ".npy"),
+                          ((self.x * 80000).astype(np.int64), ".safetensors"), (self.x > 0, ".npy")):
+            with self.subTest(dtype=x.dtype):
+                self.check_fit(x, 7, data=harness.save(x, suffix))
+
     def test_float64_beyond_float32_is_refused(self):
         x = self.x.copy()
         x[9, 2] = 1e39

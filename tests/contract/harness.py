@@ -55,7 +55,7 @@ def save(x, suffix):
         with open(name, "wb") as f:
             f.write(struct.pack("<II", *x.shape) + np.ascontiguousarray(x).tobytes())
     elif suffix == ".safetensors":
-        kind = {"float32": "F32", "float16": "F16", "uint8": "U8", "int8": "I8", "float64": "F64"}
+        kind = {"float32": "F32", "float16": "F16", "uint8": "U8", "int8": "I8", "float64": "F64", "int64": "I64"}
         head = json.dumps({"x": {"dtype": kind[str(x.dtype)], "shape": list(x.shape),
                                  "data_offsets": [0, x.nbytes]}}).encode()
         head += b" " * (-len(head) % 8)

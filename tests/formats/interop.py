@@ -36,17 +36,27 @@ def put(name, *parts):
 
 # ---- files that must be read ----
 
-NAMES = {"f4": "float32", "f2": "float16", "f8": "float64", "u1": "uint8", "i1": "int8", "i4": "int32",
+NAMES = {"f4": "float32", "f2": "float16", "f8": "float64", "u1": "uint8", "i1": "int8", "u2": "uint16",
+         "i2": "int16", "u4": "uint32", "i4": "int32", "u8": "uint64", "i8": "int64", "b1": "bool",
          "bf": "bfloat16"}
+KINDS = ("f4", "f2", "f8", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8")
+MEMORY = {"f8": "f4", "u2": "f4", "i2": "f4", "u4": "f4", "i4": "f4", "u8": "f4", "i8": "f4", "b1": "u1"}
 
 
 def values(n, d, kind):
-    """Rows of a type. 8-byte floats are full doubles, int32 stays within float32's exact integers."""
-    if kind in ("u1", "i1"):
+    """Rows of a type. 8-byte floats are full doubles, integers are exact in float32, to the ends of their range."""
+    if kind in ("u1", "i1", "u2", "i2"):
         info = np.iinfo(kind)
-        return rng.integers(info.min, info.max + 1, (n, d)).astype(kind)
-    if kind == "i4":
-        return rng.integers(-2**24, 2**24 + 1, (n, d)).astype("i4")
+        a = rng.integers(info.min, info.max + 1, (n, d)).astype(kind)
+        a.flat[0], a.flat[-1] = info.min, info.max
+        return a
+    if kind in ("u4", "i4", "u8", "i8"):
+        info = np.iinfo(kind)
+        a = rng.integers(max(-2**24, info.min), 2**24 + 1, (n, d)).astype(kind)
+        a.flat[0], a.flat[-1] = info.min, info.max - (info.max >> 24)
+        return a
+    if kind == "b1":
+        return rng.integers(0, 2, (n, d)).astype("?")
     if kind == "bf":
         return rng.integers(0, 2**16, (n, d)).astype("u2")
     a = rng.standard_normal((n, d)).astype(kind)
@@ -58,8 +68,8 @@ def values(n, d, kind):
 
 def expect(name, a, kind, fmt, dataset="-", dtype="-", found="-"):
     """a: the array as stored. `found` is the dataset that must be chosen."""
-    memory = kind if kind not in ("f8", "i4") else "f4"
-    rows = a.astype("<f4") if memory != kind else a
+    memory = MEMORY.get(kind, kind)
+    rows = a.astype("<" + memory) if memory != kind else a
     if rows.dtype.byteorder == ">":
         rows = rows.astype(rows.dtype.newbyteorder("<"))
     put(name + "." + dataset.replace("/", "_") + ".raw", rows)
@@ -75,7 +85,7 @@ def npy_header(descr, shape, fortran=False, version=(1, 0), pad=64):
 
 
 def write_npy():
-    for kind in ("f4", "f2", "f8", "u1", "i1", "i4"):
+    for kind in (*KINDS, "b1"):
         for order in "<>":
             for fortran in (False, True):
                 a = values(237, 19, kind).astype(order + kind)
@@ -84,10 +94,12 @@ def write_npy():
                 expect(name, a, kind, "npy")
     for n, d, kind, fortran in [(20000, 21, "f4", True), (9000, 37, "f8", True), (3000, 70, "f8", False),
                                 (2, 300000, "f8", False), (1, 1, "f4", False), (1, 5, "f2", True),
-                                (5, 1, "f8", True)]:
+                                (5, 1, "f8", True), (20000, 21, "u2", True), (20000, 37, "i2", False),
+                                (9000, 37, "i8", True), (3000, 70, "u8", False), (20000, 21, "b1", True)]:
         a = values(n, d, kind)
         name = f"shape_{n}_{d}_{kind}_{int(fortran)}.npy"
         put(name, npy_header("<" + kind, (n, d), fortran), a.T if fortran else a)
+        assert np.array_equal(np.load(path(name)), a, equal_nan=kind[0] == "f")
         expect(name, a, kind, "npy")
     for version in ((1, 0), (2, 0), (3, 0)):
         a = values(11, 3, "f4")
@@ -98,7 +110,7 @@ def write_npy():
     np.save(path("batch.npy"), batch)
     expect("batch.npy", batch, "f4", "npy")
     a = values(31, 7, "bf")
-    for descr in ("<V2", "|V2", "<u2"):
+    for descr in ("<V2", "|V2", "<u2", "<i2"):
         name = f"bf16_{ord(descr[0])}{descr[1]}.npy"
         put(name, npy_header(descr, a.shape), a)
         expect(name, a, "bf", "npy", dtype="bf16")
@@ -153,7 +165,8 @@ def safetensors(name, tensors, pad=0, meta=None):
 
 
 def write_safetensors():
-    kinds = {"F32": "f4", "F16": "f2", "F64": "f8", "BF16": "bf", "U8": "u1", "I8": "i1"}
+    kinds = {"F32": "f4", "F16": "f2", "F64": "f8", "BF16": "bf", "U8": "u1", "I8": "i1", "U16": "u2", "I16": "i2",
+             "U32": "u4", "I32": "i4", "U64": "u8", "I64": "i8", "BOOL": "b1"}
     for dtype, kind in kinds.items():
         a = values(237, 19, kind)
         name = f"one_{dtype}.safetensors"
@@ -166,7 +179,7 @@ def write_safetensors():
 
 
 def write_hdf5():
-    for kind in ("f4", "f2", "f8", "u1", "i1", "i4"):
+    for kind in KINDS:
         for order in "<>":
             a = values(237, 19, kind).astype(order + kind)
             for layout, options in {
@@ -216,7 +229,8 @@ def write_hdf5():
         for order in "<>":
             with h5py.File(path(f"bf16_{layout}_{ord(order)}.h5"), "w") as f:
                 a = values(13, 6, "bf")
-                f.create_dataset("a", data=a.astype(order + "u2"), **options)
+                f.create_dataset("a", data=a.view("i2" if options else "u2").astype(order + ("i2" if options else "u2")),
+                                 **options)
             expect(f"bf16_{layout}_{ord(order)}.h5", a, "bf", "hdf5", dtype="bf16", found="/a")
     with h5py.File(path("wide.h5"), "w") as f:
         a = values(3, 300000, "f8")
@@ -234,9 +248,9 @@ def hostile_npy():
     good = npy_header("<f4", (3, 2))
     data = np.ones((3, 2), "<f4")
 
-    def bad(name, header, words, body=data, hint="-", dtype="-"):
+    def bad(name, header, words, body=data, hint="-", dtype="-", status="data"):
         put(name + ".npy", header, body)
-        refuse(name + ".npy", "data", words, hint=hint, dtype=dtype)
+        refuse(name + ".npy", status, words, hint=hint, dtype=dtype)
 
     def text(name, header, words, **kw):
         header = header.encode() + b"\n"
@@ -269,9 +283,8 @@ def hostile_npy():
     refuse("object.npy", "data", "holds Python objects", hint="never unpickles")
     np.save(path("struct.npy"), np.zeros((2, 2), [("a", "f4")]))
     refuse("struct.npy", "data", "structured array")
-    for kind in ("<i8", "<i2", "<c8", "|b1", "<U3", "<M8[s]", "<f16"):
+    for kind in ("<c8", "<U3", "<M8[s]", "<f16"):
         bad("type_" + "".join(c for c in kind if c.isalnum()), npy_header(kind, (3, 2)), f"elements of type '{kind}'")
-    bad("u2", npy_header("<u2", (3, 2)), "elements of type '<u2'", hint="--dtype bf16")
     bad("v2", npy_header("|V2", (3, 2)), "elements of type '|V2'", hint="--dtype bf16")
     put("wrong_dtype.npy", good, data)
     refuse("wrong_dtype.npy", "usage", "holds float32, --dtype asks for bfloat16", dtype="bf16")
@@ -303,6 +316,15 @@ def hostile_npy():
     refuse("inexact.npy", "data", "row 2, column 0: 16777217 is not exact in float32")
     np.save(path("inexact_min.npy"), np.array([[1, 2], [3, 2**31 - 1]], "i4"))
     refuse("inexact_min.npy", "data", "row 1, column 1: 2147483647 is not exact")
+    for kind, value in (("u4", 2**32 - 1), ("i8", -2**63 + 1), ("i8", 2**24 + 1), ("u8", 2**64 - 1),
+                        ("u8", 2**63 + 2**39)):
+        for order in "CF":
+            name = f"inexact_{kind}_{value}_{order}.npy"
+            np.save(path(name), np.array([[1, 2, 0], [3, value, 4]], kind, order=order))
+            refuse(name, "data", f"row 1, column 1: {value} is not exact in float32", hint="a.astype('float32')")
+    bad("bool", npy_header("|b1", (3, 2)), "row 1, column 1: a bool is 2, expected 0 or 1",
+        np.array([0, 1, 1, 2, 0, 0], "u1"), hint="a.view('uint8')")
+    bad("not_half", npy_header("<u4", (3, 2)), "holds uint32, --dtype asks for bfloat16", dtype="bf16", status="usage")
 
 
 def hostile_vecs():
@@ -379,7 +401,8 @@ def hostile_safetensors():
     table("s_more", one(), "its tensors end at byte", body + b"x")
     table("s_1d", one(shape=[4]), "has no 2-D tensor", body)
     table("s_named_1d", one(shape=[4]), "tensor 'w' is 1-D, expected 2-D", body, dataset="w")
-    table("s_dtype", one(dtype="I64"), "tensor 'w' holds I64, which fkm does not read", body)
+    table("s_dtype", one(dtype="F8_E4M3"), "tensor 'w' holds F8_E4M3, which fkm does not read", body)
+    table("s_inexact", one(dtype="I64", shape=[1, 2]), "row 0, column 1: 16777217 is not exact", np.array([1, 2**24 + 1]))
     table("s_span", one(data_offsets=[0, 12]), "2 x 2 F32 (16 bytes), its offsets span 12", body)
     table("s_back", one(data_offsets=[16, 0]), "tensor 'w' needs exactly dtype, shape and data_offsets", body)
     table("s_negative", one(data_offsets=[-16, 0]), "needs exactly dtype", body)
@@ -457,14 +480,14 @@ def hostile_hdf5():
         f["text"] = np.array([[b"x"]])
         f["flat"] = np.arange(4)
         f["cube"] = np.ones((2, 2, 2))
-        f["long"] = np.ones((2, 2), "i8")
+        f["long"] = np.full((2, 2), 2**53 - 1, "i8")
         f["flag"] = np.ones((2, 2), "?")
     refuse("many.h5", "data", "has 3 2-D numeric datasets: /", hint="--dataset PATH")
     refuse("many.h5", "data", "dataset 'flat' is 1-D, expected 2-D", dataset="flat")
     refuse("many.h5", "data", "dataset 'cube' is 3-D", dataset="cube")
     refuse("many.h5", "data", "dataset 'text' holds string", dataset="text")
-    refuse("many.h5", "data", "dataset 'long' holds int64", dataset="long")
-    refuse("many.h5", "data", "dataset 'flag' holds enumeration", dataset="flag")
+    refuse("many.h5", "data", "row 0, column 0: 9007199254740991 is not exact", dataset="long")
+    refuse("many.h5", "data", "dataset 'flag' holds enumeration", dataset="flag", hint="a.astype('uint8')")
     refuse("many.h5", "data", "has no dataset 'nope'", dataset="nope")
     refuse("many.h5", "usage", "holds float32, --dtype asks for bfloat16", dataset="test", dtype="bf16")
     with make("none.h5") as f:
@@ -502,8 +525,10 @@ def meant(dtype, shape):
         a = i * 0.37 - 100
     elif dtype == "float16":
         a = (i % 2048).astype("f2")
+    elif dtype == "bool":
+        a = (i % 2).astype("?")
     else:
-        a = i.astype({"uint8": "u1", "int8": "i1", "int32": "i4", "bfloat16": "u2"}[dtype])
+        a = i.astype("u2" if dtype == "bfloat16" else dtype)
     return a.reshape(shape)
 
 

@@ -24,9 +24,16 @@ static void fill(void *out, fkm_dtype t, int64_t i)
         memcpy(out, &d, 8);
         break;
     case FKM_I32:
+    case FKM_U32:
         memcpy(out, &whole, 4);
         break;
+    case FKM_I64:
+    case FKM_U64:
+        memcpy(out, &i, 8);
+        break;
     case FKM_BF16:
+    case FKM_U16:
+    case FKM_I16:
         memcpy(out, &half, 2);
         break;
     case FKM_F16: /* an integer below 2048 */
@@ -39,6 +46,9 @@ static void fill(void *out, fkm_dtype t, int64_t i)
     case FKM_U8:
     case FKM_I8:
         *(uint8_t *)out = (uint8_t)i;
+        break;
+    case FKM_BOOL:
+        *(uint8_t *)out = (uint8_t)(i % 2);
         break;
     case FKM_DTYPE_NONE:
         break;
@@ -123,9 +133,10 @@ static void test_read_back(void **state)
     (void)state;
     static const struct {
         const char *format;
-        fkm_dtype dtype[8];
+        fkm_dtype dtype[14];
     } all[] = {
-        {"npy", {FKM_F32, FKM_F64, FKM_F16, FKM_BF16, FKM_U8, FKM_I8, FKM_I32}},
+        {"npy", {FKM_F32, FKM_F64, FKM_F16, FKM_BF16, FKM_U8, FKM_I8, FKM_I32, FKM_U16, FKM_I16,
+                    FKM_U32, FKM_U64, FKM_I64, FKM_BOOL}},
         {"fvecs", {FKM_F32}},
         {"ivecs", {FKM_I32}},
         {"bvecs", {FKM_U8}},
@@ -135,7 +146,8 @@ static void test_read_back(void **state)
         {"i8bin", {FKM_I8}},
         {"f16bin", {FKM_F16}},
 #if FKM_HAVE_HDF5
-        {"h5", {FKM_F32, FKM_F64, FKM_F16, FKM_U8, FKM_I8, FKM_I32}},
+        {"h5", {FKM_F32, FKM_F64, FKM_F16, FKM_U8, FKM_I8, FKM_I32, FKM_U16, FKM_I16, FKM_U32,
+                   FKM_U64, FKM_I64}},
 #endif
     };
     FILE *table = fopen("written.tsv", "w");

@@ -21,7 +21,13 @@ static const struct {
     {FKM_BF16, FKM_BF16, 2, "bfloat16", "bf16"},
     {FKM_U8, FKM_U8, 1, "uint8", "u8"},
     {FKM_I8, FKM_I8, 1, "int8", "i8"},
+    {FKM_U16, FKM_F32, 2, "uint16", "u16"},
+    {FKM_I16, FKM_F32, 2, "int16", "i16"},
+    {FKM_U32, FKM_F32, 4, "uint32", "u32"},
     {FKM_I32, FKM_F32, 4, "int32", "i32"},
+    {FKM_U64, FKM_F32, 8, "uint64", "u64"},
+    {FKM_I64, FKM_F32, 8, "int64", "i64"},
+    {FKM_BOOL, FKM_U8, 1, "bool", "b1"},
 };
 
 static void names_and_sizes(void **state)
@@ -36,7 +42,7 @@ static void names_and_sizes(void **state)
     }
     assert_int_equal(fkm_dtype_size(FKM_DTYPE_NONE), 0);
     assert_string_equal(fkm_dtype_name(FKM_DTYPE_NONE), "unknown");
-    static const char *const unknown[] = {"", "float", "f33", "F32", "float32 ", "unknown", "u16"};
+    static const char *const unknown[] = {"", "float", "f33", "F32", "float32 ", "unknown", "u24"};
     for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++)
         assert_int_equal(fkm_dtype_parse(unknown[i]), FKM_DTYPE_NONE);
 }
