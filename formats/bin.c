@@ -1,82 +1,167 @@
-/* fbin, f16bin, u8bin, i8bin, ibin: uint32 rows, uint32 dimensions, then the elements
- * (big-ann-benchmarks, DiskANN). There is no magic and no type in the file: the suffix says it. */
+/* fbin, f16bin, u8bin, i8bin, ibin: the numbers of rows and dimensions, then the elements
+ * (big-ann-benchmarks, DiskANN). There is no magic and no type in the file: the suffix says it, or,
+ * of .bin, --dtype. Both numbers are uint32, or uint64 where rows may be more (cuVS). */
 #include "../src/base/checked.h"
 #include "elements.h"
 
 #include <string.h>
 #include <strings.h>
 
-#define BIN_HEADER_BYTES 8
+enum { NARROW_BYTES = 8, WIDE_BYTES = 16 }; /* of headers */
+
+/* ---- headers ---- */
+
+typedef struct header {
+    int64_t rows, dims;
+    int bytes;
+} header;
+
+/* Whether the file ends where so many elements do. */
+static bool ends_with(const header *h, int64_t size, int64_t file_bytes)
+{
+    int64_t data;
+    return h->rows > 0 && h->dims > 0 && fkm_mul_i64(&data, h->rows, h->dims) &&
+           fkm_mul_i64(&data, data, size) && data == file_bytes - h->bytes;
+}
+
+/* Only the size tells the headers apart. In a file of another size a wide one shows, up to 2^32 - 1
+ * rows, by what would be 0 dimensions. size: of an element; 0: not known. */
+static header read_head(const uint8_t *head, size_t len, int64_t size, int64_t file_bytes)
+{
+    const header narrow = {fkm_get_u32(head), fkm_get_u32(head + 4), NARROW_BYTES};
+    if (len < WIDE_BYTES)
+        return narrow;
+    const uint64_t rows = fkm_get_u64(head), dims = fkm_get_u64(head + 8);
+    if (rows > INT64_MAX || dims > INT32_MAX)
+        return narrow;
+    const header wide = {(int64_t)rows, (int64_t)dims, WIDE_BYTES};
+    for (int64_t s = size ? size : 1; s <= (size ? size : 8); s *= 2) {
+        if (ends_with(&narrow, s, file_bytes))
+            return narrow;
+        if (ends_with(&wide, s, file_bytes))
+            return wide;
+    }
+    return narrow.dims == 0 && wide.rows > 0 && wide.dims > 0 ? wide : narrow;
+}
+
+/* The size of element that makes the file end where it does; 0: none. */
+static int64_t fitting_size(const header *h, int64_t file_bytes)
+{
+    for (int64_t size = 1; size <= 8; size *= 2)
+        if (ends_with(h, size, file_bytes))
+            return size;
+    return 0;
+}
 
 /* ---- probing ---- */
 
-/* Without its suffix such a file is not recognised, for its element type would be a guess. */
+/* Without its suffix such a file is not recognised, for its element type would be a guess. dtype
+ * NONE: any size will do. */
 static int probe_bin(const uint8_t *head, size_t len, int64_t bytes, const char *suffix,
     const char *own, fkm_dtype dtype)
 {
-    if (strcasecmp(suffix, own) != 0 || len < BIN_HEADER_BYTES)
+    if (strcasecmp(suffix, own) != 0 || len < NARROW_BYTES)
         return 0;
-    int64_t elements = (int64_t)fkm_get_u32(head), size = (int64_t)fkm_dtype_size(dtype), data;
-    bool exact = fkm_mul_i64(&elements, elements, (int64_t)fkm_get_u32(head + 4)) &&
-                 fkm_mul_i64(&data, elements, size) && data == bytes - BIN_HEADER_BYTES;
-    return exact ? 60 : 20;
+    int64_t size = (int64_t)fkm_dtype_size(dtype);
+    header h = read_head(head, len, size, bytes);
+    return (size ? ends_with(&h, size, bytes) : fitting_size(&h, bytes) > 0) ? 60 : 20;
 }
 
-static int probe_fbin(const uint8_t *head, size_t len, int64_t bytes, const char *suffix)
+#define PROBE(name)                                                                                \
+    static int probe_##name(const uint8_t *head, size_t len, int64_t bytes, const char *suffix)
+
+PROBE(fbin)
 {
     return probe_bin(head, len, bytes, suffix, ".fbin", FKM_F32);
 }
 
-static int probe_f16bin(const uint8_t *head, size_t len, int64_t bytes, const char *suffix)
+PROBE(f16bin)
 {
     return probe_bin(head, len, bytes, suffix, ".f16bin", FKM_F16);
 }
 
-static int probe_u8bin(const uint8_t *head, size_t len, int64_t bytes, const char *suffix)
+PROBE(u8bin)
 {
     return probe_bin(head, len, bytes, suffix, ".u8bin", FKM_U8);
 }
 
-static int probe_i8bin(const uint8_t *head, size_t len, int64_t bytes, const char *suffix)
+PROBE(i8bin)
 {
     return probe_bin(head, len, bytes, suffix, ".i8bin", FKM_I8);
 }
 
-static int probe_ibin(const uint8_t *head, size_t len, int64_t bytes, const char *suffix)
+PROBE(ibin)
 {
     return probe_bin(head, len, bytes, suffix, ".ibin", FKM_I32);
 }
 
+PROBE(bin_untyped)
+{
+    return probe_bin(head, len, bytes, suffix, ".bin", FKM_DTYPE_NONE);
+}
+
 /* ---- opening ---- */
+
+static const char *types_of(int64_t size)
+{
+    return size == 1 ? "u8 or i8" : size == 2 ? "f16 or bf16" : size == 4 ? "f32 or i32" : "f64";
+}
+
+/* A .bin without --dtype. */
+static fkm_status ask_for_type(const char *path, const header *h, int64_t bytes, fkm_err *e)
+{
+    int64_t size = fitting_size(h, bytes);
+    if (size == 0) {
+        fkm_fail(e, FKM_EDATA,
+            "%s: begins with %lld and %lld, which are not the rows and dimensions of a .bin of "
+            "%lld bytes",
+            path, (long long)h->rows, (long long)h->dims, (long long)bytes);
+        return fkm_hint(e, "if it is a part of such a file, give --dtype and --rows; else see 'fkm "
+                           "help formats'");
+    }
+    fkm_fail(e, FKM_EUSAGE, "%s: a .bin file does not say what its elements are", path);
+    return fkm_hint(e, "say it: --dtype %s (%lld rows of %lld fit), or name it .fbin, .u8bin ...",
+        types_of(size), (long long)h->rows, (long long)h->dims);
+}
+
+/* Rows that are cut from a file of another type would be nonsense. */
+static fkm_status check_size(const char *path, const header *h, const fkm_dense *a, fkm_file *f,
+    const fkm_format_options *o, fkm_err *e)
+{
+    int64_t size = fitting_size(h, fkm_file_bytes(f));
+    if (size == 0 || size == (int64_t)fkm_dtype_size(a->dtype))
+        return fkm_check_end(f, a, h->rows, o, e);
+    fkm_fail(e, FKM_EDATA,
+        "%s: its size is that of %lld rows of %lld elements of %lld bytes, %s has %zu", path,
+        (long long)h->rows, (long long)h->dims, (long long)size, fkm_dtype_name(a->dtype),
+        fkm_dtype_size(a->dtype));
+    return fkm_hint(e, "name it .bin and give its type: --dtype %s", types_of(size));
+}
 
 static fkm_status open_bin(fkm_dense *a, fkm_file *f, fkm_dtype dtype, const fkm_format_options *o,
     fkm_shape *shape, fkm_err *e)
 {
     const char *path = fkm_file_path(f);
     int64_t bytes = fkm_file_bytes(f), data;
-    uint8_t head[BIN_HEADER_BYTES];
-    FKM_TRY(fkm_check_wanted(path, dtype, o->dtype, e));
-    if (bytes < BIN_HEADER_BYTES)
+    uint8_t head[WIDE_BYTES] = {0};
+    if (bytes < NARROW_BYTES)
         return fkm_fail(e, FKM_EDATA, "%s: has %lld bytes, the header alone needs %d", path,
-            (long long)bytes, BIN_HEADER_BYTES);
-    FKM_TRY(fkm_file_read(f, 0, head, sizeof head, e));
-    int64_t rows = fkm_get_u32(head), dims = fkm_get_u32(head + 4);
-    FKM_TRY(fkm_array_bytes(&data, path, rows, dims, dtype, e));
-    if (bytes - BIN_HEADER_BYTES != data) {
-        fkm_fail(e, FKM_EDATA,
-            "%s: header says %lld rows of %lld %s, so it must end at byte %llu, but ends at byte "
-            "%lld",
-            path, (long long)rows, (long long)dims, fkm_dtype_name(dtype),
-            (unsigned long long)data + BIN_HEADER_BYTES, (long long)bytes);
-        return fkm_hint(e, "the file may be truncated, or its suffix names another element type");
-    }
-    *a = (fkm_dense){.offset = BIN_HEADER_BYTES, .dims = (int32_t)dims, .dtype = dtype};
+            (long long)bytes, NARROW_BYTES);
+    size_t len = (size_t)fkm_min_i64(bytes, WIDE_BYTES);
+    FKM_TRY(fkm_file_read(f, 0, head, len, e));
+    header h = read_head(head, len, (int64_t)fkm_dtype_size(dtype), bytes);
+    if (dtype == FKM_DTYPE_NONE)
+        return ask_for_type(path, &h, bytes, e);
+    FKM_TRY(fkm_check_wanted(path, dtype, o->dtype, e));
+    FKM_TRY(fkm_array_bytes(&data, path, h.rows, h.dims, dtype, e));
+    *a = (fkm_dense){.offset = h.bytes, .dims = (int32_t)h.dims, .dtype = dtype};
+    FKM_TRY(check_size(path, &h, a, f, o, e));
     *shape = (fkm_shape){.batch = 1,
-        .rows = rows,
-        .dims = (int32_t)dims,
+        .rows = h.rows,
+        .dims = a->dims,
         .ndim = 2,
         .dtype = dtype,
-        .row_bytes = dims * (int64_t)fkm_dtype_size(dtype)};
+        .row_bytes = h.dims * (int64_t)fkm_dtype_size(dtype)};
     return FKM_OK;
 }
 
@@ -108,6 +193,12 @@ static fkm_status open_ibin(
     void *priv, fkm_file *f, const fkm_format_options *o, fkm_shape *shape, fkm_err *e)
 {
     return open_bin(priv, f, FKM_I32, o, shape, e);
+}
+
+static fkm_status open_untyped(
+    void *priv, fkm_file *f, const fkm_format_options *o, fkm_shape *shape, fkm_err *e)
+{
+    return open_bin(priv, f, o->dtype, o, shape, e);
 }
 
 static fkm_status read_bin(
@@ -172,6 +263,17 @@ const fkm_format fkm_format_ibin = {
     .priv_size = sizeof(fkm_dense),
     .probe = probe_ibin,
     .open = open_ibin,
+    .read = read_bin,
+    .offset = offset_in_bin,
+};
+
+const fkm_format fkm_format_bin = {
+    .name = "bin",
+    .suffixes = ".bin",
+    .about = "the same with elements that --dtype names (DiskANN)",
+    .priv_size = sizeof(fkm_dense),
+    .probe = probe_bin_untyped,
+    .open = open_untyped,
     .read = read_bin,
     .offset = offset_in_bin,
 };

@@ -238,6 +238,30 @@ fkm_status fkm_array_bytes(
     return FKM_OK;
 }
 
+fkm_status fkm_hint_rows(fkm_err *e, int64_t rows, const char *otherwise)
+{
+    if (rows < 1)
+        return fkm_hint(e, "%s", otherwise);
+    return fkm_hint(e, "%s; its first %lld rows are there: read alone, --rows 0:%lld takes them",
+        otherwise, (long long)rows, (long long)rows);
+}
+
+fkm_status fkm_check_end(
+    fkm_file *f, const fkm_dense *a, int64_t rows, const fkm_format_options *o, fkm_err *e)
+{
+    const int64_t row_bytes = a->dims * (int64_t)fkm_dtype_size(a->dtype), bytes = rows * row_bytes;
+    const int64_t found = fkm_file_bytes(f) - a->offset;
+    const int64_t whole = fkm_min_i64(rows, found / row_bytes);
+    if (found == bytes || (o->partial && o->rows_end <= whole))
+        return FKM_OK;
+    fkm_fail(e, FKM_EDATA,
+        "%s: header says %lld rows of %ld %s, so it must end at byte %llu, but ends at byte %lld",
+        fkm_file_path(f), (long long)rows, (long)a->dims, fkm_dtype_name(a->dtype),
+        (unsigned long long)a->offset + (unsigned long long)bytes, (long long)fkm_file_bytes(f));
+    return fkm_hint_rows(e, whole,
+        found < bytes ? "the file may be truncated" : "something may have been appended to it");
+}
+
 fkm_status fkm_check_wanted(const char *path, fkm_dtype stored, fkm_dtype wanted, fkm_err *e)
 {
     if (wanted == FKM_DTYPE_NONE || wanted == stored)

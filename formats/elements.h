@@ -12,7 +12,8 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "fkm needs a little-en
 
 extern const fkm_format fkm_format_npy, fkm_format_fvecs, fkm_format_bvecs, fkm_format_ivecs,
     fkm_format_fbin, fkm_format_f16bin, fkm_format_u8bin, fkm_format_i8bin, fkm_format_ibin,
-    fkm_format_safetensors, fkm_format_hdf5; /* the last one only when it is built in */
+    fkm_format_bin, fkm_format_safetensors,
+    fkm_format_hdf5; /* the last one only when it is built in */
 
 /* ---- dense arrays ---- */
 
@@ -35,6 +36,14 @@ int64_t fkm_dense_offset(const fkm_dense *a, int64_t row);
  * 1, or dims exceeds int32: nothing can be clustered there. rows counts the whole batch. */
 fkm_status fkm_array_bytes(int64_t *bytes, const char *path, int64_t rows, int64_t dims,
     fkm_dtype dtype, fkm_err *e) FKM_MUST_USE;
+
+/* FKM_EDATA when the file does not end where `rows` rows do, unless the rows that will be read are
+ * there: partial downloads are used so, with --rows. */
+fkm_status fkm_check_end(fkm_file *f, const fkm_dense *a, int64_t rows, const fkm_format_options *o,
+    fkm_err *e) FKM_MUST_USE;
+
+/* How to use the first rows of a file that has only those. */
+fkm_status fkm_hint_rows(fkm_err *e, int64_t rows, const char *otherwise);
 
 /* FKM_EUSAGE when --dtype asks for something else than what the file says it holds. */
 fkm_status fkm_check_wanted(

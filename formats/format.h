@@ -10,6 +10,7 @@
 #include "../src/base/dtype.h"
 #include "../src/base/file.h"
 #include "../src/base/status.h"
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -32,6 +33,8 @@ typedef struct fkm_shape {
 typedef struct fkm_format_options {
     const char *dataset; /* name inside .h5, .safetensors; NULL: the only 2-D numeric one */
     fkm_dtype dtype;     /* --dtype: reinterprets untyped data; NONE: from the file */
+    bool partial;        /* only rows [0, rows_end) will be read: what a file promises after them */
+    int64_t rows_end;    /* need not be there */
 } fkm_format_options;
 
 typedef struct fkm_format {
@@ -40,8 +43,8 @@ typedef struct fkm_format {
     const char *about;    /* one line for `fkm help formats` and fkm-formats.5 */
     size_t priv_size;     /* reader.c allocates and zeroes the state */
 
-    /* 0: no .. 100: certain, from the first bytes and the file's size. No I/O. The suffix is added
-     * as a tie-break by formats.c. */
+    /* 0: no .. 100: certain, from the first bytes and the file's size. No I/O. The suffix (without
+     * what a crop adds to it) is added as a tie-break by formats.c. */
     int (*probe)(const uint8_t *head, size_t len, int64_t file_bytes, const char *suffix);
 
     /* Checks everything that can be checked without reading the data, fills *shape. FKM_EDATA with

@@ -19,6 +19,7 @@ const fkm_format *const fkm_formats[] = {
     &fkm_format_u8bin,
     &fkm_format_i8bin,
     &fkm_format_ibin,
+    &fkm_format_bin,
     &fkm_format_safetensors,
 #if FKM_HAVE_HDF5
     &fkm_format_hdf5,
@@ -70,11 +71,27 @@ static fkm_status unknown_format(fkm_file *f, fkm_err *e)
     return fkm_hint(e, "known: %s; see 'fkm help formats'", list);
 }
 
+#define TAIL_BYTES 256 /* of a path: enough for its last name */
+
+/* The suffix, or the one before the ".crop_nb_N" that big-ann's own tool adds when it cuts a file.
+ */
+static const char *suffix_of(char tail[TAIL_BYTES], const char *path)
+{
+    const char *last = fkm_path_suffix(path);
+    if (strncmp(last, ".crop_nb_", 9) != 0)
+        return last;
+    const int64_t length = fkm_min_i64(last - path, TAIL_BYTES - 1);
+    memcpy(tail, last - length, (size_t)length);
+    tail[length] = '\0';
+    return fkm_path_suffix(tail);
+}
+
 fkm_status fkm_format_probe(const fkm_format **out, fkm_file *f, fkm_err *e)
 {
     uint8_t head[HEAD_BYTES];
+    char tail[TAIL_BYTES];
     int64_t bytes = fkm_file_bytes(f);
-    const char *suffix = fkm_path_suffix(fkm_file_path(f));
+    const char *suffix = suffix_of(tail, fkm_file_path(f));
     size_t len = (size_t)fkm_min_i64(bytes, (int64_t)sizeof head);
     FKM_TRY(fkm_file_read(f, 0, head, len, e));
     const fkm_format *best = NULL, *named = NULL;

@@ -330,6 +330,17 @@ static fkm_status check_ndim(const header *h, const char *path, fkm_err *e)
     return fkm_hint(e, "save a.reshape(rows, dimensions)");
 }
 
+/* In Fortran order no row is whole before the file is. */
+static fkm_status check_end(
+    const npy *p, fkm_file *f, int64_t rows, const fkm_format_options *o, fkm_err *e)
+{
+    static const fkm_format_options all = {0};
+    fkm_status st = fkm_check_end(f, &p->data, rows, p->fortran ? &all : o, e);
+    return st != FKM_OK && p->fortran ? fkm_hint(e, "the file may be truncated, or something was "
+                                                    "appended to it")
+                                      : st;
+}
+
 static fkm_status open_npy(
     void *priv, fkm_file *f, const fkm_format_options *o, fkm_shape *shape, fkm_err *e)
 {
@@ -348,17 +359,9 @@ static fkm_status open_npy(
         return fkm_fail(e, FKM_EDATA, "%s: %lld x %lld rows are beyond 64 bits", path,
             (long long)batch, (long long)rows);
     FKM_TRY(fkm_array_bytes(&bytes, path, flat, dims, p->data.dtype, e));
-    int64_t found = fkm_file_bytes(f);
-    if (found - p->data.offset != bytes) {
-        fkm_fail(e, FKM_EDATA,
-            "%s: header says %lld rows of %lld %s, so it must end at byte %llu, but ends at byte "
-            "%lld",
-            path, (long long)flat, (long long)dims, fkm_dtype_name(p->data.dtype),
-            (unsigned long long)p->data.offset + (unsigned long long)bytes, (long long)found);
-        return fkm_hint(e, "the file may be truncated, or something was appended to it");
-    }
     p->data.dims = (int32_t)dims;
     p->fortran = h.fortran;
+    FKM_TRY(check_end(p, f, flat, o, e));
     p->rows = rows;
     *shape = (fkm_shape){.batch = batch,
         .rows = rows,

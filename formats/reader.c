@@ -50,7 +50,10 @@ static fkm_status check_dataset_option(const source *s, const fkm_reader_spec *s
 
 static fkm_status open_source(source *s, const char *path, const fkm_reader_spec *spec, fkm_err *e)
 {
-    fkm_format_options o = {.dataset = spec->dataset, .dtype = spec->dtype};
+    fkm_format_options o = {.dataset = spec->dataset,
+        .dtype = spec->dtype,
+        .partial = spec->row_end >= 0,
+        .rows_end = fkm_max_i64(0, spec->row_end - s->begin)};
     FKM_TRY(fkm_file_open(&s->file, path, e));
     if (fkm_file_bytes(s->file) == 0) {
         fkm_fail(e, FKM_EDATA, "%s: is empty", fkm_file_path(s->file));
@@ -103,10 +106,10 @@ static fkm_status add_source(
     fkm_reader *r, const char *path, const fkm_reader_spec *spec, fkm_err *e)
 {
     source *s = &r->sources[r->count++]; /* counted first: close must see a half-open one */
+    s->begin = r->count > 1 ? s[-1].end : 0;
     FKM_TRY(open_source(s, path, spec, e));
     FKM_TRY(check_agreement(&r->sources[0], s, spec->path_count, e));
     tell_conversion(s);
-    s->begin = r->count > 1 ? s[-1].end : 0;
     if (!fkm_add_i64(&s->end, s->begin, flat_rows(&s->shape)))
         return fkm_fail(e, FKM_EDATA, "%s: the rows of all files are beyond 64 bits", path);
     r->inputs[r->count - 1] = (fkm_input){

@@ -228,14 +228,17 @@ static fkm_status check_tensor(const tensor *t, const char *path, fkm_dtype want
     return fkm_hint(e, "the file is damaged or was not written by safetensors");
 }
 
-static fkm_status check_end(int64_t data, int64_t end, fkm_file *f, fkm_err *e)
+static fkm_status check_end(const safetensors *s, const choice *c, int64_t data, fkm_file *f,
+    const fkm_format_options *o, fkm_err *e)
 {
-    int64_t bytes = fkm_file_bytes(f);
-    if (bytes - data == end)
+    const int64_t bytes = fkm_file_bytes(f), there = fkm_max_i64(0, bytes - s->data.offset);
+    const int64_t row_bytes = s->data.dims * (int64_t)fkm_dtype_size(s->data.dtype);
+    const int64_t whole = fkm_min_i64(c->picked.rows, there / row_bytes);
+    if (bytes - data == c->end || (o->partial && o->rows_end <= whole))
         return FKM_OK;
     fkm_fail(e, FKM_EDATA, "%s: its tensors end at byte %lld, the file at byte %lld",
-        fkm_file_path(f), (long long)(data + end), (long long)bytes);
-    return fkm_hint(e, "the file may be truncated, or something was appended to it");
+        fkm_file_path(f), (long long)(data + c->end), (long long)bytes);
+    return fkm_hint_rows(e, whole, "the file may be truncated, or something was appended to it");
 }
 
 static fkm_status open_safetensors(
@@ -250,9 +253,9 @@ static fkm_status open_safetensors(
     FKM_GO(pick(&c, table, fkm_file_path(f), o->dataset, e));
     const tensor *t = &c.picked;
     FKM_GO(check_tensor(t, fkm_file_path(f), o->dtype, e));
-    FKM_GO(check_end(data, c.end, f, e));
-    FKM_GO(fkm_strdup(&s->name, t->name, e));
     s->data = (fkm_dense){.offset = data + t->begin, .dims = (int32_t)t->dims, .dtype = t->dtype};
+    FKM_GO(check_end(s, &c, data, f, o, e));
+    FKM_GO(fkm_strdup(&s->name, t->name, e));
     *shape = (fkm_shape){.batch = 1,
         .rows = t->rows,
         .dims = (int32_t)t->dims,

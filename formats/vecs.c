@@ -54,6 +54,39 @@ static int probe_1(const uint8_t *head, size_t len, int64_t bytes, const char *s
 
 /* ---- opening ---- */
 
+/* Whether what the file holds after row 0 looks like rows of the same kind. */
+static fkm_status second_row_agrees(
+    bool *agrees, const vecs *v, fkm_file *f, int64_t rows, fkm_err *e)
+{
+    uint8_t head[4];
+    *agrees = rows < 2;
+    if (rows < 2)
+        return FKM_OK;
+    FKM_TRY(fkm_file_read(f, v->row_bytes, head, sizeof head, e));
+    *agrees = (int32_t)fkm_get_u32(head) == v->dims;
+    return FKM_OK;
+}
+
+/* The file ends within a row. */
+static fkm_status check_rest(const vecs *v, fkm_file *f, const fkm_format_options *o, fkm_err *e)
+{
+    const char *path = fkm_file_path(f);
+    const int64_t bytes = fkm_file_bytes(f), rows = bytes / v->row_bytes,
+                  rest = bytes % v->row_bytes;
+    bool agrees;
+    FKM_TRY(second_row_agrees(&agrees, v, f, rows, e));
+    if (agrees && o->partial && o->rows_end <= rows)
+        return FKM_OK;
+    fkm_fail(e, FKM_EDATA,
+        "%s: has %lld rows of dimension %ld (%lld bytes each) and %lld bytes more, from byte "
+        "%lld",
+        path, (long long)rows, (long)v->dims, (long long)v->row_bytes, (long long)rest,
+        (long long)(bytes - rest));
+    if (!agrees)
+        return fkm_hint(e, "the file is damaged or of another format, such as .fbin");
+    return fkm_hint_rows(e, rows, "the file may be truncated, damaged or of another format");
+}
+
 static fkm_status open_vecs(vecs *v, fkm_file *f, fkm_dtype dtype, const fkm_format_options *o,
     fkm_shape *shape, fkm_err *e)
 {
@@ -75,15 +108,9 @@ static fkm_status open_vecs(vecs *v, fkm_file *f, fkm_dtype dtype, const fkm_for
         return fkm_hint(e, "the file is damaged or not of this format");
     }
     v->row_bytes = 4 + (int64_t)v->dims * (int64_t)fkm_dtype_size(dtype);
-    int64_t rows = bytes / v->row_bytes, rest = bytes % v->row_bytes;
-    if (rest != 0) {
-        fkm_fail(e, FKM_EDATA,
-            "%s: has %lld rows of dimension %ld (%lld bytes each) and %lld bytes more, from byte "
-            "%lld",
-            path, (long long)rows, (long)v->dims, (long long)v->row_bytes, (long long)rest,
-            (long long)(bytes - rest));
-        return fkm_hint(e, "the file may be truncated, damaged or of another format");
-    }
+    int64_t rows = bytes / v->row_bytes;
+    if (bytes % v->row_bytes != 0)
+        FKM_TRY(check_rest(v, f, o, e));
     FKM_TRY(fkm_array_bytes(&data, path, rows, v->dims, dtype, e));
     *shape = (fkm_shape){.batch = 1,
         .rows = rows,

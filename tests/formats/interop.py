@@ -151,6 +151,35 @@ def write_bin():
             name = f"b_{n}_{d}.{suffix}"
             put(name, struct.pack("<II", n, d), a)
             expect(name, a, kind, suffix)
+            put("wide_" + name, struct.pack("<QQ", n, d), a)
+            expect("wide_" + name, a, kind, suffix)
+    for kind, dtype in (("f4", "f32"), ("u1", "u8"), ("i1", "i8"), ("bf", "bf16"), ("u2", "u16"), ("f8", "float64")):
+        for name, header in ((f"diskann_{dtype}.bin", "<II"), (f"wide_{dtype}.bin", "<QQ"),
+                             (f"cut.{dtype}.bin.crop_nb_91", "<II")):
+            a = values(91, 6, kind)
+            put(name, struct.pack(header, 91, 6), a)
+            expect(name, a, kind, "bin", dtype=dtype)
+    a = values(91, 6, "u1")
+    put("base.1B.u8bin.crop_nb_91", struct.pack("<II", 91, 6), a)
+    expect("base.1B.u8bin.crop_nb_91", a, "u1", "u8bin")
+
+
+def write_partial():
+    """Files of which only the first 7 of 20 rows are there, and a part of the next."""
+    def cut(name, rows, kept, kind, fmt, **more):
+        whole = open(path(name), "rb").read()
+        expect(name, rows, kind, fmt, **more)
+        put("part_" + name, whole[:kept])
+
+    a = values(20, 5, "f4")
+    np.save(path("p.npy"), a)
+    cut("p.npy", a, 128 + 7 * 20 + 11, "f4", "npy")
+    put("p.fvecs", vecs(a))
+    cut("p.fvecs", a, 7 * 24 + 23, "f4", "fvecs")
+    put("p.fbin", struct.pack("<II", 20, 5), a)
+    cut("p.fbin", a, 8 + 7 * 20 + 19, "f4", "fbin")
+    safetensors("p.safetensors", {"a": ("F32", a), "b": ("F32", a[0])})
+    cut("p.safetensors", a, os.path.getsize(path("p.safetensors")) - 13 * 20 - 20 + 3, "f4", "safetensors", found="a")
 
 
 def safetensors(name, tensors, pad=0, meta=None):
@@ -337,6 +366,8 @@ def hostile_vecs():
            hint="'fkm info --full")
     put("cut.fvecs", whole[:-3])
     refuse("cut.fvecs", "data", "has 5 rows of dimension 5 (24 bytes each) and 21 bytes more, from byte 120")
+    put("matrix.fvecs", struct.pack("<II", 30, 10), np.ones(300, "f4"))
+    refuse("matrix.fvecs", "data", "has 9 rows of dimension 30", hint="such as .fbin")
     put("half.fvecs", whole[:10])
     refuse("half.fvecs", "data", "has 0 rows of dimension 5 (24 bytes each) and 10 bytes more")
     put("tiny.bvecs", b"\x01\x00")
@@ -380,6 +411,24 @@ def hostile_bin():
     refuse("over.fbin", "data", "rows of 4294967295 dimensions, the most is 2147483647")
     put("wrap.fbin", struct.pack("<II", 2**31, 2**31 - 1))
     refuse("wrap.fbin", "data", "more bytes than")
+    put("many.bin", struct.pack("<II", 3, 2), b"x" * 24)
+    refuse("many.bin", "usage", "does not say what its elements are", hint="--dtype f32 or i32 (3 rows of 2 fit)")
+    put("none.bin", struct.pack("<II", 3, 2), b"x" * 25)
+    refuse("none.bin", "data", "begins with 3 and 2, which are not the rows and dimensions of a .bin of 33 bytes",
+           hint="--dtype and --rows")
+    refuse("none.bin", "data", "header says 3 rows of 2 float32, so it must end at byte 32, but ends at byte 33",
+           dtype="f32", hint="--rows 0:3 takes them")
+    put("tiny.bin", b"1234567")
+    refuse("tiny.bin", "data", "has 7 bytes, the header alone needs 8")
+    put("bytes.fbin", struct.pack("<II", 3, 2), b"x" * 6)
+    refuse("bytes.fbin", "data", "its size is that of 3 rows of 2 elements of 1 bytes, float32 has 4", hint="--dtype u8 or i8")
+    put("wide_cut.fbin", struct.pack("<QQ", 3, 2), b"x" * 23)
+    refuse("wide_cut.fbin", "data", "header says 3 rows of 2 float32, so it must end at byte 40, but ends at byte 39",
+           hint="--rows 0:2 takes them")
+    put("wide_huge.fbin", struct.pack("<QQ", 2**63, 2), b"x" * 24)
+    refuse("wide_huge.fbin", "data", "holds 0 rows of 2147483648 dimensions")
+    put("wide_many.fbin", struct.pack("<QQ", 2**31, 2**31 - 1), b"x" * 24)
+    refuse("wide_many.fbin", "data", "more bytes than")
     put("inexact.ibin", struct.pack("<IIi", 1, 1, -16777217))
     refuse("inexact.ibin", "data", "row 0, column 0: -16777217 is not exact")
 
@@ -578,6 +627,7 @@ def main():
         write_npy()
         write_vecs()
         write_bin()
+        write_partial()
         write_safetensors()
         if h5py:
             write_hdf5()

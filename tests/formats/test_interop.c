@@ -186,6 +186,35 @@ static void refused(const char *const *paths, int count, int64_t begin, int64_t 
     assert_true(e.hint[0] != '\0');
 }
 
+/* Of 20 rows 7 are there, and a part of the next: --rows takes what is there, and no more. */
+static void test_partial(void **state)
+{
+    (void)state;
+    static const char *const names[] = {
+        "part_p.npy", "part_p.fvecs", "part_p.fbin", "part_p.safetensors"};
+    for (int i = 0; i < 4; i++) {
+        char raw[100];
+        size_t bytes;
+        fkm_err e = {0};
+        fkm_reader *r = NULL;
+        snprintf(raw, sizeof raw, "%s.-.raw", names[i] + strlen("part_"));
+        char *want = slurp(raw, &bytes);
+        refused(&names[i], 1, 0, -1, FKM_EDATA, names[i]);
+        refused(&names[i], 1, 2, 8, FKM_EDATA, names[i]);
+        const char *two[] = {"p.fbin", names[i]};
+        fkm_reader_spec spec = {.paths = &names[i], .path_count = 1, .row_begin = 2, .row_end = 7};
+        assert_ok(fkm_reader_open(&r, &spec, &e), &e);
+        compare(r, names[i], want + (size_t)2 * 5 * 4, (size_t)5 * 5 * 4, 2);
+        fkm_reader_close(r);
+        spec = (fkm_reader_spec){.paths = two, .path_count = 2, .row_begin = 18, .row_end = 27};
+        assert_ok(fkm_reader_open(&r, &spec, &e), &e);
+        assert_int_equal(fkm_reader_shape(r)->rows, 9);
+        fkm_reader_close(r);
+        refused(two, 2, 18, 28, FKM_EDATA, names[i]);
+        free(want);
+    }
+}
+
 static void test_disagreement(void **state)
 {
     (void)state;
@@ -239,6 +268,7 @@ int main(void)
         cmocka_unit_test(test_read_all),
         cmocka_unit_test(test_several_files),
         cmocka_unit_test(test_batch),
+        cmocka_unit_test(test_partial),
         cmocka_unit_test(test_disagreement),
         cmocka_unit_test(test_outside),
         cmocka_unit_test(test_costs),

@@ -10,6 +10,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     fuzz_probe(data, size);
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         fuzz_open(all[i], f, FKM_DTYPE_NONE);
+    for (fkm_dtype t = FKM_DTYPE_NONE; t <= FKM_BOOL; t++)
+        fuzz_open(&fkm_format_bin, f, t);
     fkm_file_close(f);
     close(fd);
     return 0;
