@@ -48,6 +48,9 @@ fkm_status cmd_parse(const cmd *self, void *const *bases, const common_args *com
 fkm_status cmd_open_input(
     fkm_reader **out, const common_args *a, char **paths, int count, fkm_err *e) FKM_MUST_USE;
 
+/* How a batch becomes one data set: "a.reshape(100, 784) or a.reshape(2800, 28)". Returns out. */
+const char *cmd_batch_advice(char *out, size_t cap, const fkm_reader *in);
+
 /* An fkm_text_sink for stdout; arg is not used. Errors show when main closes stdout. */
 fkm_status cmd_stdout_sink(void *arg, const char *text, size_t len, fkm_err *e);
 

@@ -3,6 +3,7 @@
 
 #include "../src/base/log.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -107,6 +108,14 @@ fkm_status cmd_open_input(
         .row_end = a->rows.end,
     };
     return fkm_reader_open(out, &spec, e);
+}
+
+const char *cmd_batch_advice(char *out, size_t cap, const fkm_reader *in)
+{
+    const fkm_shape *s = fkm_reader_shape(in);
+    snprintf(out, cap, "a.reshape(%" PRId64 ", %" PRId64 ") or a.reshape(%" PRId64 ", %" PRId32 ")",
+        s->batch, s->rows * s->dims, s->batch * s->rows, s->dims);
+    return out;
 }
 
 fkm_status cmd_stdout_sink(void *arg, const char *text, size_t len, fkm_err *e)

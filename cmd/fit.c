@@ -561,6 +561,18 @@ static fkm_status fit_and_write(struct job *job, fkm_err *e)
     return explain_end(job, st, e);
 }
 
+/* Pictures are often kept in three dimensions by those who want them clustered together. */
+static void tell_batch(const struct job *job)
+{
+    const fkm_shape *s = fkm_reader_shape(job->in);
+    char advice[120];
+    if (s->ndim == 3)
+        fkm_note("%s: 3-D, so %" PRId64 " independent problems of %" PRId64 " rows each; for one "
+                 "data set save %s",
+            fkm_reader_input(job->in, 0)->path, s->batch, s->rows,
+            cmd_batch_advice(advice, sizeof advice, job->in));
+}
+
 static void close_job(struct job *job)
 {
     fkm_outputs_close(job->outputs);
@@ -589,8 +601,10 @@ static fkm_status run_fit(const cmd *self, int argc, char **argv, const char *li
     FKM_TRY(check_args(&a, argc - first, argv + first, e));
     a.fit.machine = a.common.machine;
     fkm_status st = cmd_open_input(&job.in, &a.common, argv + first, argc - first, e);
-    if (st == FKM_OK)
+    if (st == FKM_OK) {
+        tell_batch(&job);
         st = load_init(&job, e);
+    }
     if (st == FKM_OK)
         st = fit_and_write(&job, e);
     close_job(&job);

@@ -56,7 +56,7 @@ static void bad_rows_free(struct bad_rows *bad)
 static void print_shape(const fkm_reader *in)
 {
     const fkm_shape *s = fkm_reader_shape(in);
-    char size[32];
+    char size[32], advice[120];
     for (int i = 0; i < fkm_reader_input_count(in); i++) {
         const fkm_input *f = fkm_reader_input(in, i);
         printf("%-12s%s\n", "file", f->path);
@@ -69,8 +69,9 @@ static void print_shape(const fkm_reader *in)
     }
     if (s->ndim == 3)
         printf("%-12s%" PRId64 " x %" PRId64 " x %" PRId32 " (a batch of %" PRId64
-               " independent problems)\n",
-            "shape", s->batch, s->rows, s->dims, s->batch);
+               " independent problems); as one data set: %s\n",
+            "shape", s->batch, s->rows, s->dims, s->batch,
+            cmd_batch_advice(advice, sizeof advice, in));
     else
         printf("%-12s%" PRId64 " rows x %" PRId32 " dimensions\n", "shape", s->rows, s->dims);
 }

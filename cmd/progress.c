@@ -41,12 +41,12 @@ static void describe_data(progress *p, const fkm_reader *in)
 {
     const fkm_shape *shape = fkm_reader_shape(in);
     const fkm_input *first = fkm_reader_input(in, 0);
-    char size[32], batch[32] = "";
+    char size[32], batch[40] = "";
     int64_t bytes = 0;
     for (int i = 0; i < fkm_reader_input_count(in); i++)
         bytes += fkm_reader_input(in, i)->id.bytes;
     if (shape->ndim == 3)
-        snprintf(batch, sizeof batch, "%" PRId64 " x ", shape->batch);
+        snprintf(batch, sizeof batch, "%" PRId64 " problems of ", shape->batch);
     int used = snprintf(p->data, sizeof p->data, "%.250s%s  %s%" PRId64 " x %" PRId32 " %s  %s",
         first->path, fkm_reader_input_count(in) > 1 ? " ..." : "", batch, shape->rows, shape->dims,
         fkm_dtype_name(first->dtype), fkm_bytes_text(size, sizeof size, bytes));

@@ -327,7 +327,15 @@ static fkm_status check_ndim(const header *h, const char *path, fkm_err *e)
     }
     fkm_fail(e, FKM_EDATA, "%s: a %d-D array, expected 2-D (rows x dimensions) or 3-D (a batch)",
         path, h->ndim);
-    return fkm_hint(e, "save a.reshape(rows, dimensions)");
+    int64_t last = h->ndim > 0 ? h->shape[h->ndim - 1] : 1, first = 1, rest = 1;
+    for (int i = 1; i < h->ndim; i++) {
+        rest = fkm_mul_sat(rest, h->shape[i]);
+        first = fkm_mul_sat(first, h->shape[i - 1]);
+    }
+    if (h->ndim == 0)
+        return fkm_hint(e, "there is nothing to cluster");
+    return fkm_hint(e, "save a.reshape(%lld, %lld) or a.reshape(%lld, %lld)",
+        (long long)h->shape[0], (long long)rest, (long long)first, (long long)last);
 }
 
 /* In Fortran order no row is whole before the file is. */

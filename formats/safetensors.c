@@ -109,7 +109,7 @@ typedef struct tensor {
     const char *name, *type;
     fkm_dtype dtype; /* NONE: one that fkm does not read */
     int ndim;
-    int64_t rows, dims; /* of 2-D arrays */
+    int64_t rows, dims; /* of 2-D arrays; of larger ones the last two lengths */
     int64_t begin, end; /* relative to the arrays' first byte */
 } tensor;
 
@@ -149,6 +149,7 @@ static bool parse_tensor(const cJSON *item, tensor *out)
 
 typedef struct choice {
     tensor picked;
+    tensor larger;  /* the first of more than two dimensions */
     int matches;    /* arrays that fit the question */
     int64_t end;    /* of the last array */
     char list[400]; /* of the 2-D arrays, for messages */
@@ -173,12 +174,26 @@ static fkm_status scan_table(
         c->end = fkm_max_i64(c->end, t.end);
         if (t.ndim == 2)
             fkm_list_array(c->list, sizeof c->list, &c->used, t.name, t.rows, t.dims, t.type);
+        if (t.ndim > 2 && !c->larger.name)
+            c->larger = t;
         if (wanted ? !strcmp(wanted, t.name) : t.ndim == 2) {
             c->picked = t;
             c->matches++;
         }
     }
     return FKM_OK;
+}
+
+static fkm_status hint_reshape(const tensor *t, fkm_err *e)
+{
+    char safe[80];
+    fkm_printable(safe, sizeof safe, t->name);
+    if (t->ndim < 2)
+        return fkm_hint(e, "for rows of one number save t.reshape(-1, 1) as '%s'", safe);
+    return fkm_hint(e,
+        "save t.reshape(-1, %lld) as '%s', or t.reshape(len(t), -1); a batch of problems is a 3-D "
+        ".npy",
+        (long long)t->dims, safe);
 }
 
 static fkm_status pick(
@@ -195,7 +210,8 @@ static fkm_status pick(
     }
     if (c->matches == 0) {
         fkm_fail(e, FKM_EDATA, "%s: has no 2-D tensor", path);
-        return fkm_hint(e, "fkm clusters the rows of a 2-D tensor");
+        return c->larger.name ? hint_reshape(&c->larger, e)
+                              : fkm_hint(e, "fkm clusters the rows of a 2-D tensor");
     }
     fkm_fail(e, FKM_EDATA, "%s: has %d 2-D tensors: %s", path, c->matches, c->list);
     return fkm_hint(e, "choose one with --dataset NAME");
@@ -211,7 +227,7 @@ static fkm_status check_tensor(const tensor *t, const char *path, fkm_dtype want
     if (t->ndim != 2) {
         fkm_fail(e, FKM_EDATA, "%s: tensor '%s' is %d-D, expected 2-D: rows x dimensions", path,
             safe, t->ndim);
-        return fkm_hint(e, "reshape it before saving");
+        return hint_reshape(t, e);
     }
     if (t->dtype == FKM_DTYPE_NONE) {
         fkm_fail(e, FKM_EDATA, "%s: tensor '%s' holds %s, which fkm does not read", path, safe,

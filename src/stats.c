@@ -506,7 +506,7 @@ static void put_data(struct lines *l, const fkm_reader *in)
     if (count > 1)
         snprintf(more, sizeof more, " and %d more", count - 1);
     if (shape->ndim == 3)
-        snprintf(batch, sizeof batch, "%" PRId64 " x ", shape->batch);
+        snprintf(batch, sizeof batch, "%" PRId64 " problems of ", shape->batch);
     put_line(l, "data", "%.300s%s: %s%" PRId64 " x %" PRId32 " %s, %s",
         fkm_reader_input(in, 0)->path, more, batch, shape->rows, shape->dims,
         fkm_dtype_name(fkm_reader_input(in, 0)->dtype), fkm_bytes_text(size, sizeof size, bytes));

@@ -50,18 +50,31 @@ void fkm_warn(const char *fmt, ...)
     pthread_mutex_unlock(&g_lock);
 }
 
-void fkm_verbose(const char *fmt, ...)
+static void say(fkm_log_level level, const char *fmt, va_list ap)
 {
-    if (g_level < FKM_LOG_VERBOSE)
-        return;
     char text[800];
-    va_list ap;
-    va_start(ap, fmt);
+    if (g_level < level)
+        return;
     vsnprintf(text, sizeof text, fmt, ap);
-    va_end(ap);
     pthread_mutex_lock(&g_lock);
     print_line("fkm: ", text);
     pthread_mutex_unlock(&g_lock);
+}
+
+void fkm_note(const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    say(FKM_LOG_NORMAL, fmt, ap);
+    va_end(ap);
+}
+
+void fkm_verbose(const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    say(FKM_LOG_VERBOSE, fmt, ap);
+    va_end(ap);
 }
 
 int fkm_log_warnings(const char *const **list)

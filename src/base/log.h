@@ -8,7 +8,7 @@
 
 typedef enum fkm_log_level {
     FKM_LOG_QUIET,  /* -q: errors only */
-    FKM_LOG_NORMAL, /* warnings */
+    FKM_LOG_NORMAL, /* warnings and notes */
     FKM_LOG_VERBOSE /* -v: choices that fkm made, with their reasons */
 } fkm_log_level;
 
@@ -16,6 +16,9 @@ void fkm_log_set_level(fkm_log_level level);
 
 /* "fkm: warning: ..." unless quiet. Any thread. Also kept for stats.json: see fkm_log_warnings. */
 void fkm_warn(const char *fmt, ...) FKM_PRINTF(1, 2);
+
+/* "fkm: ..." unless quiet: what may not be what the user takes it for. Any thread. */
+void fkm_note(const char *fmt, ...) FKM_PRINTF(1, 2);
 
 /* "fkm: ..." only when verbose. Any thread. */
 void fkm_verbose(const char *fmt, ...) FKM_PRINTF(1, 2);
