@@ -156,6 +156,7 @@ fkm_status fkm_reader_open(fkm_reader **out, const fkm_reader_spec *spec, fkm_er
         return fkm_fail(e, FKM_EBUG, "a reader of no files");
     FKM_TRY(fkm_calloc(&r, 1, sizeof *r, "a reader", e));
     pthread_mutex_init(&r->reading, NULL);
+    fkm_file_expect(spec->path_count);
     FKM_GO(fkm_calloc(&r->sources, spec->path_count, sizeof *r->sources, "a reader", e));
     FKM_GO(fkm_calloc(&r->inputs, spec->path_count, sizeof *r->inputs, "a reader", e));
     FKM_GO(fkm_alloc(&r->scratch, (int64_t)FKM_SCRATCH_BYTES, 1, "a read buffer", e));

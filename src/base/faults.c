@@ -342,6 +342,8 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
 INTERPOSE(long, sysconf, (int name), (name), OTHER, EINVAL, -1)
 INTERPOSE(
     int, getrlimit, (__rlimit_resource_t what, struct rlimit *out), (what, out), OTHER, EINVAL, -1)
+INTERPOSE(int, setrlimit, (__rlimit_resource_t what, const struct rlimit *limit), (what, limit),
+    OTHER, EPERM, -1)
 INTERPOSE(int, getrusage, (__rusage_who_t who, struct rusage *out), (who, out), OTHER, EINVAL, -1)
 INTERPOSE(int, sched_getaffinity, (pid_t pid, size_t size, cpu_set_t *set), (pid, size, set), OTHER,
     EINVAL, -1)

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -139,6 +140,30 @@ static fkm_status spool(fkm_file *f, fkm_err *e)
     return FKM_OK;
 }
 
+#define DESCRIPTORS_A_FILE 3 /* its own, one past the cache, one of a library */
+#define OTHER_DESCRIPTORS 64
+
+void fkm_file_expect(int count)
+{
+    struct rlimit limit;
+    const int64_t need = fkm_add_sat(OTHER_DESCRIPTORS, fkm_mul_sat(count, DESCRIPTORS_A_FILE));
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || (rlim_t)need <= limit.rlim_cur)
+        return;
+    limit.rlim_cur = (rlim_t)need < limit.rlim_max ? (rlim_t)need : limit.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+static fkm_status too_many_files(int error, fkm_err *e)
+{
+    struct rlimit limit;
+    if (error == ENFILE || getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return fkm_hint(e, "all programs together have too many open");
+    return fkm_hint(e,
+        "%llu files may be open at once, the hard limit: have it raised (ulimit -Hn), or join "
+        "some of the files",
+        (unsigned long long)limit.rlim_cur);
+}
+
 static fkm_status open_descriptor(fkm_file *f, const char *path, fkm_err *e)
 {
     if (!f->by_name) {
@@ -158,7 +183,7 @@ static fkm_status open_descriptor(fkm_file *f, const char *path, fkm_err *e)
         return fkm_hint(e, "there is no file of that name; relative names start at the working "
                            "directory");
     if (error == EMFILE || error == ENFILE)
-        return fkm_hint(e, "raise the limit on open files with 'ulimit -n'");
+        return too_many_files(error, e);
     return FKM_EFILE;
 }
 

@@ -19,6 +19,10 @@ typedef struct fkm_file_id {
     int64_t bytes, mtime_ns;
 } fkm_file_id;
 
+/* Makes room for so many open files, as far as the hard limit allows: the soft one is 1024 on most
+ * systems. Best effort: opening tells. */
+void fkm_file_expect(int count);
+
 /* Opens a file for reading. "-" is standard input. A pipe, by either way, is first copied to an
  * unlinked temporary file (in $TMPDIR, else /tmp), so that formats can seek.
  * FKM_EFILE: absent, a directory, a device, no permission. */
