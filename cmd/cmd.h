@@ -48,6 +48,9 @@ fkm_status cmd_parse(const cmd *self, void *const *bases, const common_args *com
 fkm_status cmd_open_input(
     fkm_reader **out, const common_args *a, char **paths, int count, fkm_err *e) FKM_MUST_USE;
 
+/* FKM_EUSAGE when outputs cannot be named after this operand; option: what names them. */
+fkm_status cmd_check_name(const char *path, const char *option, fkm_err *e) FKM_MUST_USE;
+
 /* How a batch becomes one data set: "a.reshape(100, 784) or a.reshape(2800, 28)". Returns out. */
 const char *cmd_batch_advice(char *out, size_t cap, const fkm_reader *in);
 

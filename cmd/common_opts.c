@@ -1,6 +1,7 @@
 /* Options and steps that several commands share: see cmd.h. */
 #include "cmd.h"
 
+#include "../src/base/file.h"
 #include "../src/base/log.h"
 
 #include <inttypes.h>
@@ -108,6 +109,15 @@ fkm_status cmd_open_input(
         .row_end = a->rows.end,
     };
     return fkm_reader_open(out, &spec, e);
+}
+
+fkm_status cmd_check_name(const char *path, const char *option, fkm_err *e)
+{
+    if (fkm_path_is_name(path))
+        return FKM_OK;
+    fkm_fail(e, FKM_EUSAGE, "%s has no name that the outputs could be given",
+        strcmp(path, "-") != 0 ? path : "standard input");
+    return fkm_hint(e, "name them: %s", option);
 }
 
 const char *cmd_batch_advice(char *out, size_t cap, const fkm_reader *in)

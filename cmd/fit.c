@@ -164,12 +164,8 @@ static fkm_status check_args(struct fit_args *a, int operands, char **paths, fkm
         fkm_fail(e, FKM_EUSAGE, "no input file given");
         return fkm_hint(e, "fkm fit -k %" PRId32 " data.npy", a->fit.clusters);
     }
-    for (int i = 0; i < operands; i++)
-        if (!strcmp(paths[i], "-")) {
-            fkm_fail(
-                e, FKM_EUSAGE, "fit reads its data many times, standard input can be read once");
-            return fkm_hint(e, "save it to a file first; 'fkm predict' does read from a pipe");
-        }
+    if (!a->output)
+        FKM_TRY(cmd_check_name(paths[0], "-o PREFIX", e));
     a->named_init = find_init(a->init, &a->fit.method);
     if (!a->named_init && a->fit.restarts > 1) {
         fkm_fail(e, FKM_EUSAGE,
@@ -573,6 +569,15 @@ static void tell_batch(const struct job *job)
             cmd_batch_advice(advice, sizeof advice, job->in));
 }
 
+static void tell_pipes(const struct job *job)
+{
+    for (int i = 0; i < fkm_reader_input_count(job->in); i++)
+        if (fkm_reader_input(job->in, i)->piped)
+            fkm_note("%s: a pipe, which was copied to a temporary file: fit reads its data many "
+                     "times",
+                fkm_reader_input(job->in, i)->path);
+}
+
 static void close_job(struct job *job)
 {
     fkm_outputs_close(job->outputs);
@@ -602,6 +607,7 @@ static fkm_status run_fit(const cmd *self, int argc, char **argv, const char *li
     a.fit.machine = a.common.machine;
     fkm_status st = cmd_open_input(&job.in, &a.common, argv + first, argc - first, e);
     if (st == FKM_OK) {
+        tell_pipes(&job);
         tell_batch(&job);
         st = load_init(&job, e);
     }

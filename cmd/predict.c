@@ -342,6 +342,8 @@ static fkm_status run_predict(const cmd *self, int argc, char **argv, const char
         return FKM_OK;
     FKM_TRY(check_args(&a, argc - first, e));
     job.first = argv[first];
+    if (!a.output && strcmp(job.first, "-") != 0)
+        FKM_TRY(cmd_check_name(job.first, "-o FILE", e));
     /* Centroids first: a mistake there should not cost the spooling of a pipe. */
     FKM_TRY(centroids_load(&job.centroids, a.centroids, e));
     fkm_status st = cmd_open_input(&job.in, &a.common, argv + first, argc - first, e);

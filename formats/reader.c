@@ -120,6 +120,7 @@ static fkm_status add_source(
         .dims = s->shape.dims,
         .dtype = s->shape.dtype,
         .id = *fkm_file_identity(s->file),
+        .piped = fkm_file_was_pipe(s->file),
     };
     return FKM_OK;
 }

@@ -21,6 +21,7 @@ typedef struct fkm_input {
     int32_t dims;
     fkm_dtype dtype;
     fkm_file_id id;
+    bool piped; /* a copy of what came through a pipe */
 } fkm_input;
 
 /* Opens all files. They must agree in dims and in-memory type; a 3-D file must be the only one.

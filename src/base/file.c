@@ -59,6 +59,7 @@ struct fkm_file {
     char *path; /* as given, for messages; NULL name "-" becomes "standard input" */
     int fd;
     bool by_name; /* the bytes are those behind `path`, not a spooled copy or descriptor 0 */
+    bool spooled;
     fkm_file_id id;
     fkm_direct *direct; /* NULL: all reads go through the kernel's cache */
 };
@@ -137,6 +138,7 @@ static fkm_status spool(fkm_file *f, fkm_err *e)
     close(f->fd);
     f->fd = fd;
     f->by_name = false;
+    f->spooled = true;
     return FKM_OK;
 }
 
@@ -265,6 +267,11 @@ void fkm_file_uncached(fkm_file *f)
 bool fkm_file_is_uncached(const fkm_file *f)
 {
     return f->direct != NULL;
+}
+
+bool fkm_file_was_pipe(const fkm_file *f)
+{
+    return f->spooled;
 }
 
 const char *fkm_file_path(const fkm_file *f)
@@ -752,6 +759,12 @@ const char *fkm_path_suffix(const char *path)
     const char *name = last_component(path);
     const char *dot = strrchr(name, '.');
     return dot && dot != name ? dot : "";
+}
+
+bool fkm_path_is_name(const char *path)
+{
+    return strcmp(path, "-") != 0 && strncmp(path, "/dev/", 5) != 0 &&
+           strncmp(path, "/proc/", 6) != 0;
 }
 
 fkm_status fkm_path_base(char **out, const char *path, fkm_err *e)

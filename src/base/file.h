@@ -35,6 +35,7 @@ void fkm_file_close(fkm_file *f); /* NULL is fine */
 void fkm_file_uncached(fkm_file *f);
 
 bool fkm_file_is_uncached(const fkm_file *f);
+bool fkm_file_was_pipe(const fkm_file *f); /* what is read is the copy */
 
 const char *fkm_file_path(const fkm_file *f); /* as given; "standard input" for "-" */
 int64_t fkm_file_bytes(const fkm_file *f);    /* size when opened */
@@ -98,6 +99,9 @@ bool fkm_is_absent(int error);
 bool fkm_is_link_unknown(int error);
 int64_t fkm_free_space(const char *path);      /* bytes free for files beside path; -1: unknown */
 const char *fkm_path_suffix(const char *path); /* ".npy", or "" */
+/* Whether outputs can be named after this input: "-" and what a shell makes of <(...) say nothing.
+ */
+bool fkm_path_is_name(const char *path);
 fkm_status fkm_path_base(
     char **out, const char *path, fkm_err *e) FKM_MUST_USE; /* "a/b.npy" -> "b"; fkm_free */
 
