@@ -159,6 +159,8 @@ static int64_t host_bytes(const fkm_plan *p)
                        ? 4 * (int64_t)p->dims * (2 * FKM_HEAD_SAMPLE + 2 * FKM_HEAD_MOST) +
                              4 * FKM_HEAD_SAMPLE * FKM_HEAD_MOST
                        : 0;
+    const int64_t rows = fkm_min_i64(p->chunk_rows, p->rows) + FKM_MOST_GPUS; /* dealt to GPUs */
+    total = fkm_add_sat(total, fkm_gpu_host_bytes(rows));
     const int64_t replays = 2 * fkm_replay_bytes(sizeof(pass_state));
     return fkm_add_sat(total, fkm_mul_sat(p->dims, sizeof(float)) + head + replays + (64 << 10));
 }
@@ -922,7 +924,7 @@ static fkm_status feed(
 static bool owes(const fkm_backend *b)
 {
     for (int32_t i = 0; i < b->gpu_count; i++)
-        if (b->gpu[i].pending.labels || b->gpu[i].pending.distances)
+        if (fkm_gpu_owes(&b->gpu[i]))
             return true;
     for (int64_t i = 0; i < b->piece_count; i++)
         if (b->pieces[i].wanted)

@@ -222,6 +222,37 @@ static fkm_status open_streams(fkm_gpu *g, fkm_err *e)
     return fkm_stopwatch_open(&g->assign, g->name, e);
 }
 
+int64_t fkm_gpu_host_bytes(int64_t piece_rows)
+{
+    return fkm_mul_sat(piece_rows, FKM_STAGES * 2 * (int64_t)sizeof(int32_t));
+}
+
+static fkm_status open_stages(fkm_gpu *g, fkm_err *e)
+{
+    const size_t bytes = (size_t)g->piece_rows * sizeof(int32_t);
+    for (fkm_stage &s : g->stage) {
+        CU(cudaHostAlloc((void **)&s.in, bytes, cudaHostAllocDefault));
+        CU(cudaHostAlloc((void **)&s.out, bytes, cudaHostAllocDefault));
+        CU(cudaEventCreateWithFlags(&s.taken, cudaEventDisableTiming));
+        CU(cudaEventCreateWithFlags(&s.delivered, cudaEventDisableTiming));
+    }
+    return FKM_OK;
+}
+
+static void close_stages(fkm_gpu *g)
+{
+    for (fkm_stage &s : g->stage) {
+        if (s.in)
+            (void)cudaFreeHost(s.in);
+        if (s.out)
+            (void)cudaFreeHost(s.out);
+        if (s.taken)
+            (void)cudaEventDestroy(s.taken);
+        if (s.delivered)
+            (void)cudaEventDestroy(s.delivered);
+    }
+}
+
 /* The kernel for the length of packed rows. */
 static void choose_kernel(fkm_gpu *g)
 {
@@ -307,6 +338,7 @@ fkm_status fkm_gpu_open(fkm_gpu *g, int device, const fkm_plan *p, const fkm_uni
     FKM_TRY(begin_gpu(g, device, p, unit, piece_rows, e));
     FKM_TRY(open_streams(g, e));
     FKM_TRY(open_memory(g, first, several, e));
+    FKM_TRY(open_stages(g, e));
     CU(cudaMemsetAsync(g->tally, 0, sizeof *g->tally, g->compute));
     /* of listed rows it is read to the end of a block */
     CU(cudaMemsetAsync(g->packed, 0, (size_t)piece_rows * (size_t)g->most_stride, g->compute));
@@ -358,6 +390,7 @@ void fkm_gpu_close(fkm_gpu *g)
     if (g->done)
         (void)cudaEventDestroy(g->done);
     fkm_stopwatch_close(&g->assign);
+    close_stages(g);
     if (g->tally_host)
         (void)cudaFreeHost(g->tally_host);
     if (g->compute)
@@ -465,7 +498,8 @@ fkm_status fkm_gpu_begin(fkm_gpu *g, bool sums, bool squares, fkm_err *e)
     g->dropping = g->moved;
     g->moved = false;
     g->looked_at = 0;
-    memset(&g->pending, 0, sizeof g->pending); /* of a pass that was given up */
+    for (fkm_stage &s : g->stage)
+        memset(&s.pending, 0, sizeof s.pending); /* of a pass that was given up */
     fkm_stopwatch_clear(&g->assign);
     CU(cudaMemsetAsync(&g->tally->counts, 0, sizeof g->tally->counts, g->compute));
     CU(cudaMemsetAsync(&g->tally->moments, 0, sizeof g->tally->moments, g->compute));
@@ -602,16 +636,73 @@ static fkm_status pack_piece(fkm_gpu *g, fkm_piece *p, const fkm_device_rows *ro
     return FKM_OK;
 }
 
+/* Waits for what the caller is owed of a stage, and writes it. */
+static fkm_status deliver(fkm_gpu *g, fkm_stage *s, fkm_err *e)
+{
+    const fkm_pending p = s->pending;
+    memset(&s->pending, 0, sizeof s->pending);
+    if (p.labels) {
+        CU(cudaEventSynchronize(s->delivered));
+        memcpy(p.labels, s->out, (size_t)p.count * sizeof *p.labels);
+    }
+    if (p.distances) {
+        CU(cudaMemcpyAsync(p.distances, g->distances, (size_t)p.count * sizeof *p.distances,
+            cudaMemcpyDeviceToHost, g->compute));
+        CU(cudaStreamSynchronize(g->compute));
+    }
+    return FKM_OK;
+}
+
+/* *stage: what labels, or distances, of this feed go through; NULL: nothing does. Then the state of
+ * the GPU stays as it is, which graphs of passes need. */
+static fkm_status take_stage(
+    fkm_gpu *g, const fkm_piece *p, const fkm_feed *f, fkm_stage **stage, fkm_err *e)
+{
+    bool distances = false;
+    *stage = NULL;
+    for (const fkm_stage &s : g->stage)
+        distances = distances || s.pending.distances; /* they share scratch: these go first */
+    if (distances)
+        FKM_TRY(fkm_gpu_drain(g, e));
+    if (p->labels && p->labelled && !f->distances)
+        return FKM_OK;
+    *stage = &g->stage[g->stage_turn];
+    g->stage_turn = (g->stage_turn + 1) % FKM_STAGES;
+    return deliver(g, *stage, e);
+}
+
 /* Labels before the pass, in g->old; returns where the new ones go. */
 static fkm_status start_labels(
-    fkm_gpu *g, fkm_piece *p, const fkm_feed *f, int32_t **labels, fkm_err *e)
+    fkm_gpu *g, fkm_piece *p, const fkm_feed *f, fkm_stage *s, int32_t **labels, fkm_err *e)
 {
     size_t bytes = (size_t)p->count * sizeof(int32_t);
     *labels = p->labels ? p->labels : g->labels;
-    if (p->labels && p->labelled)
+    if (p->labels && p->labelled) {
         CU(cudaMemcpyAsync(g->old, p->labels, bytes, cudaMemcpyDeviceToDevice, g->compute));
-    else
-        CU(cudaMemcpyAsync(g->old, f->labels, bytes, cudaMemcpyHostToDevice, g->compute));
+        return FKM_OK;
+    }
+    if (!FKM_PLANT(14))
+        CU(cudaEventSynchronize(s->taken));
+    memcpy(s->in, f->labels, bytes);
+    CU(cudaMemcpyAsync(g->old, s->in, bytes, cudaMemcpyHostToDevice, g->compute));
+    CU(cudaEventRecord(s->taken, g->compute));
+    return FKM_OK;
+}
+
+/* Sends what the caller waits for on its way. */
+static fkm_status finish_labels(
+    fkm_gpu *g, const fkm_piece *p, const fkm_feed *f, fkm_stage *s, fkm_err *e)
+{
+    if (!s)
+        return FKM_OK;
+    s->pending.count = p->count;
+    s->pending.distances = f->distances;
+    s->pending.labels = p->labels ? NULL : f->labels;
+    if (!s->pending.labels)
+        return FKM_OK;
+    CU(cudaMemcpyAsync(
+        s->out, g->labels, (size_t)p->count * sizeof *s->out, cudaMemcpyDeviceToHost, g->compute));
+    CU(cudaEventRecord(s->delivered, g->compute));
     return FKM_OK;
 }
 
@@ -760,13 +851,14 @@ fkm_status fkm_gpu_feed(fkm_gpu *g, fkm_piece *p, const fkm_feed *f, fkm_err *e)
 {
     work w;
     int buffer;
+    fkm_stage *stage;
     FKM_TRY(fkm_gpu_use(g, e));
-    FKM_TRY(fkm_gpu_drain(g, e));
+    FKM_TRY(take_stage(g, p, f, &stage, e));
     const int64_t copies = g->copies;
     FKM_TRY(bring_rows(g, p, f->x, &w.rows, &buffer, e));
     FKM_TRY(fkm_stopwatch_start(&g->assign, g->compute, g->name, e));
     FKM_TRY(pack_piece(g, p, &w.rows, f->frame, &w.packed, e));
-    FKM_TRY(start_labels(g, p, f, &w.labels, e));
+    FKM_TRY(start_labels(g, p, f, stage, &w.labels, e));
     FKM_TRY(list_rows(g, p, &w, f, e));
     FKM_TRY(screen(g, &w, e));
     FKM_TRY(resolve(g, &w, e));
@@ -777,9 +869,7 @@ fkm_status fkm_gpu_feed(fkm_gpu *g, fkm_piece *p, const fkm_feed *f, fkm_err *e)
     if (f->distances)
         CU(fkm_distances_to(g->distances, &w.rows, w.labels, g->c.master, g->compute));
     FKM_TRY(free_buffer(g, buffer, e));
-    g->pending.count = p->count;
-    g->pending.distances = f->distances;
-    g->pending.labels = p->labels ? NULL : f->labels;
+    FKM_TRY(finish_labels(g, p, f, stage, e));
     p->wanted = p->labels && !f->later ? f->labels : NULL;
     p->labelled = p->labels != NULL;
     p->bounded = w.bounds;
@@ -787,30 +877,32 @@ fkm_status fkm_gpu_feed(fkm_gpu *g, fkm_piece *p, const fkm_feed *f, fkm_err *e)
     return wait_for_copy(g, g->copies > copies, buffer, e);
 }
 
+bool fkm_gpu_owes(const fkm_gpu *g)
+{
+    for (const fkm_stage &s : g->stage)
+        if (s.pending.labels || s.pending.distances)
+            return true;
+    return false;
+}
+
+/* From the piece that has waited longest. */
 fkm_status fkm_gpu_drain(fkm_gpu *g, fkm_err *e)
 {
-    fkm_pending *p = &g->pending;
-    if (!p->labels && !p->distances)
-        return FKM_OK;
     FKM_TRY(fkm_gpu_use(g, e));
-    size_t count = (size_t)p->count;
-    if (p->labels)
-        CU(cudaMemcpyAsync(
-            p->labels, g->labels, count * sizeof *p->labels, cudaMemcpyDeviceToHost, g->compute));
-    if (p->distances)
-        CU(cudaMemcpyAsync(p->distances, g->distances, count * sizeof *p->distances,
-            cudaMemcpyDeviceToHost, g->compute));
-    CU(cudaStreamSynchronize(g->compute));
-    memset(p, 0, sizeof *p);
+    for (int i = 0; i < FKM_STAGES; i++)
+        FKM_TRY(deliver(g, &g->stage[(g->stage_turn + i) % FKM_STAGES], e));
     return FKM_OK;
 }
 
 fkm_status fkm_gpu_write_labels(fkm_gpu *g, fkm_piece *p, int32_t *labels, fkm_err *e)
 {
+    const size_t bytes = (size_t)p->count * sizeof *labels;
+    fkm_stage *s = &g->stage[g->stage_turn]; /* as it was, and free, when this returns */
     FKM_TRY(fkm_gpu_use(g, e));
-    CU(cudaMemcpyAsync(
-        labels, p->labels, (size_t)p->count * sizeof *labels, cudaMemcpyDeviceToHost, g->compute));
+    FKM_TRY(deliver(g, s, e));
+    CU(cudaMemcpyAsync(s->out, p->labels, bytes, cudaMemcpyDeviceToHost, g->compute));
     CU(cudaStreamSynchronize(g->compute));
+    memcpy(labels, s->out, bytes);
     p->wanted = NULL;
     return FKM_OK;
 }

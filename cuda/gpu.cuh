@@ -51,12 +51,21 @@ struct fkm_tally {
     fkm_moments moments;
 };
 
-/* Labels and distances in scratch that the caller still waits for. */
+/* Labels and distances that the caller still waits for. */
 struct fkm_pending {
     int32_t *labels;   /* of the caller; NULL: they stay in their piece */
-    double *distances; /* of the caller; NULL: not wanted */
+    double *distances; /* of the caller, in scratch; NULL: not wanted */
     int32_t count;
 };
+
+/* Pinned memory that labels of the caller, which is not, come and go through: else each copy would
+ * wait for the stream, and take turns with those of other problems' threads. */
+struct fkm_stage {
+    int32_t *in, *out;            /* [piece_rows] */
+    cudaEvent_t taken, delivered; /* when `in` has been read, `out` written */
+    fkm_pending pending;          /* at most one of all stages has distances */
+};
+#define FKM_STAGES 2 /* one is written to the caller while another piece is worked on */
 
 struct fkm_gpu {
     int device;
@@ -106,7 +115,8 @@ struct fkm_gpu {
     fkm_sort_room sort;
     fkm_nearest_args nearest; /* its scratch */
 
-    fkm_pending pending;  /* at most one: labels and distances share scratch */
+    fkm_stage stage[FKM_STAGES];
+    int stage_turn;       /* used next */
     cudaEvent_t done;     /* of a pass, for other GPUs */
     fkm_stopwatch assign; /* of this pass: from the rows' arrival to their labels */
 
@@ -127,6 +137,9 @@ struct fkm_unit_choice {
 fkm_status fkm_gpu_open(fkm_gpu *g, int device, const fkm_plan *p, const fkm_unit_choice *unit,
     int32_t piece_rows, bool first, bool several, fkm_err *e);
 void fkm_gpu_close(fkm_gpu *g); /* safe on zeroed structs */
+
+/* Pinned host memory that it takes, but for a constant. */
+int64_t fkm_gpu_host_bytes(int64_t piece_rows);
 
 /* What such a plan takes on the device alone if all of it stays there, and what it may take. */
 fkm_status fkm_gpu_count(int64_t *need, int64_t *room, int device, const fkm_plan *p,
@@ -178,9 +191,10 @@ struct fkm_feed {
 };
 
 /* Queues all work of a pass on a piece. x is free when this returns; distances, and labels of
- * pieces that do not keep them, are written by the next fkm_gpu_drain, others by
+ * pieces that do not keep them, are written by the next fkm_gpu_drain at the latest, others by
  * fkm_gpu_write_labels. */
 fkm_status fkm_gpu_feed(fkm_gpu *g, fkm_piece *p, const fkm_feed *f, fkm_err *e);
+bool fkm_gpu_owes(const fkm_gpu *g); /* is there anything to drain? */
 fkm_status fkm_gpu_drain(fkm_gpu *g, fkm_err *e);
 fkm_status fkm_gpu_write_labels(fkm_gpu *g, fkm_piece *p, int32_t *labels, fkm_err *e); /* waits */
 

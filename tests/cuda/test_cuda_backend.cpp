@@ -278,6 +278,39 @@ void rows_of_a_file_ahead(void **)
     }
 }
 
+/* Labels come and go by asynchronous copies, though the caller's memory is pageable: no feed waits
+ * for its own work. They come with every piece when none stay on the device, else once. */
+void labels_through_pinned_memory(void **)
+{
+    random_numbers r(29);
+    for (const char *streams : stream_orders())
+        for (const bool update : {false, true}) {
+            problem p = travelling_problem(&r, 1, streams);
+            p.plan.update = update;
+            p.plan.chunk_rows = 90; /* the last is shorter */
+            fkm_err e;
+            pair both(&p, NULL, "0", 0, true);
+            both.start();
+            both.hand_in(&r);
+            for (int i = 0; i < 2; i++) {
+                const fkm_pass_options o = {update, i == 0, true};
+                fkm_pass out;
+                const int64_t pageable = cuo_counts().pageable;
+                OK(both.ops[1]->begin(both.b[1], &o, &e));
+                both.chunks([&](const fkm_rows &c) {
+                    OK(both.ops[1]->feed(both.b[1], &c, both.labels[1].data() + c.row0, NULL, &e));
+                });
+                OK(both.ops[1]->end(both.b[1], &out, &e));
+                OK(both.ops[1]->labels(both.b[1], both.labels[1].data(), &e));
+                assert_int_equal(cuo_counts().pageable, pageable);
+                const fkm_pass of_cpu = both.pass(0, o, false);
+                assert_int_equal(out.moved, of_cpu.moved);
+                assert_memory_equal(
+                    both.labels[0].data(), both.labels[1].data(), both.labels[0].size() * 4);
+            }
+        }
+}
+
 /* Small problems: passes that are like earlier ones are launched as graphs, whatever comes between
  * them. */
 void passes_as_graphs(void **)
@@ -362,6 +395,7 @@ int main()
         cmocka_unit_test(several_gpus),
         cmocka_unit_test(rows_ahead_of_a_pass),
         cmocka_unit_test(rows_of_a_file_ahead),
+        cmocka_unit_test(labels_through_pinned_memory),
         cmocka_unit_test(passes_as_graphs),
 #endif
         cmocka_unit_test(time_of_labelling),
