@@ -64,7 +64,7 @@ static int probe_bin(const uint8_t *head, size_t len, int64_t bytes, const char 
         return 0;
     int64_t size = (int64_t)fkm_dtype_size(dtype);
     header h = read_head(head, len, size, bytes);
-    return (size ? ends_with(&h, size, bytes) : fitting_size(&h, bytes) > 0) ? 60 : 20;
+    return (size ? ends_with(&h, size, bytes) : fitting_size(&h, bytes) > 0) ? 60 : 5;
 }
 
 #define PROBE(name)                                                                                \

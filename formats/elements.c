@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 /* ---- elements ---- */
 
@@ -271,7 +272,19 @@ fkm_status fkm_check_wanted(const char *path, fkm_dtype stored, fkm_dtype wanted
     return fkm_hint(e, "--dtype is for data without a type of its own; leave it out here");
 }
 
-/* ---- text from files ---- */
+/* ---- text ---- */
+
+bool fkm_suffix_in(const char *list, const char *suffix)
+{
+    size_t length = strlen(suffix);
+    for (const char *p = list; length > 0 && *p;) {
+        size_t word = strcspn(p, " ");
+        if (word == length && !strncasecmp(p, suffix, length))
+            return true;
+        p += word + strspn(p + word, " ");
+    }
+    return false;
+}
 
 const char *fkm_printable(char *out, size_t cap, const char *text)
 {

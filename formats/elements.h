@@ -79,7 +79,10 @@ bool fkm_is_resized(fkm_dtype stored);
 fkm_status fkm_convert(fkm_dtype stored, void *dst, const void *src, int64_t count,
     const fkm_place *place, fkm_err *e) FKM_MUST_USE;
 
-/* ---- text from files ---- */
+/* ---- text ---- */
+
+/* Whether a suffix, such as ".npy", is in a list such as ".h5 .hdf5"; case does not matter. */
+bool fkm_suffix_in(const char *list, const char *suffix);
 
 /* text, shortened to cap and with control characters as '?', for messages; returns out. */
 const char *fkm_printable(char *out, size_t cap, const char *text);

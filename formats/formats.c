@@ -3,10 +3,10 @@
 
 #include "../src/base/checked.h"
 #include "elements.h"
+#include "foreign.h"
 
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 
 /* In equal scores the first wins: fvecs before ivecs, which look the same. */
 const fkm_format *const fkm_formats[] = {
@@ -34,25 +34,13 @@ const fkm_format *const fkm_formats[] = {
 #define SUFFIX_BONUS 30
 #define CERTAIN_ENOUGH 40
 
-static bool suffix_in(const char *list, const char *suffix)
-{
-    size_t length = strlen(suffix);
-    for (const char *p = list; length > 0 && *p;) {
-        size_t word = strcspn(p, " ");
-        if (word == length && !strncasecmp(p, suffix, length))
-            return true;
-        p += word + strspn(p + word, " ");
-    }
-    return false;
-}
-
 #if !FKM_HAVE_HDF5
 /* By content, or by suffix when the content says nothing else. */
 static fkm_status refuse_hdf5(
     fkm_file *f, const uint8_t *head, size_t len, int best_score, fkm_err *e)
 {
     bool signature = len >= 8 && !memcmp(head, "\x89HDF\r\n\x1a\n", 8);
-    bool named = suffix_in(".h5 .hdf5", fkm_path_suffix(fkm_file_path(f)));
+    bool named = fkm_suffix_in(".h5 .hdf5", fkm_path_suffix(fkm_file_path(f)));
     if (!signature && (!named || best_score >= CERTAIN_ENOUGH))
         return FKM_OK;
     fkm_fail(e, FKM_EUSAGE, "%s: is HDF5, and this fkm was built without HDF5", fkm_file_path(f));
@@ -88,16 +76,17 @@ static const char *suffix_of(char tail[TAIL_BYTES], const char *path)
 
 fkm_status fkm_format_probe(const fkm_format **out, fkm_file *f, fkm_err *e)
 {
-    uint8_t head[HEAD_BYTES];
+    uint8_t head[HEAD_BYTES + 1];
     char tail[TAIL_BYTES];
     int64_t bytes = fkm_file_bytes(f);
     const char *suffix = suffix_of(tail, fkm_file_path(f));
-    size_t len = (size_t)fkm_min_i64(bytes, (int64_t)sizeof head);
+    size_t len = (size_t)fkm_min_i64(bytes, (int64_t)HEAD_BYTES);
     FKM_TRY(fkm_file_read(f, 0, head, len, e));
+    head[len] = '\0';
     const fkm_format *best = NULL, *named = NULL;
     int best_score = 0;
     for (int i = 0; fkm_formats[i]; i++) {
-        bool match = suffix_in(fkm_formats[i]->suffixes, suffix);
+        bool match = fkm_suffix_in(fkm_formats[i]->suffixes, suffix);
         int score = fkm_formats[i]->probe(head, len, bytes, suffix);
         if (score > 0 && match)
             score += SUFFIX_BONUS;
@@ -111,6 +100,9 @@ fkm_status fkm_format_probe(const fkm_format **out, fkm_file *f, fkm_err *e)
 #if !FKM_HAVE_HDF5
     FKM_TRY(refuse_hdf5(f, head, len, best_score, e));
 #endif
+    if (best_score <= CERTAIN_ENOUGH &&
+        fkm_foreign(fkm_file_path(f), suffix, (const char *)head, len, e))
+        return e->code;
     /* Nothing is convincing: the suffix decides, and that format's open says what is wrong. */
     if (best_score < CERTAIN_ENOUGH)
         best = named;

@@ -7,6 +7,7 @@
 #define FUZZ_FORMAT_H
 
 #include "../../formats/elements.h"
+#include "../../formats/foreign.h"
 #include "../../src/base/mem.h"
 
 #include <stdio.h>
@@ -81,6 +82,16 @@ static inline void fuzz_probe(const uint8_t *data, size_t size)
         int score = fkm_formats[i]->probe(data, size, (int64_t)size, fkm_formats[i]->suffixes);
         FUZZ_CHECK(score >= 0 && score <= 100);
     }
+    char *head = malloc(size + 1);
+    memcpy(head, data, size);
+    head[size] = '\0';
+    static const char *const suffixes[] = {"", ".csv", ".npz", ".json"};
+    for (int i = 0; i < 4; i++) {
+        fkm_err e = {0};
+        bool known = fkm_foreign("a.b", suffixes[i], head, size, &e);
+        FUZZ_CHECK(known == (e.code == FKM_EDATA) && known == (e.hint[0] != '\0'));
+    }
+    free(head);
 }
 
 #endif
