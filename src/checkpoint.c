@@ -19,7 +19,7 @@
 
 #define MAGIC "fkm run\n"
 #define ORDER UINT32_C(0x01020304)
-#define VERSION 3
+#define VERSION 4      /* 4: centroids of clusters that ran empty are by another rule than in 3 */
 #define LEAST_BYTES 64 /* of any checkpoint */
 #define KEY_MAX_BYTES ((int64_t)1 << 26)
 #define PIECE_BYTES 16384

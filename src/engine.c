@@ -322,13 +322,19 @@ static void finish_stats(fkm_run *r)
     s->gpu_peak_bytes = r->ops->device_peak ? r->ops->device_peak() : 0;
 }
 
+/* Converged with farthest: there is no row left that an empty cluster could take, so all rows of
+ * the others are equal, or each is alone. */
 static void warn_of_empty(const fkm_run *r)
 {
     for (int64_t i = 0; i < r->out->batch; i++) {
         const fkm_problem_result *p = &r->out->problems[i];
+        const char *why = "--max-iter came before they were given any";
+        if (r->o->empty == FKM_EMPTY_KEEP)
+            why = "--empty keep leaves them so";
+        else if (p->converged)
+            why = "the data has fewer distinct rows than clusters";
         if (p->empty > 0)
-            fkm_warn("%d of %d clusters have no rows%s", p->empty, r->o->clusters,
-                r->o->empty == FKM_EMPTY_KEEP ? "" : ": fewer distinct rows than clusters?");
+            fkm_warn("%d of %d clusters have no rows: %s", p->empty, r->o->clusters, why);
     }
 }
 

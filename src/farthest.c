@@ -39,12 +39,24 @@ static void offer(fkm_farthest *f, fkm_far_row v)
     }
 }
 
-void fkm_farthest_offer(
-    fkm_farthest *f, const fkm_rows *rows, const int32_t *labels, const double *distances)
+void fkm_farthest_offer(fkm_farthest *f, const fkm_rows *rows, const int32_t *labels,
+    const double *distances, const int64_t *counts)
 {
     for (int64_t i = 0; i < rows->count; i++)
-        if (labels[i] >= 0)
+        if (labels[i] >= 0 && distances[i] > 0 && (!counts || counts[labels[i]] > 1))
             offer(f, (fkm_far_row){distances[i], rows->row0 + i});
+}
+
+bool fkm_farthest_settle(
+    fkm_farthest *f, const int32_t *labels, const int64_t *counts, int32_t wanted)
+{
+    const bool all = f->size < f->room;
+    int32_t kept = 0;
+    for (int32_t i = 0; i < f->size; i++)
+        if (counts[labels[f->rows[i].row]] > 1)
+            f->rows[kept++] = f->rows[i];
+    f->size = kept;
+    return all || kept >= wanted;
 }
 
 static int farthest_first(const void *a, const void *b)

@@ -37,7 +37,10 @@ typedef struct fkm_problem {
     bool guessed;       /* by the state that was loaded */
     bool squares_known; /* the backend has the constant of inertia for this scale */
     int32_t reseeded;   /* clusters that ran empty in the pass before */
-    fkm_farthest far;   /* farthest rows of the pass at hand, should a cluster run empty */
+    bool still; /* the pass before moved no label: what empty clusters were given won nothing */
+    fkm_farthest far;     /* farthest rows of the pass at hand, should a cluster run empty */
+    fkm_farthest found;   /* by a pass of their own, where those are too few */
+    fkm_farthest *donors; /* one of the two: rows for empty clusters, farthest first. NULL: none */
     int32_t iteration;
     int64_t moved;       /* rows that this iteration has moved, should it be broken off */
     int64_t known_moved; /* what moved of a pass that is made again for its labels; else -1 */
@@ -217,6 +220,8 @@ static fkm_status keep_safe(problem *p, const fkm_pass *pass, bool needed, fkm_e
     double begin = fkm_now();
     if (!p->l->safe || !(needed || (r->ops->may_be_lost && begin >= p->l->next_safe_s)))
         return FKM_OK;
+    if (p->iteration > r->o->max_iter) /* final labels, which are made again from any */
+        return FKM_OK;
     FKM_TRY(r->ops->get_centroids(p->l->backend, p->centroids, NULL, e));
     memcpy(p->l->safe, p->centroids, centroids_bytes(r));
     p->safe_iteration = p->iteration;
@@ -333,7 +338,7 @@ static fkm_status feed_rows(problem *p, double *distances, bool *scale_failed, f
             FKM_TRY(r->ops->feed(p->l->backend, &rows, labels, distances, e));
         if (!*scale_failed && distances) {
             FKM_TRY(r->ops->wait(p->l->backend, e));
-            fkm_farthest_offer(&p->far, &rows, labels, distances);
+            fkm_farthest_offer(&p->far, &rows, labels, distances, NULL);
         }
         report_progress(p, rows.row0 + rows.count);
     }
@@ -404,8 +409,8 @@ static fkm_status use_scale(problem *p, fkm_scale scale, fkm_err *e)
 
 /* ---- empty clusters ---- */
 
-/* far: the `room` rows farthest from their own centroids, by a pass of its own. */
-static fkm_status find_farthest(problem *p, fkm_farthest *far, fkm_err *e)
+/* far: the `room` farthest donors, by a pass of its own. */
+static fkm_status find_farthest(problem *p, fkm_farthest *far, const int64_t *counts, fkm_err *e)
 {
     fkm_run *r = p->r;
     fkm_rows rows;
@@ -417,57 +422,72 @@ static fkm_status find_farthest(problem *p, fkm_farthest *far, fkm_err *e)
             return FKM_OK;
         const int32_t *labels = p->labels + rows.row0;
         FKM_TRY(r->ops->distances(p->l->backend, &rows, labels, p->l->distances, e));
-        fkm_farthest_offer(far, &rows, labels, p->l->distances);
+        fkm_farthest_offer(far, &rows, labels, p->l->distances, counts);
     }
 }
 
-/* Gives the farthest rows, farthest first, to the empty clusters in increasing order of their
- * index. reference.py: farthest. */
-static fkm_status hand_out(problem *p, fkm_farthest *far, fkm_iteration *it, fkm_err *e)
+static void forget_donors(problem *p)
+{
+    p->donors = NULL;
+    fkm_free(p->found.rows);
+    p->found = (fkm_farthest){0};
+}
+
+/* p->donors: the rows farthest from their own centroids that empty clusters of the pass may take,
+ * by the centroids before they move; at most as many as there are such clusters, NULL if there are
+ * none. reference.py: donors, farthest. */
+static fkm_status find_donors(problem *p, const fkm_pass *pass, fkm_err *e)
+{
+    fkm_run *r = p->r;
+    int64_t *counts = r->out->counts + (int64_t)p->index * r->o->clusters;
+    forget_donors(p);
+    if (pass->empty == 0 || r->o->empty != FKM_EMPTY_FARTHEST)
+        return FKM_OK;
+    FKM_TRY(keep_safe(p, pass, true, e));
+    FKM_TRY(r->ops->get_centroids(p->l->backend, NULL, counts, e));
+    p->donors = &p->far;
+    if (!p->far.complete || !fkm_farthest_settle(&p->far, p->labels, counts, pass->empty)) {
+        fkm_farthest *found = &p->found;
+        found->room = pass->empty;
+        FKM_TRY(fkm_alloc(&found->rows, found->room, sizeof *found->rows, "farthest rows", e));
+        FKM_TRY(find_farthest(p, found, counts, e));
+        p->donors = found;
+    }
+    fkm_farthest_sort(p->donors);
+    if (p->donors->size == 0)
+        forget_donors(p);
+    return FKM_OK;
+}
+
+/* Gives the donors, farthest first, to the empty clusters in increasing order of their index. */
+static fkm_status hand_out(problem *p, fkm_iteration *it, fkm_err *e)
 {
     fkm_run *r = p->r;
     int32_t k = r->o->clusters;
     int64_t *counts = r->out->counts + (int64_t)p->index * k;
-    fkm_farthest_sort(far);
     FKM_TRY(r->ops->get_centroids(p->l->backend, p->centroids, counts, e));
-    for (int32_t j = 0; j < k && it->reseeded < far->size; j++) {
+    for (int32_t j = 0; j < k && it->reseeded < p->donors->size; j++) {
         if (counts[j] > 0)
             continue;
         float *c = p->centroids + (int64_t)j * r->shape.dims;
-        FKM_TRY(fkm_source_rows(p->l->source, far->rows[it->reseeded++].row, 1, c, e));
+        FKM_TRY(fkm_source_rows(p->l->source, p->donors->rows[it->reseeded++].row, 1, c, e));
     }
     return r->ops->set_centroids(p->l->backend, p->centroids, e);
 }
 
-/* Between the two there are centroids of no iteration. */
-static fkm_status move_and_hand_out(problem *p, fkm_farthest *far, fkm_iteration *it, fkm_err *e)
-{
-    p->adrift = true;
-    FKM_TRY(p->r->ops->move(p->l->backend, &it->max_shift, e));
-    FKM_TRY(hand_out(p, far, it, e));
-    p->adrift = false;
-    return FKM_OK;
-}
-
-/* Moves the centroids to the means; empty clusters take the rows farthest from their own (old)
- * centroid. */
+/* Moves the centroids to the means, and those of empty clusters to the donors. Between the two
+ * there are centroids of no iteration. */
 static fkm_status move_centroids(problem *p, const fkm_pass *pass, fkm_iteration *it, fkm_err *e)
 {
-    fkm_run *r = p->r;
-    fkm_status st = FKM_OK;
-    fkm_farthest found = {NULL, 0, pass->empty, true};
-    bool reseeds = pass->empty > 0 && r->o->empty == FKM_EMPTY_FARTHEST;
-    FKM_TRY(keep_safe(p, pass, reseeds, e));
-    if (!reseeds)
-        return r->ops->move(p->l->backend, &it->max_shift, e);
-    if (p->far.complete && pass->empty <= p->far.room)
-        return move_and_hand_out(p, &p->far, it, e);
-    FKM_TRY(fkm_alloc(&found.rows, found.room, sizeof *found.rows, "farthest rows", e));
-    FKM_GO(find_farthest(p, &found, e)); /* by the centroids before they move */
-    FKM_GO(move_and_hand_out(p, &found, it, e));
-out:
-    fkm_free(found.rows);
-    return st;
+    FKM_TRY(keep_safe(p, pass, false, e));
+    if (!p->donors)
+        return p->r->ops->move(p->l->backend, &it->max_shift, e);
+    p->adrift = true;
+    FKM_TRY(p->r->ops->move(p->l->backend, &it->max_shift, e));
+    FKM_TRY(hand_out(p, it, e));
+    p->adrift = false;
+    forget_donors(p);
+    return FKM_OK;
 }
 
 /* ---- one problem ---- */
@@ -500,6 +520,21 @@ static fkm_status check_empty(const problem *p, const fkm_pass *pass, fkm_err *e
     return fkm_hint(e, "use fewer clusters, another --seed, or --empty farthest");
 }
 
+/* Is the pass, which may have settled, the last? Not while a row can be given to an empty cluster:
+ * then centroids would still change. Two passes in a row that move no label are, though, or a gift
+ * that wins nothing would be made for ever. reference.py: lloyd. */
+static fkm_status judge(problem *p, const fkm_pass *pass, bool settled, bool *last, fkm_err *e)
+{
+    const bool still = p->iteration > 1 && pass->moved == 0;
+    *last = still && p->still;
+    p->still = still;
+    if (*last)
+        return FKM_OK;
+    FKM_TRY(find_donors(p, pass, e));
+    *last = (still || settled) && !p->donors;
+    return FKM_OK;
+}
+
 /* Iterates from p->iteration on, until the labels repeat, the inertia settles, or max_iter; *pass
  * is the last pass, whose labels belong to the backend's centroids unless *moved. before: the
  * inertia of the last iteration. */
@@ -521,10 +556,9 @@ static fkm_status iterate(problem *p, double before, fkm_pass *pass, bool *moved
             .moved = pass->moved,
             .empty = pass->empty,
         };
-        bool fixpoint = p->iteration > 1 && pass->moved == 0;
         bool settled = r->o->tol > 0 && p->iteration > 1 && p->reseeded == 0 &&
                        before - pass->inertia < r->o->tol * before;
-        p->result->converged = fixpoint || settled;
+        FKM_TRY(judge(p, pass, settled, &p->result->converged, e));
         *moved = !p->result->converged;
         if (*moved)
             FKM_TRY(move_centroids(p, pass, &it, e));
@@ -679,6 +713,7 @@ static fkm_status hand_over(problem *p, fkm_err *e)
 static fkm_status begin_start(problem *p, fkm_err *e)
 {
     p->iteration = p->reseeded = p->safe_iteration = 0;
+    p->still = false;
     p->moved = 0;
     p->known_moved = -1;
     p->first_iteration = p->s->iteration_count;
@@ -712,15 +747,26 @@ static fkm_status resume_start(problem *p, double *before, fkm_err *e)
     p->result->iterations = s->iteration - 1;
     for (int32_t i = 0; i < s->iteration - 1; i++)
         p->result->reseeded += its[i].reseeded;
+    p->still = false;
     if (s->iteration > 1) {
-        p->reseeded = its[s->iteration - 2].reseeded;
-        *before = its[s->iteration - 2].inertia;
+        const fkm_iteration *last = &its[s->iteration - 2];
+        p->reseeded = last->reseeded;
+        p->still = last->i > 1 && last->moved == 0;
+        *before = last->inertia;
     }
     p->moved = s->relabel ? 0 : s->moved;
     p->known_moved = s->relabel ? s->moved : -1;
     p->iteration = s->iteration;
     p->resuming = false;
     return FKM_OK;
+}
+
+/* May the pass after the last iteration, should it move no label, leave clusters empty for which
+ * donors are to be looked for? Those are of the iteration's. */
+static bool may_find_donors(const problem *p)
+{
+    int32_t n = p->s->iteration_count;
+    return p->r->o->empty == FKM_EMPTY_FARTHEST && n > 0 && p->s->iterations[n - 1].empty > 0;
 }
 
 /* One start, to its end: p->result, p->centroids and p->labels. */
@@ -738,10 +784,13 @@ static fkm_status run_start(problem *p, fkm_err *e)
     FKM_TRY(iterate(p, before, &pass, &moved, e));
     if (moved) { /* labels must belong to the centroids that are returned */
         FKM_TRY(save_if_due(p, e));
-        if (r->o->restarts == 1)
+        if (r->o->restarts == 1 && !may_find_donors(p))
             fkm_source_last_pass(p->l->source);
         FKM_TRY(label_rows(p, &pass, &failed, e));
-        p->result->converged = pass.moved == 0;
+        p->result->converged = false;
+        if (pass.moved == 0)
+            FKM_TRY(judge(p, &pass, false, &p->result->converged, e));
+        forget_donors(p);
     }
     FKM_TRY(r->ops->labels(p->l->backend, p->labels, e));
     p->result->inertia = pass.inertia;
@@ -874,6 +923,7 @@ fkm_status fkm_solve(fkm_lane *l, int64_t index, fkm_err *e)
         note_end(&p, st);
     }
     l->problem = NULL;
+    forget_donors(&p);
     fkm_free(p.far.rows);
     return st;
 }

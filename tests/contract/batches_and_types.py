@@ -27,7 +27,7 @@ class Batches(ContractTest):
         self.assertEqual(batch.centroids.shape, (4, 6, 12))
         self.assertEqual(batch.labels.shape, (4, 250))
         for b in range(4):
-            label, c = reference.lloyd(self.x[b], init[b], 10)
+            label, c, _ = reference.lloyd(self.x[b], init[b], 10)
             self.same_array(batch.centroids[b], c, f"centroids of problem {b}")
             self.same_array(batch.labels[b], label, f"labels of problem {b}")
 
@@ -35,7 +35,7 @@ class Batches(ContractTest):
         init = self.x[0, :6]
         batch = Fit(self.data, k=6, init=init)
         for b in range(4):
-            label, c = reference.lloyd(self.x[b], init, 10)
+            label, c, _ = reference.lloyd(self.x[b], init, 10)
             self.same_array(batch.centroids[b], c, f"centroids of problem {b}")
             self.same_array(batch.labels[b], label, f"labels of problem {b}")
 

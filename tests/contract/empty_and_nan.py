@@ -41,6 +41,38 @@ class Empty(ContractTest):
         init = far_init(self.x, 60, range(1, 60))
         self.check_fit(self.x, 60, init=init, iterations=3)
 
+    def test_no_fixpoint_while_a_row_can_be_given(self):
+        """The row that lies farthest may be alone: its own centroid moves onto it, and a gift of it wins nothing."""
+        for x, init in (([10, -1, 1], [6, 0, 100]), ([10, 10, -1, 1], [6, 0, 100])):
+            x, init = np.float32(x)[:, None], np.float32(init)[:, None]
+            for iterations in (1, 2, 3, 4, 10):
+                fit = self.check_fit(x, 3, init=init, iterations=iterations)
+            self.assertEqual((fit.inertia, fit.stats["result"]["clusters"]["empty"]), (0, 0))
+            for tol in (1e-4, 0.9):                        # nor does a tolerance end it before
+                fit = Fit(harness.save(x, ".npy"), "--empty", "farthest", k=3, init=init, tol=tol)
+                self.assertEqual((fit.inertia, fit.stats["status"]), (0, "converged"))
+            fit = self.check_fit(x, 3, init=init, empty="keep")
+            self.assertEqual((fit.inertia, fit.stats["status"]), (2, "converged"))
+
+    def test_as_many_clusters_as_distinct_rows(self):
+        rng = np.random.default_rng(1)
+        base = rng.integers(0, 1000, (60, 4)).astype(np.float32)
+        x = base[rng.integers(0, 60, 300)]
+        distinct = len(np.unique(x, axis=0))
+        for seed in range(4):
+            init = x[np.random.default_rng(seed).permutation(300)[:distinct]]
+            fit = self.check_fit(x, distinct, init=init, iterations=60)
+            self.assertEqual((fit.inertia, fit.stats["result"]["clusters"]["empty"]), (0, 0))
+            self.assertEqual(fit.run.err, "")
+
+    def test_fewer_distinct_rows_than_clusters(self):
+        x = np.float32([[0, 1], [2, 3], [4, 5]] * 20)
+        fit = self.check_fit(x, 5, init=x[:5], iterations=10)
+        self.assertEqual((fit.inertia, fit.stats["result"]["clusters"]["empty"]), (0, 2))
+        self.assertIn("fewer distinct rows than clusters", fit.run.err)
+        fit = self.check_fit(self.x, 9, init=self.init, iterations=3, empty="keep")
+        self.assertIn("--empty keep", fit.run.err)
+
     def test_keep(self):
         fit = self.check_fit(self.x, 9, init=self.init, empty="keep")
         for j in (0, 4, 8):
@@ -85,7 +117,7 @@ class NotANumber(ContractTest):
         data = harness.save(self.x, ".npy")
         fit = Fit(data, "--nan", "skip", k=6, init=self.init)
         clean = Fit(harness.save(self.clean, ".npy"), k=6, init=self.init)
-        label, c = reference.lloyd(self.clean, self.init, 10)
+        label, c, _ = reference.lloyd(self.clean, self.init, 10)
         self.same_array(clean.labels, label, "labels without the rows")
         self.same_array(fit.labels[self.keep], label, "labels of the other rows")
         self.assertTrue((fit.labels[self.rest] == -1).all())
@@ -117,7 +149,7 @@ class NotANumber(ContractTest):
         self.same_array(reference.assign(self.clean, fit.centroids)[0], fit.labels[self.keep], "labels")
         lost = far_init(self.clean, 6, (1, 3))
         fit = Fit(data, "--nan", "skip", k=6, init=lost)
-        label, c = reference.lloyd(self.clean, lost, 10)
+        label, c, _ = reference.lloyd(self.clean, lost, 10)
         self.same_array(fit.centroids, c, "centroids")
         self.same_array(fit.labels[self.keep], label, "labels")
 

@@ -171,9 +171,10 @@ class ContractTest(unittest.TestCase):
         data, init_file = data or save(np.ascontiguousarray(x), ".npy"), save(init, ".npy")
         args = ["--empty", empty, *args]
         fit = Fit(data, *args, k=k, init=init_file, iterations=iterations)
-        label, c = reference.lloyd(x32, init, iterations, empty)
+        label, c, fixpoint = reference.lloyd(x32, init, iterations, empty)
         self.same_array(fit.centroids, c, "centroids")
         self.same_array(fit.labels, label, "labels")
+        self.assertEqual(fit.stats["status"] == "converged", fixpoint, "is it the fixpoint?")
         self.check_inertia(fit, x32)
         if "--isa" not in args and x.size * k < 4_000_000:
             others = same_bits.isas()[1:]

@@ -91,10 +91,17 @@ def means(total, count, c, e):
     return out
 
 
-def farthest(x, c, count, distance):
-    """Empty clusters, in increasing index, take the rows farthest from their own centroid, each row
-    once, ties to the lowest row."""
-    rows = np.lexsort((np.arange(len(x)), -distance))
+def donors(label, count, distance):
+    """Rows that an empty cluster may take: off their centroid, in clusters of two rows or more. Of
+    others it would win nothing: they lie on a centroid, or are alone and their own moves onto them."""
+    return np.flatnonzero((distance > 0) & (count[label] > 1))
+
+
+def farthest(x, c, label, count, distance):
+    """Empty clusters, in increasing index, take the donors farthest from their own centroid, each row
+    once, ties to the lowest row. There may be fewer donors than empty clusters."""
+    rows = donors(label, count, distance)
+    rows = rows[np.lexsort((rows, -distance[rows]))]
     for j, i in zip(np.flatnonzero(count == 0), rows):
         c[j] = x[i]
     return c
@@ -123,19 +130,25 @@ def plain_inertia(x, c, label):
 
 
 def lloyd(x, c, iterations, empty="farthest"):
-    """x: (n, d), c: (k, d), float32. Returns labels against the returned centroids, and those."""
+    """x: (n, d), c: (k, d), float32. Returns labels against the returned centroids, those, and whether
+    they are the fixpoint: neither labels nor centroids would change."""
     x, c = np.ascontiguousarray(x, np.float32), np.array(c, np.float32)
     e, wide = scale(x)
     q = quantize(x, e, wide)
-    previous = None
-    for _ in range(iterations):
+    previous, still, done = None, False, 0
+    while True:
         label, distance = assign(x, c)
-        if previous is not None and np.array_equal(label, previous):
-            break                                         # the exact fixpoint
+        count = np.bincount(label, minlength=len(c))
+        reseeds = empty == "farthest" and (count == 0).any()
+        waits = reseeds and donors(label, count, distance).size > 0
+        moved = previous is None or not np.array_equal(label, previous)
+        if not moved and (still or not waits):            # still: what empty clusters were given won nothing
+            return label, c, True
+        if done == iterations:
+            return label, c, False
+        still = not moved
         total, count = sums(q, label, len(c))
         c = means(total, count, c, e)
-        if empty == "farthest" and (count == 0).any():
-            c = farthest(x, c, count, distance)
-        previous = label
-    label, _ = assign(x, c)
-    return label, c
+        if reseeds:
+            c = farthest(x, c, label, count, distance)
+        previous, done = label, done + 1

@@ -95,7 +95,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     resume(in, &o, fd);
 
     /* The same bytes as a body. */
-    uint32_t order[2] = {0x01020304, 3}; /* VERSION of checkpoint.c */
+    uint32_t order[2] = {0x01020304, 4}; /* VERSION of checkpoint.c */
     int64_t key_bytes = (int64_t)strlen(key);
     size_t whole = 8 + sizeof order + sizeof key_bytes + (size_t)key_bytes + size;
     uint8_t *file = malloc(whole + 4), *p = file;
