@@ -247,6 +247,7 @@ typedef struct fkm_scan {
     int64_t top_row; /* where |value| is largest */
     int32_t top_column;
     int64_t exponents[320]; /* nonzero finite values by frexp exponent + 160 */
+    int64_t tops[320];      /* rows, likewise by their largest |value|, unless that is zero */
 } fkm_scan;
 
 void fkm_scan_init(fkm_scan *s);

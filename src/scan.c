@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define EXPONENT_BIAS 160
+#define EXPONENTS (sizeof((fkm_scan *)0)->exponents / sizeof(int64_t))
 #define SCAN_BYTES (4 << 20) /* read at a time by fkm_scan_file */
 #define PIECE 1024           /* values converted at a time */
 #define PARTS 16             /* scanned side by side */
@@ -179,6 +180,15 @@ static void scan_row(
     }
 }
 
+/* Of |value| > 0, by its bits. */
+static int exponent_of(uint32_t bits)
+{
+    int exponent = (int)(bits >> 23) - 126;
+    if (bits < 0x800000u) /* subnormal */
+        (void)frexpf(float_of((int32_t)bits), &exponent);
+    return exponent;
+}
+
 static void flush(fkm_scan *s, fields *f)
 {
     for (int field = 1; field < 255; field++)
@@ -236,6 +246,8 @@ void fkm_scan_add(
         s->max = fmaxf(s->max, float_of(r.high));
         if (float_of((int32_t)top) > before)
             note_top(s, row, dtype, row0 + i, dims);
+        if (top > 0)
+            s->tops[exponent_of(top) + EXPONENT_BIAS]++;
         s->zeros += r.zeros;
         s->values += dims;
         sum += r.sum;
@@ -269,8 +281,10 @@ void fkm_scan_merge(fkm_scan *s, const fkm_scan *o)
     s->nans += o->nans;
     s->infinities += o->infinities;
     s->rows_not_finite += o->rows_not_finite;
-    for (size_t i = 0; i < sizeof s->exponents / sizeof s->exponents[0]; i++)
+    for (size_t i = 0; i < EXPONENTS; i++) {
         s->exponents[i] += o->exponents[i];
+        s->tops[i] += o->tops[i];
+    }
     s->mean = s->values ? sum / (double)s->values : 0;
 }
 
@@ -351,14 +365,16 @@ fkm_status fkm_scan_not_finite(const fkm_scan *s, const fkm_reader *in, int64_t 
         e, "clean the data, or use --nan skip: such rows get label -1 and take no part");
 }
 
-/* The lower median of the binary exponents of the nonzero values. */
-static int typical_exponent(const fkm_scan *s, int64_t nonzero)
+/* The lower median exponent of those counted, of which there are some. */
+static int typical_exponent(const int64_t *counts)
 {
-    int64_t below = 0;
-    int i = 0;
-    for (; below + s->exponents[i] <= (nonzero - 1) / 2; i++)
-        below += s->exponents[i];
-    return i - EXPONENT_BIAS;
+    int64_t all = 0, below = 0;
+    size_t i = 0;
+    for (size_t j = 0; j < EXPONENTS; j++)
+        all += counts[j];
+    for (; below + counts[i] <= (all - 1) / 2; i++)
+        below += counts[i];
+    return (int)i - EXPONENT_BIAS;
 }
 
 /* rows < 2^count_bits(rows). */
@@ -380,27 +396,33 @@ bool fkm_scale_holds(fkm_scale v, const fkm_scan *s, int64_t rows)
     return s->values == s->zeros || v.exponent <= finest_exponent(s, rows, v.wide ? 126 : 62);
 }
 
+/* The narrowest sums whose quantum is at most 2^-24 of a typical value; false: there are none. */
+static bool choose_by(fkm_scale *out, const fkm_scan *s, int64_t rows, int typical)
+{
+    out->bits = 62 - count_bits(rows);
+    out->exponent = finest_exponent(s, rows, 62);
+    out->wide = out->exponent < 24 - typical;
+    if (out->wide)
+        out->exponent = finest_exponent(s, rows, 126);
+    return out->exponent >= 24 - typical;
+}
+
+/* Typical is a coordinate; but if most are next to nothing, as in outputs of a softmax, which no
+ * distance would show, then the largest of a row. */
 fkm_status fkm_scale_choose(
     fkm_scale *out, const fkm_scan *s, int64_t rows, const fkm_reader *in, int64_t base, fkm_err *e)
 {
-    int64_t nonzero = s->values - s->zeros;
     *out = (fkm_scale){0, false, 0};
-    if (nonzero == 0)
+    if (s->values == s->zeros || choose_by(out, s, rows, typical_exponent(s->exponents)))
         return FKM_OK;
-    int typical = typical_exponent(s, nonzero);
-    out->exponent = finest_exponent(s, rows, 62);
-    out->bits = 62 - count_bits(rows);
-    out->wide = out->exponent < 24 - typical;
-    if (!out->wide)
-        return FKM_OK;
-    out->exponent = finest_exponent(s, rows, 126);
-    if (out->exponent >= 24 - typical)
+    const int typical = typical_exponent(s->tops);
+    if (choose_by(out, s, rows, typical))
         return FKM_OK;
     char name[300];
     fkm_reader_row_name(in, base + s->top_row, name, sizeof name);
     fkm_fail(e, FKM_EDATA,
-        "%s has %g in column %d, while half of the values are below %g: too far apart to be summed "
-        "exactly",
+        "%s has %g in column %d, while half of the rows have nothing above %g: too far apart to be "
+        "summed exactly",
         name, (double)fmaxf(fabsf(s->min), fabsf(s->max)), s->top_column, ldexp(1, typical));
     return fkm_hint(e, "remove or clip that row, or scale the data's columns alike");
 }

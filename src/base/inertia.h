@@ -12,7 +12,8 @@
  * is an integer times a power of two, so it is added without rounding (exact.h): cancellation
  * cannot hurt and no order, device or update strategy can change a bit. Against the inertia of the
  * unrounded rows the only error is |x - q 2^-e|, which is zero for integer data and for every
- * coordinate above 2^-38 n of the largest, and at most 2^-25 of a typical coordinate otherwise. */
+ * coordinate above 2^-38 n of the largest, and at most 2^-25 of a typical one (fkm_scale_choose) or
+ * the coordinate itself otherwise. */
 #ifndef FKM_INERTIA_H
 #define FKM_INERTIA_H
 

@@ -96,6 +96,49 @@ class Outliers(ContractTest):
         self.assertRegex(run.err, r"row 3\b")
 
 
+class Tails(ContractTest):
+    """Most values are next to nothing: the typical value is one of the largest of rows."""
+
+    def test_softmax(self):
+        rng = np.random.default_rng(13)
+        for spread, wide in ((20, True), (40, False), (60, False)):
+            z = rng.standard_normal((300, 40)) * spread
+            x = np.exp(z - z.max(1, keepdims=True))
+            x = (x / x.sum(1, keepdims=True)).astype(np.float32)
+            with self.subTest(spread=spread):
+                fit = self.check_fit(x, 6, iterations=5, wide=wide)
+                self.assertLess(abs(fit.inertia - reference.plain_inertia(x, fit.centroids, fit.labels)),
+                                1e-12 * fit.inertia)
+
+    def test_rbf_features(self):
+        rng = np.random.default_rng(14)
+        y = rng.standard_normal((300, 40))
+        x = np.exp(-0.95 * ((y[:, None] - y[None, :30]) ** 2).sum(2)).astype(np.float32)
+        self.assertLess(reference.typical_exponent(x), -93, "the data does not test what it should")
+        self.check_fit(x, 6, init=x[:12:2], iterations=5, wide=True)
+
+    def test_rows_of_which_half_are_next_to_nothing(self):
+        rng = np.random.default_rng(15)
+        x = (np.float64(2) ** -rng.uniform(100, 140, (301, 6))).astype(np.float32)
+        x[:160, 0] = rng.uniform(1, 2, 160)
+        self.check_fit(x, 5, iterations=5, wide=False)
+        x[:160, 0] *= np.float32(2.0 ** -50)
+        x[300, 1] = 1e9                                    # 2^80 of what is typical in rows
+        self.check_fit(x, 5, iterations=5, wide=True)
+        x[300, 1] = 1e25
+        run = Fit(harness.save(x, ".npy"), k=5, code=3).run
+        self.assertIsNone(reference.scale(x))
+        self.assertRegex(run.err, r"row 300\b.*column 1\b.*half of the rows")
+
+    def test_streams(self):
+        rng = np.random.default_rng(16)
+        z = rng.standard_normal((20000, 64)) * 60
+        x = np.exp(z - z.max(1, keepdims=True)).astype(np.float32)
+        data = harness.save(x, ".npy")
+        kept = Fit(data, k=7, iterations=4)
+        self.same_fit(Fit(data, "-m", "4M", k=7, iterations=4), kept, "a stream")
+
+
 class Ties(ContractTest):
     def test_integers_with_exact_ties(self):
         rng = np.random.default_rng(2)

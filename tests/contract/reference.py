@@ -49,18 +49,27 @@ def nearest(x, c, m):
     return order.astype(np.int32), np.take_along_axis(d, order, 1)
 
 
+def typical_exponent(a):
+    """The lower median of the binary exponents of what is not zero."""
+    exponents = np.sort(np.frexp(a[a != 0])[1])
+    return int(exponents[(len(exponents) - 1) // 2])
+
+
 def scale(x):
-    """(e, wide): coordinates are summed as rint(x * 2^e), in 64-bit integers, or in 128-bit ones."""
-    a = np.abs(x[x != 0]).astype(np.float64)
-    if a.size == 0:
+    """(e, wide): coordinates are summed as rint(x * 2^e), in 64-bit integers, or in 128-bit ones. None:
+    even those are too coarse for the data."""
+    a = np.abs(x.astype(np.float64))
+    if not a.any():
         return 0, False
     bits = int(len(x)).bit_length()                       # n < 2^bits
     top = int(np.frexp(a.max())[1])                       # max|x| < 2^top
-    exponents = np.sort(np.frexp(a)[1])
-    typical = int(exponents[(len(exponents) - 1) // 2])   # the lower median
-    e = 62 - bits - top
-    wide = e < 24 - typical          # the quantum 2^-e is coarser than 2^-24 of a typical value
-    return (126 - bits - top if wide else e), wide
+    # Typical is a coordinate; but if most are next to nothing, as in outputs of a softmax, which no
+    # distance would show, then the largest of a row.
+    for typical in typical_exponent(a), typical_exponent(a.max(1)):
+        for e, wide in (62 - bits - top, False), (126 - bits - top, True):
+            if e >= 24 - typical:        # the quantum 2^-e is at most 2^-24 of a typical value
+                return e, wide
+    return None
 
 
 def quantize(x, e, wide):

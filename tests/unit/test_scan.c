@@ -35,6 +35,8 @@ static void finds_extremes_and_bad_rows(void **state)
     assert_int_equal(all.top_row, 1);
     assert_int_equal(all.top_column, 2);
     assert_int_equal(all.exponents[-139 + 160], 1);
+    assert_int_equal(all.tops[4 + 160], 1); /* -9 */
+    assert_int_equal(all.tops[2 + 160], 3); /* 2, 3 and -3 */
     int64_t zeros = 0, counted = 0;
     for (int i = 0; i < 6 * D; i++)
         zeros += x[i] == 0 && i / D != 3 && i / D != 4;
@@ -138,6 +140,30 @@ static void scale_follows_the_rule(void **state)
     assert_int_equal(s.exponent, 62 - 2 - 4);
 }
 
+/* Most values are next to nothing: the largest of each row tell what is typical. */
+static void a_long_tail_of_next_to_nothing(void **state)
+{
+    (void)state;
+    const float tail[8] = {0x1p-120f, 1, 0x1p-130f, 0x1p-149f, 0, 0, 0x1p-100f, 0.5f};
+    fkm_scan all;
+    fkm_scan_init(&all);
+    fkm_scan_add(&all, tail, FKM_F32, 0, 4, 2);
+    assert_int_equal(all.tops[1 + 160], 1); /* 1; the row of zeros is in none */
+    assert_int_equal(all.tops[0 + 160], 1);
+    assert_int_equal(all.tops[-129 + 160], 1); /* a subnormal */
+    fkm_scale s = scale_of(tail, 4, 2);
+    assert_int_equal(s.exponent, 62 - 3 - 1);
+    assert_false(s.wide);
+    const float uneven[6] = {0x1p-140f, 0x1p40f, 0x1p-140f, 2, 0x1p-140f, 1};
+    s = scale_of(uneven, 3, 2); /* the largest of rows: 2^40, 2, 1 */
+    assert_int_equal(s.exponent, 126 - 2 - 41);
+    assert_true(s.wide);
+    const float kept[6] = {0x1p-50f, 1, 0x1p-50f, 1, 0x1p-50f, 1};
+    s = scale_of(kept, 3, 2); /* 128 bits hold the tail: as ever */
+    assert_int_equal(s.exponent, 126 - 2 - 1);
+    assert_true(s.wide);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -145,6 +171,7 @@ int main(void)
         cmocka_unit_test(threads_find_the_same),
         cmocka_unit_test(types_agree),
         cmocka_unit_test(scale_follows_the_rule),
+        cmocka_unit_test(a_long_tail_of_next_to_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
