@@ -21,7 +21,7 @@ O := $(patsubst %-emulated,%,$(B))
 # ---- sources, by folder (calls go down only: see CONTRIBUTING.md) ----
 
 BASE_SRC := $(addprefix src/base/,clock.c crc32c.c direct.c distance.c dtype.c exact.c file.c inertia.c \
-	log.c mem.c parse_json.c pool.c populate.c status.c sysinfo.c thread.c)
+	log.c mem.c parse_json.c pool.c populate.c status.c stop.c sysinfo.c thread.c)
 CPU_SRC := $(addprefix src/cpu/,apart.c assign.c backend_cpu.c bounds.c ceilings.c ceilings_amx.c \
 	ceilings_avx2.c ceilings_avx512.c ceilings_vnni.c cpuid.c doubt.c head.c keep.c kernels.c kernels_amx.c \
 	kernels_amx_int8.c kernels_amx_s8.c kernels_avx2.c kernels_avx2_int8.c kernels_avx2_s8.c \

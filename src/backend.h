@@ -43,6 +43,8 @@ typedef struct fkm_plan {
     int64_t device_bytes; /* cuda: most memory of each GPU; 0: nearly all that is free */
     bool leave_room;      /* another one, for seeding, is opened beside it: leaves a share of the
                              device's memory to it */
+    const void *stop;     /* polled, see base/stop.h: once it is set feed, distances and nearest may
+                             end early with FKM_ESTOPPED, some of their rows done and others not */
 } fkm_plan;
 
 /* How problems of a batch are worked on side by side, each by a backend of its own. */

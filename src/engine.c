@@ -204,6 +204,7 @@ static fkm_status open_lane(fkm_run *r, int32_t index, const fkm_plan *plan, fkm
     l->r = r;
     l->plan = *plan;
     fkm_plan_of_lane(&l->plan, l->device, run, index);
+    l->plan.stop = r->w ? r->w->stop : NULL;
     FKM_TRY(r->ops->open(&l->backend, &l->plan, e));
     FKM_TRY(fkm_source_open(&l->source, r->in, run, r->checksums.crc ? &r->checksums : NULL, e));
     fkm_source_pin(l->source, r->ops, l->backend);

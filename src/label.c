@@ -46,6 +46,7 @@ static fkm_status open_run(run *r, fkm_err *e)
         .bytes_per_row = (int64_t)o->top * (int64_t)(sizeof(int32_t) + 2 * sizeof(double)),
     };
     FKM_TRY(fkm_plan_make(&r->stats.plan, &plan, &request, e));
+    plan.stop = r->w ? r->w->stop : NULL;
     FKM_TRY(r->ops->open(&r->backend, &plan, e));
     r->stats.plan.isa = r->ops->isa(r->backend);
     if (r->w && r->w->planned)

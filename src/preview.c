@@ -18,7 +18,10 @@
 #define READ_MOST_BYTES ((int64_t)64 << 20)
 #define READ_S 0.2
 #define FEED_S 0.3
-#define FEW_ROWS 1024 /* to find out how many rows take FEED_S */
+#define FEW_ROWS 1024       /* to find out how many rows take FEED_S, */
+#define FEW_PRODUCTS 0x1p25 /* or less, if they take long with so many centroids */
+#define MOST_ROUNDS 4
+#define MOST_GROWTH 64 /* of rows from one to the next: times of few are no guide for many */
 
 /* Distances of choosing the first centroids, in those of an iteration, and its passes over the
  * file: see seed.h. */
@@ -152,10 +155,11 @@ static fkm_status pass(trial *t, int64_t n, bool move, double *feed_s, double *r
 static fkm_status measure_passes(trial *t, int64_t *sampled, fkm_err *e)
 {
     const fkm_scale scale = {0, false, 0};
-    int64_t n = fkm_min_i64(t->rows, FEW_ROWS);
+    const double each = (double)t->o->clusters * t->shape.dims;
+    int64_t n = fkm_min_i64(t->rows, (int64_t)fmin(FEW_ROWS, fmax(1, FEW_PRODUCTS / each)));
     double feed, rest;
     FKM_TRY(read_spread(t, t->x, t->rows, 0.5, e));
-    for (int round = 0; round < 2; round++) {
+    for (int round = 0;; round++) {
         memset(t->labels, -1, (size_t)t->rows * sizeof *t->labels);
         FKM_TRY(open_backend(t, n, e));
         t->ops->reset(t->backend);
@@ -163,8 +167,10 @@ static fkm_status measure_passes(trial *t, int64_t *sampled, fkm_err *e)
         FKM_TRY(t->ops->set_scale(t->backend, scale, e));
         FKM_TRY(pass(t, n, false, &feed, &rest, e));
         t->first_s = feed / (double)n;
-        if (round == 0)
-            n = (int64_t)fmin((double)t->rows, fmax((double)n, FEED_S / fmax(t->first_s, 1e-12)));
+        const double more = fmin(MOST_GROWTH, FEED_S / fmax(feed, 1e-12));
+        if (more < 2 || n == t->rows || round == MOST_ROUNDS)
+            break;
+        n = (int64_t)fmin((double)t->rows, (double)n * more);
     }
     double shift;
     FKM_TRY(t->ops->move(t->backend, &shift, e));
@@ -250,6 +256,7 @@ fkm_status fkm_fit_preview(
     FKM_TRY(fkm_fit_plan(&out->plan, &t.plan, &t.ops, o, in, e));
     FKM_TRY(look_at_state(out, o, in, e));
     fkm_plan_of_lane(&t.plan, t.device, &out->plan, 0);
+    t.plan.stop = w ? w->stop : NULL;
     FKM_GO(open_trial(&t, &out->plan, e));
     FKM_GO(measure_reading(&t, &out->read_bytes_per_s, e));
     FKM_GO(read_centroids(&t, e));

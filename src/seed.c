@@ -19,6 +19,7 @@ static fkm_status add_duplicates(fkm_plusplus *p, const fkm_seed_job *job, fkm_e
         int64_t row = fkm_permute(job->seed, rows, i);
         if (state[row] < 0)
             continue;
+        FKM_TRY(fkm_seed_stop(job, e));
         FKM_TRY(fkm_cover_row(p->cover, row, p->centroids + (int64_t)p->have * dims, e));
         p->chosen[p->have++] = row;
     }
@@ -73,8 +74,7 @@ fkm_status fkm_seed(float *centroids, const fkm_seed_job *job, bool *not_finite,
 {
     *not_finite = false;
     if (job->method == FKM_INIT_RANDOM)
-        return fkm_seed_random(centroids, job->source, job->shape->rows, job->shape->dims,
-            job->clusters, job->seed, job->env->skip_nan ? NULL : not_finite, e);
+        return fkm_seed_random(centroids, job, not_finite, e);
     return seed_by_distance(centroids, job, not_finite, e);
 }
 

@@ -4,11 +4,9 @@
 
 #include "seed.h"
 
-/* centroids: [k][dims] = k distinct rows of the problem, drawn without replacement from `seed`; k
- * <= rows. With not_finite: a row with NaN or Inf sets it, and FKM_EDATA. Without: such rows are
- * passed over, FKM_EDATA when fewer than k others exist. */
-fkm_status fkm_seed_random(float *centroids, fkm_source *s, int64_t rows, int32_t dims, int32_t k,
-    uint64_t seed, bool *not_finite, fkm_err *e) FKM_MUST_USE;
+/* As fkm_seed: rows drawn without replacement. */
+fkm_status fkm_seed_random(
+    float *centroids, const fkm_seed_job *job, bool *not_finite, fkm_err *e) FKM_MUST_USE;
 
 /* One random finite row: x[dims], and its index. FKM_EDATA as fkm_seed. */
 fkm_status fkm_seed_first(
@@ -23,6 +21,9 @@ fkm_status fkm_seed_parallel(float *centroids, int64_t *chosen, int32_t *have, f
 int32_t fkm_seed_round_limit(int32_t k, int64_t rows);
 int64_t fkm_seed_candidate_limit(int32_t k, int64_t rows);
 int64_t fkm_seed_candidate_bytes(int32_t k, const fkm_shape *shape);
+
+/* FKM_ESTOPPED when the run is to end: rows of a file may come one by one. */
+fkm_status fkm_seed_stop(const fkm_seed_job *job, fkm_err *e) FKM_MUST_USE;
 
 bool fkm_seed_finite(const float *x, int32_t dims);
 fkm_status fkm_seed_too_few(int32_t k, fkm_err *e);

@@ -3,6 +3,7 @@
 
 #include "base/checked.h"
 #include "base/mem.h"
+#include "base/stop.h"
 #include "rng.h"
 
 #include <stdlib.h>
@@ -28,6 +29,12 @@ fkm_status fkm_seed_too_few(int32_t k, fkm_err *e)
         e, FKM_EDATA, "fewer than %d rows without NaN or Inf: not enough for %d clusters", k, k);
 }
 
+fkm_status fkm_seed_stop(const fkm_seed_job *job, fkm_err *e)
+{
+    const fkm_observer *w = job->env->w;
+    return w && fkm_is_stopped(w->stop) ? fkm_fail(e, FKM_ESTOPPED, "stopped by a signal") : FKM_OK;
+}
+
 bool fkm_seed_finite(const float *x, int32_t dims)
 {
     fkm_scan s;
@@ -37,15 +44,16 @@ bool fkm_seed_finite(const float *x, int32_t dims)
 }
 
 /* Draws on from *next until a finite row is found. */
-static fkm_status redraw(float *out, int64_t *next, fkm_source *s, int64_t rows, int32_t dims,
-    int32_t k, uint64_t seed, fkm_err *e)
+static fkm_status redraw(float *out, int64_t *next, const fkm_seed_job *job, fkm_err *e)
 {
+    const int64_t rows = job->shape->rows;
     while (*next < rows) {
-        FKM_TRY(fkm_source_rows(s, fkm_permute(seed, rows, (*next)++), 1, out, e));
-        if (fkm_seed_finite(out, dims))
+        FKM_TRY(fkm_seed_stop(job, e));
+        FKM_TRY(fkm_source_rows(job->source, fkm_permute(job->seed, rows, (*next)++), 1, out, e));
+        if (fkm_seed_finite(out, job->shape->dims))
             return FKM_OK;
     }
-    return fkm_seed_too_few(k, e);
+    return fkm_seed_too_few(job->clusters, e);
 }
 
 /* n distinct rows, sorted; fkm_free. */
@@ -60,24 +68,25 @@ static fkm_status draw_rows(draw **out, int64_t rows, int32_t n, uint64_t seed, 
     return FKM_OK;
 }
 
-fkm_status fkm_seed_random(float *centroids, fkm_source *s, int64_t rows, int32_t dims, int32_t k,
-    uint64_t seed, bool *not_finite, fkm_err *e)
+fkm_status fkm_seed_random(float *centroids, const fkm_seed_job *job, bool *not_finite, fkm_err *e)
 {
+    const int32_t k = job->clusters, dims = job->shape->dims;
     fkm_status st = FKM_OK;
     draw *draws = NULL;
     int64_t next = k;
-    FKM_TRY(draw_rows(&draws, rows, k, seed, e));
+    FKM_TRY(draw_rows(&draws, job->shape->rows, k, job->seed, e));
     for (int32_t i = 0; i < k; i++) {
         float *c = centroids + (int64_t)draws[i].centroid * dims;
-        FKM_GO(fkm_source_rows(s, draws[i].row, 1, c, e));
+        FKM_GO(fkm_seed_stop(job, e));
+        FKM_GO(fkm_source_rows(job->source, draws[i].row, 1, c, e));
         if (fkm_seed_finite(c, dims))
             continue;
-        if (not_finite) {
+        if (!job->env->skip_nan) {
             *not_finite = true;
             st = fkm_fail(e, FKM_EDATA, "row %lld has NaN or Inf", (long long)draws[i].row);
             goto out;
         }
-        FKM_GO(redraw(c, &next, s, rows, dims, k, seed, e));
+        FKM_GO(redraw(c, &next, job, e));
     }
 out:
     fkm_free(draws);
@@ -110,6 +119,7 @@ fkm_status fkm_seed_first(
 {
     for (int64_t i = 0; i < job->shape->rows; i++) {
         *row = fkm_permute(job->seed, job->shape->rows, i);
+        FKM_TRY(fkm_seed_stop(job, e));
         FKM_TRY(fkm_source_rows(job->source, *row, 1, x, e));
         if (fkm_seed_finite(x, job->shape->dims))
             return FKM_OK;

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #define LOAD_CHUNK_BYTES (8 << 20) /* of a resident load: scanned while the next one is read */
+#define SCAN_CHUNKS 8 /* at a time, if reading is ahead: then signals are listened for */
 
 /* One buffer of the ring. Filled by the reading thread; then used by the consumer and held to its
  * checksums: by the consumer's threads before, or by the checking thread side by side; free again
@@ -359,7 +360,7 @@ static fkm_status scan_behind(load *l, fkm_scan *scan, const fkm_observer *w, fk
         pthread_mutex_lock(&s->lock);
         while (l->done == seen)
             pthread_cond_wait(&s->filled, &s->lock);
-        int64_t done = l->done;
+        int64_t done = fkm_min_i64(l->done, seen + SCAN_CHUNKS * l->chunk);
         fkm_status st = l->status;
         pthread_mutex_unlock(&s->lock);
         s->wait_s += fkm_now() - begin;

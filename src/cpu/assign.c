@@ -4,6 +4,7 @@
 #include "../base/checked.h"
 #include "../base/clock.h"
 #include "../base/mem.h"
+#include "../base/stop.h"
 #include "apart.h"
 #include "bounds.h"
 #include "pack.h"
@@ -371,7 +372,8 @@ static void screen_tiles(
     }
 }
 
-static void screen_block(const fkm_assign_job *job, fkm_assign_scratch *s)
+/* False: stopped. */
+static bool screen_block(const fkm_assign_job *job, fkm_assign_scratch *s)
 {
     const fkm_kernels *k = job->tiles->kernels;
     const fkm_tiles *t = job->tiles;
@@ -379,9 +381,12 @@ static void screen_block(const fkm_assign_job *job, fkm_assign_scratch *s)
     int32_t range = (int32_t)fkm_max_i64(1, TILE_RANGE_BYTES / (int64_t)t->tile_bytes);
     for (int32_t begin = 0; begin < t->count; begin += range) {
         int32_t end = t->count - begin < range ? t->count : begin + range;
+        if (fkm_is_stopped(job->stop))
+            return false;
         screen_tiles(job, s, panels, begin, end);
     }
     s->counts.apart += s->block.spared;
+    return true;
 }
 
 /* The nearest centroid found so far, by canonical distance, ties to the lowest index. */
@@ -530,8 +535,8 @@ static int32_t let_stand(const fkm_assign_job *job, fkm_assign_scratch *s, int32
 }
 
 /* Labels of the block's rows: most are settled; the memory of those in doubt is fetched before they
- * are looked at. */
-static void decide(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t rows)
+ * are looked at. False: stopped, as each of them may have all centroids for candidates. */
+static bool decide(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t rows)
 {
     const fkm_tiles *t = job->tiles;
     int32_t doubts = t->kernels->settle(&s->block, t->index, s->label, s->some);
@@ -540,8 +545,12 @@ static void decide(const fkm_assign_job *job, fkm_assign_scratch *s, int32_t row
     s->counts.candidates += rows - doubts;
     for (int32_t i = 0; i < doubts; i++)
         fkm_prefetch_row(job, s, s->some[i]);
-    for (int32_t i = 0; i < doubts; i++)
+    for (int32_t i = 0; i < doubts; i++) {
+        if (fkm_is_stopped(job->stop))
+            return false;
         s->label[s->some[i]] = resolve(job, s, s->some[i]);
+    }
+    return true;
 }
 
 static void hand_on_bounds(
@@ -641,8 +650,8 @@ void fkm_assign_block(const fkm_assign_job *job, fkm_assign_scratch *s, int64_t 
         s->counts.rows += rows;
         return;
     }
-    screen_block(job, s);
-    decide(job, s, rows);
+    if (!screen_block(job, s) || !decide(job, s, rows))
+        return;
     int32_t moved = hand_on(job, s, first, rows);
     if (job->distances)
         measure_distances(job, s, rows);

@@ -32,6 +32,7 @@ typedef struct fkm_assign_job {
     bool squares;       /* of every row, too */
     bool trial;         /* floors as low as those of kept rows: of rounded scores */
     int32_t top;        /* fkm_assign_nearest: labels and distances are [count][top] */
+    const void *stop; /* see fkm_plan: a block that is begun may then be left, as if it were not */
 } fkm_assign_job;
 
 typedef struct fkm_assign_counts {

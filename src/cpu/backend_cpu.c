@@ -8,6 +8,7 @@
 #include "../base/mem.h"
 #include "../base/pool.h"
 #include "../base/populate.h"
+#include "../base/stop.h"
 #include "apart.h"
 #include "assign.h"
 #include "bounds.h"
@@ -504,6 +505,8 @@ typedef struct chunk {
 static void run_block(void *arg, int64_t block, int index)
 {
     const chunk *c = arg;
+    if (fkm_is_stopped(c->job.stop))
+        return;
     int64_t first = block * c->block_rows;
     int32_t rows = (int32_t)fkm_min_i64(c->block_rows, c->job.count - first);
     c->run(&c->job, &c->b->workers[index].scratch, first, rows);
@@ -522,6 +525,7 @@ static void run_chunk(
     c->job.count = r->count;
     c->job.labels = labels;
     c->job.distances = distances;
+    c->job.stop = b->plan.stop;
     c->block_rows = fkm_assign_rows_by(b->tiles.kernels, b->kernels, b->block_rows, b->plan.dims);
     fkm_pool_for(b->pool, (r->count + c->block_rows - 1) / c->block_rows, run_block, c);
 }
@@ -602,6 +606,7 @@ static fkm_assign_job trial_of(const fkm_backend *b, const fkm_rows *r, int32_t 
         .x = r->x,
         .count = r->count,
         .labels = labels,
+        .stop = b->plan.stop,
     };
 }
 
@@ -779,10 +784,15 @@ static void add_in_order(fkm_backend *b, chunk *c, const fkm_rows *r, int32_t *l
     run_chunk(c, b, r, labels, NULL);
 }
 
+/* After work that may have been left. */
+static fkm_status check_stop(const fkm_backend *b, fkm_err *e)
+{
+    return fkm_is_stopped(b->plan.stop) ? fkm_fail(e, FKM_ESTOPPED, "stopped by a signal") : FKM_OK;
+}
+
 static fkm_status feed(
     fkm_backend *b, const fkm_rows *r, int32_t *labels, double *distances, fkm_err *e)
 {
-    (void)e;
     chunk c = {.run = fkm_assign_block};
     const double start = fkm_now();
     const fkm_assign_counts before = counts_so_far(b);
@@ -806,7 +816,7 @@ static fkm_status feed(
         add_in_order(b, &c, r, labels);
     const double sums_s = counts_so_far(b).sums_s - before.sums_s;
     b->assign_s += fkm_now() - start - sums_s / b->plan.threads;
-    return FKM_OK;
+    return check_stop(b, e);
 }
 
 static bool settles(fkm_backend *b, int64_t row0, int64_t count, const int32_t *labels)
@@ -869,6 +879,8 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
     out->in_doubt = c.in_doubt;
     out->candidates = c.candidates;
     out->rescans = c.rescans;
+    if (out->rows + out->skipped < b->plan.rows)
+        return FKM_OK; /* broken off: inertia and what is best for the next pass take their time */
     judge_screening(b, c);
     if (b->pass.update) {
         out->inertia = fkm_update_end(&b->update, b->pass.squares, b->centroids);
@@ -901,11 +913,10 @@ static fkm_status move(fkm_backend *b, double *max_shift, fkm_err *e)
 static fkm_status distances_of(
     fkm_backend *b, const fkm_rows *r, const int32_t *labels, double *out, fkm_err *e)
 {
-    (void)e;
     chunk c = {.run = fkm_assign_distances};
     /* labels are only read by fkm_assign_distances */
     run_chunk(&c, b, r, (int32_t *)(uintptr_t)labels, out);
-    return FKM_OK;
+    return check_stop(b, e);
 }
 
 static fkm_status nearest_of(
@@ -915,7 +926,7 @@ static fkm_status nearest_of(
         return fkm_fail(e, FKM_EBUG, "%d nearest centroids were not planned", top);
     chunk c = {.run = fkm_assign_nearest, .job.top = top};
     run_chunk(&c, b, r, labels, distances);
-    return FKM_OK;
+    return check_stop(b, e);
 }
 
 static fkm_status get_centroids(fkm_backend *b, float *c, int64_t *counts, fkm_err *e)

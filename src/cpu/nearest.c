@@ -1,4 +1,5 @@
 /* Several nearest centroids of each row: see assign.h; the bounds are those of screen.h. */
+#include "../base/stop.h"
 #include "pack.h"
 
 #include "kernels.h"
@@ -102,7 +103,7 @@ static void nearest_of_row(
 void fkm_assign_nearest(
     const fkm_assign_job *job, fkm_assign_scratch *s, int64_t first, int32_t rows)
 {
-    for (int32_t r = 0; r < rows; r++) {
+    for (int32_t r = 0; r < rows && !fkm_is_stopped(job->stop); r++) {
         s->index[r] = first + r;
         nearest_of_row(job, s, r, job->labels + (first + r) * job->top,
             job->distances + (first + r) * job->top);

@@ -625,20 +625,19 @@ static void make_tile(void *arg, int64_t i, int worker)
 static void find_twins(fkm_tiles *t, const float *c)
 {
     const size_t bytes = (size_t)t->dims * sizeof *c;
-    for (int32_t p = 1; p < t->clusters; p++) {
+    int32_t others[TWINS_SOUGHT]; /* the last ones with this key that are no twins, in turn */
+    int64_t count = 0;
+    for (int32_t p = 0; p < t->clusters; p++) {
         const int32_t j = t->index[p];
-        for (int32_t back = 1, at = p - 1; back <= TWINS_SOUGHT && at >= 0 && !t->twin[p]; at--) {
-            const int32_t i = t->index[at];
-            if (t->order_key[i] != t->order_key[j])
-                break;
-            back += !t->twin[at];
-            t->twin[p] =
-                !t->twin[at] && !memcmp(c + (int64_t)i * t->dims, c + (int64_t)j * t->dims, bytes);
-        }
+        if (p > 0 && t->order_key[t->index[p - 1]] != t->order_key[j])
+            count = 0;
+        for (int64_t i = 0; i < count && i < TWINS_SOUGHT && !t->twin[p]; i++)
+            t->twin[p] = !memcmp(c + (int64_t)others[i] * t->dims, c + (int64_t)j * t->dims, bytes);
+        if (!t->twin[p])
+            others[count++ % TWINS_SOUGHT] = j;
     }
 }
 
-/* Where centroids go: by their margins, for as long as nobody wants to find them there. */
 static void choose_order(fkm_tiles *t, const float *c)
 {
     choose_keys(t, c);

@@ -11,8 +11,11 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { MOST_ROWS = 700, MOST_CLUSTERS = 170, MOST_DIMS = 200, PASSES = 30 };
 
@@ -115,22 +118,27 @@ static void disturb(problem *p)
     set(p);
 }
 
-static void check_labels(const problem *p)
+/* By the definition. */
+static int32_t nearest_to(const problem *p, int32_t row)
 {
     const int32_t dims = p->plan.dims;
-    for (int32_t r = 0; r < p->plan.rows; r++) {
-        int32_t best = -1;
-        double least = INFINITY;
-        for (int32_t j = 0; j < p->plan.clusters; j++) {
-            const double d = fkm_kernels_scalar.canonical(
-                p->x + (int64_t)r * dims, p->c + (int64_t)j * dims, dims);
-            if (d < least) {
-                least = d;
-                best = j;
-            }
+    int32_t best = -1;
+    double least = INFINITY;
+    for (int32_t j = 0; j < p->plan.clusters; j++) {
+        const double d = fkm_kernels_scalar.canonical(
+            p->x + (int64_t)row * dims, p->c + (int64_t)j * dims, dims);
+        if (d < least) {
+            least = d;
+            best = j;
         }
-        assert_int_equal(p->labels[r], best);
     }
+    return best;
+}
+
+static void check_labels(const problem *p)
+{
+    for (int32_t r = 0; r < p->plan.rows; r++)
+        assert_int_equal(p->labels[r], nearest_to(p, r));
 }
 
 /* p->c: before the move. */
@@ -224,11 +232,67 @@ static void bytes_have_the_nearest(void **state)
     }
 }
 
+static void *set_soon(void *flag)
+{
+    usleep(300);
+    atomic_store((atomic_int *)flag, 1);
+    return NULL;
+}
+
+/* A pass over rows without labels, and with a flag that is set before it, or somewhere within: rows
+ * have the nearest centroid or still none, and as many have moved as the pass says. */
+static void check_stop(problem *p, bool within)
+{
+    atomic_int flag = !within;
+    const fkm_pass_options o = {.update = true, .squares = true};
+    const fkm_rows rows = {p->x, 0, p->plan.rows};
+    fkm_err e = {0};
+    fkm_pass pass;
+    pthread_t thread;
+    int64_t moved = 0;
+    p->plan.stop = &flag;
+    assert_int_equal(ops->open(&p->b, &p->plan, &e), FKM_OK);
+    ops->reset(p->b);
+    set(p);
+    assert_int_equal(ops->set_scale(p->b, (fkm_scale){20, false, 40}, &e), FKM_OK);
+    memset(p->labels, -1, sizeof p->labels);
+    assert_int_equal(ops->begin(p->b, &o, &e), FKM_OK);
+    assert_int_equal(pthread_create(&thread, NULL, set_soon, &flag), 0);
+    const fkm_status st = ops->feed(p->b, &rows, p->labels, NULL, &e);
+    pthread_join(thread, NULL);
+    assert_true(st == FKM_ESTOPPED || (within && st == FKM_OK));
+    assert_int_equal(ops->end(p->b, &pass, &e), FKM_OK);
+    for (int32_t r = 0; r < p->plan.rows; r++) {
+        moved += p->labels[r] >= 0;
+        assert_true(p->labels[r] == -1 || p->labels[r] == nearest_to(p, r));
+    }
+    assert_int_equal(pass.moved, moved);
+    assert_true(within || moved == 0);
+    ops->close(p->b);
+}
+
+static void stops_within_a_chunk(void **state)
+{
+    (void)state;
+    static problem p;
+    FOR_EACH_ISA(k)
+    {
+        for (uint64_t seed = 1; seed < 4; seed++) {
+            open_problem(&p, k->isa, FKM_F32, seed);
+            ops->close(p.b);
+            p.plan.chunk_rows = p.plan.rows;
+            check_stop(&p, false);
+            check_stop(&p, true);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(floats_have_the_nearest),
         cmocka_unit_test(bytes_have_the_nearest),
+        cmocka_unit_test(stops_within_a_chunk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
