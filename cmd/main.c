@@ -3,6 +3,7 @@
 
 #include "../src/base/log.h"
 #include "../src/base/mem.h"
+#include "../src/base/thread.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -189,6 +190,7 @@ static fkm_status run(int argc, char **argv, fkm_err *e)
     if (!c)
         return unknown_command(word, e);
     char *line;
+    FKM_TRY(fkm_stack_check(e));
     FKM_TRY(quote_command(&line, argc, argv, e));
     fkm_status st = c->run(c, argc - 1, argv + 1, line, e);
     fkm_free(line);

@@ -91,11 +91,29 @@ def check_given_centroids(d):
     print(f"peak memory: {drawn:.1f} MiB, with given centroids {given:.1f}")
 
 
+def check_stack(d):
+    """Threads have stacks of their own size; the main one must have some room, which is said."""
+    cli.save(d, "x.npy", cli.npy(cli.noise(500, 16)))
+    for kib, end in ((64, 5), (255, 5), (256, 0)):
+        def limit(kib=kib):
+            resource.setrlimit(resource.RLIMIT_STACK, (kib << 10, kib << 10))
+        for args in (["fit", "-q", "-f", "-k", "9", "-j", "3", "-o", "s"],
+                     ["fit", "-q", "-f", "-k", "9", "-m", "4M", "--isa", "scalar", "-i", "k-means++", "-o", "s"],
+                     ["predict", "-q", "-f", "-c", "x.npy", "--top", "400", "-o", "l.npy"], ["info", "--full"]):
+            run = subprocess.run([cli.FKM, *args, "x.npy"], cwd=d, env=cli.clean_environment(), capture_output=True,
+                                 text=True, stdin=subprocess.DEVNULL, preexec_fn=limit)
+            cli.check_equal(run.returncode, end, "a stack of", kib, "KiB", args, run.stderr)
+            if end == 5:
+                cli.check_equal(run.stderr, f"fkm: the stack is limited to {kib} KiB: at least 256 KiB are needed\n"
+                                            "hint: raise the limit: ulimit -s 1024\n")
+
+
 def main():
     if cli.SLOW:
         cli.skip("sanitizers need more memory than there is to limit")
     d = cli.new_directory()
     check_given_centroids(d)
+    check_stack(d)
     args = ["fit", "-q", "-k", "40", "-n", "2", "-j", "2", "-o", "run", generate(d, 60000, 128)]
     options = ((), ("-m", "4G"), ("-m", "6M"), ("-i", "k-means++"))
     references = {more: labels_of(d, [*args, *more]) for more in options}
