@@ -3,6 +3,7 @@
 
 #include "base/checked.h"
 #include "base/mem.h"
+#include "base/stop.h"
 #include "mass.h"
 #include "plusplus.h"
 
@@ -11,7 +12,8 @@
 #include <string.h>
 
 #define ROUNDS 5
-#define OVERSAMPLING 2 /* candidates expected in a round, in multiples of k */
+#define OVERSAMPLING 2        /* candidates expected in a round, in multiples of k */
+#define LISTEN_ROWS (1 << 20) /* that draw before the stop flag is looked at */
 
 /* Rows that may become centroids. */
 typedef struct candidates {
@@ -21,6 +23,7 @@ typedef struct candidates {
     float *values;    /* [limit][dims] */
     int64_t *row;     /* [limit] */
     int32_t *order;   /* [of a round] */
+    uint64_t *digest; /* [of a round]: of the values */
     int64_t *weight;  /* [limit]: rows of which it is the nearest */
     int64_t *chosen;  /* [k]: which candidates become centroids */
     int32_t *nearest; /* [limit] */
@@ -50,7 +53,8 @@ int64_t fkm_seed_candidate_bytes(int32_t k, const fkm_shape *shape)
     int64_t total = fkm_add_sat(fkm_mul_sat(n, each), fkm_cover_bytes(n));
     total = fkm_add_sat(total, 2 * fkm_mass_bytes(n) + fkm_mass_bytes(shape->rows));
     total = fkm_add_sat(total, fkm_mul_sat(k, sizeof(int64_t)));
-    return fkm_add_sat(total, (int64_t)sizeof(int32_t) * fkm_seed_round_limit(k, shape->rows));
+    const int64_t each_round = (int64_t)(sizeof(int32_t) + sizeof(uint64_t));
+    return fkm_add_sat(total, each_round * fkm_seed_round_limit(k, shape->rows));
 }
 
 static void close_candidates(candidates *s)
@@ -59,6 +63,7 @@ static void close_candidates(candidates *s)
     fkm_free(s->values);
     fkm_free(s->row);
     fkm_free(s->order);
+    fkm_free(s->digest);
     fkm_free(s->weight);
     fkm_free(s->chosen);
     fkm_free(s->nearest);
@@ -76,6 +81,7 @@ static fkm_status open_candidates(candidates *s, fkm_err *e)
     FKM_TRY(fkm_alloc(&s->values, cells, sizeof(float), what, e));
     FKM_TRY(fkm_alloc(&s->row, n, sizeof *s->row, what, e));
     FKM_TRY(fkm_alloc(&s->order, fkm_seed_round_limit(k, rows), sizeof *s->order, what, e));
+    FKM_TRY(fkm_alloc(&s->digest, fkm_seed_round_limit(k, rows), sizeof *s->digest, what, e));
     FKM_TRY(fkm_calloc(&s->weight, n, sizeof *s->weight, what, e));
     FKM_TRY(fkm_alloc(&s->chosen, k, sizeof *s->chosen, what, e));
     return fkm_alloc(&s->nearest, n, sizeof *s->nearest, what, e);
@@ -86,7 +92,8 @@ static float *value_of(const candidates *s, int32_t i)
     return s->values + (int64_t)i * s->job->shape->dims;
 }
 
-/* Lets every row decide; those that become candidates are noted behind the others. */
+/* Lets every row decide; those that become candidates are noted behind the others. Ends early when
+ * the run is to end. */
 static int32_t draw_round(candidates *s, int round, double total)
 {
     const fkm_seed_job *job = s->job;
@@ -95,6 +102,8 @@ static int32_t draw_round(candidates *s, int round, double total)
     int64_t limit = fkm_min_i64(room, fkm_seed_round_limit(job->clusters, job->shape->rows));
     int32_t n = 0;
     for (int64_t i = 0; i < job->shape->rows && n < limit; i++) {
+        if (i % LISTEN_ROWS == 0 && job->env->w && fkm_is_stopped(job->env->w->stop))
+            break;
         if (distance[i] == 0) /* a candidate already, its double, or not finite */
             continue;
         double u = fkm_uniform(job->seed, FKM_DRAW_ROUND + (unsigned)round, (uint64_t)i);
@@ -104,16 +113,27 @@ static int32_t draw_round(candidates *s, int round, double total)
     return n;
 }
 
-/* Orders candidates by value, then by row. */
+/* The same for equal values: -0 and 0 are. */
+static uint64_t digest_of(const float *x, int32_t dims)
+{
+    uint64_t h = 0;
+    for (int32_t t = 0; t < dims; t++) {
+        const float v = x[t] + 0.0f;
+        uint32_t bits;
+        memcpy(&bits, &v, sizeof bits);
+        h = (h ^ bits) * 0x9e3779b97f4a7c15u;
+        h ^= h >> 32;
+    }
+    return h;
+}
+
+/* Orders candidates of a round by digest, then by index. */
 static int compare_candidates(const void *a, const void *b, void *arg)
 {
     const candidates *s = arg;
     int32_t i = *(const int32_t *)a, j = *(const int32_t *)b;
-    const float *x = value_of(s, i), *y = value_of(s, j);
-    for (int32_t t = 0; t < s->job->shape->dims; t++)
-        if (x[t] != y[t])
-            return x[t] < y[t] ? -1 : 1;
-    return (i > j) - (i < j);
+    uint64_t x = s->digest[i - s->count], y = s->digest[j - s->count];
+    return x != y ? (x > y ? 1 : -1) : (i > j) - (i < j);
 }
 
 static bool same_value(const candidates *s, int32_t i, int32_t j)
@@ -125,17 +145,38 @@ static bool same_value(const candidates *s, int32_t i, int32_t j)
     return true;
 }
 
+/* Takes the row from candidates whose value a lower one of the round has. Sorting by value would
+ * compare equal rows to their ends n log n times. */
+static void mark_doubles(candidates *s, int32_t n)
+{
+    int32_t first = 0, kept = 0; /* of those with one digest */
+    for (int32_t i = 0; i < n; i++) {
+        const int32_t c = s->order[i];
+        bool is_double = false;
+        if (s->digest[c - s->count] != s->digest[s->order[first] - s->count]) {
+            first = i;
+            kept = 0;
+        }
+        for (int32_t j = first; j < first + kept && !is_double; j++)
+            is_double = same_value(s, s->order[j], c);
+        if (is_double)
+            s->row[c] = -1;
+        else
+            s->order[first + kept++] = c;
+    }
+}
+
 /* Of candidates of one round with the same value, the first stays: equals would make every row near
  * them a tie, and the others have no weight. Returns how many are left of n. */
 static int32_t drop_doubles(candidates *s, int32_t n)
 {
     int32_t kept = 0;
-    for (int32_t i = 0; i < n; i++)
+    for (int32_t i = 0; i < n; i++) {
         s->order[i] = s->count + i;
+        s->digest[i] = digest_of(value_of(s, s->count + i), s->job->shape->dims);
+    }
     qsort_r(s->order, (size_t)n, sizeof *s->order, compare_candidates, s);
-    for (int32_t i = 1; i < n; i++)
-        if (same_value(s, s->order[i - 1], s->order[i]))
-            s->row[s->order[i]] = -1;
+    mark_doubles(s, n);
     for (int32_t i = s->count; i < s->count + n; i++) {
         if (s->row[i] < 0)
             continue;
@@ -154,6 +195,7 @@ static fkm_status add_round(candidates *s, int round, bool *done, fkm_err *e)
     if (*done)
         return FKM_OK;
     int32_t n = draw_round(s, round, total);
+    FKM_TRY(fkm_cover_stop(s->cover, e));
     for (int32_t i = 0; i < n; i++) {
         FKM_TRY(fkm_cover_stop(s->cover, e));
         FKM_TRY(fkm_cover_row(s->cover, s->row[s->count + i], value_of(s, s->count + i), e));
