@@ -21,7 +21,7 @@ O := $(patsubst %-emulated,%,$(B))
 # ---- sources, by folder (calls go down only: see CONTRIBUTING.md) ----
 
 BASE_SRC := $(addprefix src/base/,clock.c crc32c.c direct.c distance.c dtype.c exact.c file.c inertia.c \
-	log.c mem.c parse_json.c pool.c populate.c status.c stop.c sysinfo.c thread.c)
+	log.c mem.c parse_json.c pool.c populate.c status.c stop.c sysinfo.c text.c thread.c)
 CPU_SRC := $(addprefix src/cpu/,apart.c assign.c backend_cpu.c bounds.c ceilings.c ceilings_amx.c \
 	ceilings_avx2.c ceilings_avx512.c ceilings_vnni.c cpuid.c doubt.c head.c keep.c kernels.c kernels_amx.c \
 	kernels_amx_int8.c kernels_amx_s8.c kernels_avx2.c kernels_avx2_int8.c kernels_avx2_s8.c \
@@ -32,7 +32,7 @@ CORE_SRC := $(addprefix src/,backend.c checkpoint.c checksums.c cover.c engine.c
 	label.c mass.c measure.c options.c output.c plan.c plusplus.c preview.c rng.c scan.c seed.c seed_parallel.c \
 	seed_random.c source.c stats.c)
 CMD_SRC := $(addprefix cmd/,bench.c centroids.c common_opts.c fit.c info.c main.c opt.c predict.c \
-	progress.c signals.c verify.c)
+	print.c progress.c signals.c verify.c)
 
 # ---- optional parts ----
 

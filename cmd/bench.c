@@ -255,16 +255,12 @@ static bool is_live(const common_args *a)
 
 static void say_now(const common_args *a, const char *what)
 {
+    char text[120];
+    snprintf(text, sizeof text, "measuring %s", what);
     if (is_live(a))
-        fprintf(stderr, "\r\033[Kmeasuring %s", what);
+        print_live(text);
     else if (!a->quiet && a->progress == PROGRESS_ALWAYS)
-        fprintf(stderr, "fkm: measuring %s\n", what);
-}
-
-static void say_no_more(const common_args *a)
-{
-    if (is_live(a))
-        fputs("\r\033[K", stderr);
+        print_err("fkm: %s\n", text);
 }
 
 static void shape_text(char *out, size_t cap, const fkm_bench_shape *s)
@@ -285,9 +281,9 @@ static void shape_text(char *out, size_t cap, const fkm_bench_shape *s)
 static void print_rate_value(double per_second, bool in_bytes)
 {
     if (in_bytes)
-        printf("%10.2f GB/s    ", per_second / 1e9);
+        print_out("%10.2f GB/s    ", per_second / 1e9);
     else
-        printf("%10.1f GFLOP/s ", per_second / 1e9);
+        print_out("%10.1f GFLOP/s ", per_second / 1e9);
 }
 
 static double spread_percent(const fkm_spread *s)
@@ -297,11 +293,11 @@ static double spread_percent(const fkm_spread *s)
 
 static void print_rate(const fkm_rate *r)
 {
-    printf("%-30s%-10s%3" PRId32 " thread%s ", r->name, r->isa ? r->isa : "", r->threads,
+    print_out("%-30s%-10s%3" PRId32 " thread%s ", r->name, r->isa ? r->isa : "", r->threads,
         r->threads == 1 ? " " : "s");
     print_rate_value(r->per_second.median, r->in_bytes);
-    printf("%4.0f%%\n", spread_percent(&r->per_second));
-    fflush(stdout);
+    print_out("%4.0f%%\n", spread_percent(&r->per_second));
+    print_flush();
 }
 
 static void print_part(
@@ -309,13 +305,13 @@ static void print_part(
 {
     char text[32];
     double part = part_of(amount, seconds->median, ceiling);
-    printf("%-11s%10s %5.0f%% ", name, fkm_seconds_text(text, sizeof text, seconds->median),
+    print_out("%-11s%10s %5.0f%% ", name, fkm_seconds_text(text, sizeof text, seconds->median),
         spread_percent(seconds));
     print_rate_value(seconds->median > 0 ? amount / seconds->median : 0, in_bytes);
     if (isnan(part))
-        printf("%9s\n", "-");
+        print_out("%9s\n", "-");
     else
-        printf("%8.1f%%\n", 100 * part);
+        print_out("%8.1f%%\n", 100 * part);
 }
 
 static void print_speed(const fkm_speed *s, const fkm_measure *m)
@@ -323,34 +319,34 @@ static void print_speed(const fkm_speed *s, const fkm_measure *m)
     char shape[80], size[2][32];
     double ceiling = assign_ceiling(s, m);
     shape_text(shape, sizeof shape, &s->shape);
-    printf("%-32s", shape);
+    print_out("%-32s", shape);
     if (s->skipped) {
-        printf("skipped: needs %s, allowed are %s (--memory)\n",
+        print_out("skipped: needs %s, allowed are %s (--memory)\n",
             fkm_bytes_text(size[0], 32, s->needed_bytes),
             fkm_bytes_text(size[1], 32, m->memory_bytes));
         return;
     }
     print_part("iteration", &s->iteration, s->flop, false, ceiling);
     if (s->assign.median > 0) {
-        printf("%32s", "");
+        print_out("%32s", "");
         print_part("assignment", &s->assign, s->flop, false, ceiling);
-        printf("%32s", "");
+        print_out("%32s", "");
         print_part("update", &s->update, (double)s->bytes, true, m->update_ceiling);
     }
-    printf("%32s", "");
+    print_out("%32s", "");
     print_part("from cold", &s->cold_iteration, s->flop, false, ceiling);
-    fflush(stdout);
+    print_flush();
 }
 
 static void print_growth(const results *r)
 {
-    printf("\n%-12s%10s%10s%10s\n", "growth of", "factor", "cost", "exponent");
+    print_out("\n%-12s%10s%10s%10s\n", "growth of", "factor", "cost", "exponent");
     for (int axis = 0; axis < 3; axis++) {
         growth g = growth_along(r, axis);
         if (g.known)
-            printf("%-12s%10.0f%10.1f%10.2f\n", axis_names[axis], g.factor, g.cost, g.exponent);
+            print_out("%-12s%10.0f%10.1f%10.2f\n", axis_names[axis], g.factor, g.cost, g.exponent);
         else
-            printf("%-12s%10s%10s%10s\n", axis_names[axis], "-", "-", "-");
+            print_out("%-12s%10s%10s%10s\n", axis_names[axis], "-", "-", "-");
     }
 }
 
@@ -476,7 +472,7 @@ static fkm_status print_json(const results *r, const char *line, const char *sta
     fkm_json_begin(&j, cmd_stdout_sink, NULL, e);
     put_settings(&j, r, line, started);
     cJSON *o = cJSON_CreateObject();
-    add_text(&j, o, "path", r->file);
+    fkm_json_add_name(&j, o, "path", r->file);
     add_i64(&j, o, "bytes", r->file_bytes);
     fkm_json_field(&j, "file", o);
     fkm_json_list_begin(&j, "ceilings");
@@ -511,12 +507,12 @@ static fkm_status measure_machine(results *r, bool talk, fkm_err *e)
     const common_args *common = &r->args->common;
     fkm_rate rate;
     if (talk)
-        printf("%s, %s, %" PRId32 " thread%s\n\n", fkm_cpu_model(), r->measure.ops->name,
+        print_out("%s, %s, %" PRId32 " thread%s\n\n", fkm_cpu_model(), r->measure.ops->name,
             r->measure.threads, r->measure.threads == 1 ? "" : "s");
     for (int i = 0; r->rate_count < MOST_RATES - 2; i++) {
         say_now(common, "memory and arithmetic");
         fkm_status st = fkm_measure_ceiling(&rate, &r->measure, i, e);
-        say_no_more(common);
+        print_live_clear();
         FKM_TRY(st);
         if (!rate.name)
             break;
@@ -528,7 +524,7 @@ static fkm_status measure_machine(results *r, bool talk, fkm_err *e)
     say_now(common, "file reads");
     fkm_status st = fkm_measure_file(files, &r->file_bytes, &r->measure, r->file,
         directory && *directory ? directory : "/tmp", e);
-    say_no_more(common);
+    print_live_clear();
     FKM_TRY(st);
     r->rate_count += 2;
     if (talk) {
@@ -541,7 +537,7 @@ static fkm_status measure_machine(results *r, bool talk, fkm_err *e)
 static fkm_status measure_shapes(results *r, const fkm_bench_shape *shapes, bool talk, fkm_err *e)
 {
     if (talk)
-        printf("\n%-32s%-11s%10s %6s %18s %9s\n", "shape", "part", "median", "spread", "rate  ",
+        print_out("\n%-32s%-11s%10s %6s %18s %9s\n", "shape", "part", "median", "spread", "rate  ",
             "ceiling");
     bool any = false;
     int64_t least = INT64_MAX;
@@ -551,7 +547,7 @@ static fkm_status measure_shapes(results *r, const fkm_bench_shape *shapes, bool
         shape_text(text, sizeof text, &shapes[i]);
         say_now(&r->args->common, text);
         fkm_status st = fkm_measure_shape(s, &r->measure, &shapes[i], e);
-        say_no_more(&r->args->common);
+        print_live_clear();
         FKM_TRY(st);
         any = any || !s->skipped;
         least = s->needed_bytes < least ? s->needed_bytes : least;

@@ -4,6 +4,7 @@
 
 #include "../src/fkm.h"
 #include "opt.h"
+#include "print.h"
 #include <signal.h>
 
 typedef struct cmd cmd;
@@ -53,9 +54,6 @@ fkm_status cmd_check_name(const char *path, const char *option, fkm_err *e) FKM_
 
 /* How a batch becomes one data set: "a.reshape(100, 784) or a.reshape(2800, 28)". Returns out. */
 const char *cmd_batch_advice(char *out, size_t cap, const fkm_reader *in);
-
-/* An fkm_text_sink for stdout; arg is not used. Errors show when main closes stdout. */
-fkm_status cmd_stdout_sink(void *arg, const char *text, size_t len, fkm_err *e);
 
 /* ---- signals ---- */
 

@@ -66,10 +66,12 @@ void common_args_default(common_args *a)
 
 static void print_help(const cmd *self, void *const *bases)
 {
-    printf("fkm %s - %s\n\nExamples:\n%s\nUsage: fkm %s %s\n", self->name, self->about,
-        self->examples, self->name, self->usage);
+    print_out("fkm %s - %s\n\n", self->name, self->about);
+    print_out("Examples:\n");
+    print_lines(self->examples);
+    print_out("\nUsage: fkm %s %s\n", self->name, self->usage);
     opt_help(stdout, self->groups, bases);
-    printf("\nThe manual: man fkm-%s\n", self->name);
+    print_out("\nThe manual: man fkm-%s\n", self->name);
 }
 
 fkm_status cmd_parse(const cmd *self, void *const *bases, const common_args *common, int argc,
@@ -126,12 +128,4 @@ const char *cmd_batch_advice(char *out, size_t cap, const fkm_reader *in)
     snprintf(out, cap, "a.reshape(%" PRId64 ", %" PRId64 ") or a.reshape(%" PRId64 ", %" PRId32 ")",
         s->batch, s->rows * s->dims, s->batch * s->rows, s->dims);
     return out;
-}
-
-fkm_status cmd_stdout_sink(void *arg, const char *text, size_t len, fkm_err *e)
-{
-    (void)arg;
-    (void)e;
-    fwrite(text, 1, len, stdout); /* a failure stays in ferror(stdout), which main checks */
-    return FKM_OK;
 }

@@ -59,33 +59,33 @@ static void print_shape(const fkm_reader *in)
     char size[32], advice[120];
     for (int i = 0; i < fkm_reader_input_count(in); i++) {
         const fkm_input *f = fkm_reader_input(in, i);
-        printf("%-12s%s\n", "file", f->path);
-        printf("%-12s%s\n", "format", f->format);
+        print_out("%-12s%s\n", "file", f->path);
+        print_out("%-12s%s\n", "format", f->format);
         if (f->dataset)
-            printf("%-12s%s\n", "dataset", f->dataset);
-        printf("%-12s%" PRId64 " bytes (%s)\n", "size", f->id.bytes,
+            print_out("%-12s%s\n", "dataset", f->dataset);
+        print_out("%-12s%" PRId64 " bytes (%s)\n", "size", f->id.bytes,
             fkm_bytes_text(size, sizeof size, f->id.bytes));
-        printf("%-12s%s\n", "type", fkm_dtype_name(f->dtype));
+        print_out("%-12s%s\n", "type", fkm_dtype_name(f->dtype));
     }
     if (s->ndim == 3)
-        printf("%-12s%" PRId64 " x %" PRId64 " x %" PRId32 " (a batch of %" PRId64
-               " independent problems); as one data set: %s\n",
+        print_out("%-12s%" PRId64 " x %" PRId64 " x %" PRId32 " (a batch of %" PRId64
+                  " independent problems); as one data set: %s\n",
             "shape", s->batch, s->rows, s->dims, s->batch,
             cmd_batch_advice(advice, sizeof advice, in));
     else
-        printf("%-12s%" PRId64 " rows x %" PRId32 " dimensions\n", "shape", s->rows, s->dims);
+        print_out("%-12s%" PRId64 " rows x %" PRId32 " dimensions\n", "shape", s->rows, s->dims);
 }
 
 static void print_scan(const fkm_scan *s)
 {
-    printf("%-12s%.9g to %.9g, mean %.9g\n", "values", (double)s->min, (double)s->max, s->mean);
-    printf("%-12s%" PRId64 " of %" PRId64 "\n", "zeros", s->zeros, s->values);
-    printf("%-12s%" PRId64 " NaN, %" PRId64 " infinite, in %" PRId64 " rows\n", "not finite",
+    print_out("%-12s%.9g to %.9g, mean %.9g\n", "values", (double)s->min, (double)s->max, s->mean);
+    print_out("%-12s%" PRId64 " of %" PRId64 "\n", "zeros", s->zeros, s->values);
+    print_out("%-12s%" PRId64 " NaN, %" PRId64 " infinite, in %" PRId64 " rows\n", "not finite",
         s->nans, s->infinities, s->rows_not_finite);
     if (s->bad_row >= 0)
-        printf("%-12srow %" PRId64 ", column %" PRId32 " (%g)\n", "first", s->bad_row,
+        print_out("%-12srow %" PRId64 ", column %" PRId32 " (%g)\n", "first", s->bad_row,
             s->bad_column, (double)s->bad_value);
-    printf("%-12srow %" PRId64 ", column %" PRId32 "\n", "largest", s->top_row, s->top_column);
+    print_out("%-12srow %" PRId64 ", column %" PRId32 "\n", "largest", s->top_row, s->top_column);
 }
 
 static cJSON *scan_object(fkm_json *j, const fkm_scan *s)
@@ -117,9 +117,9 @@ static fkm_status print_file_json(
     fkm_json_begin(&j, cmd_stdout_sink, NULL, e);
     fkm_json_field(&j, "schema", fkm_json_text("fkm-info/1"));
     fkm_json_field(&j, "fkm_version", fkm_json_text(FKM_VERSION));
-    fkm_json_field(&j, "path", fkm_json_text(f->path));
+    fkm_json_field_name(&j, "path", f->path);
     fkm_json_field(&j, "format", fkm_json_text(f->format));
-    fkm_json_field(&j, "dataset", fkm_json_text(f->dataset));
+    fkm_json_field_name(&j, "dataset", f->dataset);
     fkm_json_field(&j, "batch", s->ndim == 3 ? fkm_json_i64(s->batch) : cJSON_CreateNull());
     fkm_json_field(&j, "rows", fkm_json_i64(s->rows));
     fkm_json_field(&j, "dims", fkm_json_i64(s->dims));
@@ -137,9 +137,9 @@ static fkm_status print_file_json(
 static void print_bad_rows(const struct bad_rows *bad)
 {
     for (int i = 0; i < BAD_ROWS_SHOWN && bad->message[i]; i++)
-        printf("%-12s%s\n", "bad row", bad->message[i]);
+        print_out("%-12s%s\n", "bad row", bad->message[i]);
     if (bad->count > BAD_ROWS_SHOWN)
-        printf("%-12sand %" PRId64 " more\n", "bad row", bad->count - BAD_ROWS_SHOWN);
+        print_out("%-12sand %" PRId64 " more\n", "bad row", bad->count - BAD_ROWS_SHOWN);
 }
 
 /* Notes the row behind a failed read of it alone; other failures than bad data go up. */
@@ -236,7 +236,7 @@ static fkm_status print_run_json(
     fkm_json_begin(&j, cmd_stdout_sink, NULL, e);
     fkm_json_field(&j, "schema", fkm_json_text("fkm-info/1"));
     fkm_json_field(&j, "fkm_version", fkm_json_text(FKM_VERSION));
-    fkm_json_field(&j, "stats", fkm_json_text(run->stats_path));
+    fkm_json_field_name(&j, "stats", run->stats_path);
     fkm_json_field(&j, "verified", cJSON_CreateBool(ok));
     fkm_json_field(&j, "started_utc", fkm_json_text(run->started_utc));
     fkm_json_field(&j, "status", fkm_json_text(run->status));
@@ -247,7 +247,7 @@ static fkm_status print_run_json(
         char crc[16];
         cJSON *o = cJSON_CreateObject();
         snprintf(crc, sizeof crc, "%08" PRIx32, run->files[i].crc32c);
-        fkm_json_add(&j, o, "path", fkm_json_text(run->files[i].path));
+        fkm_json_add_name(&j, o, "path", run->files[i].path);
         fkm_json_add(&j, o, "bytes", fkm_json_i64(run->files[i].bytes));
         fkm_json_add(&j, o, "crc32c", fkm_json_text(crc));
         fkm_json_add(&j, o, "verdict", fkm_json_text(verdict(&checks[i])));
@@ -260,12 +260,12 @@ static fkm_status print_run_json(
 static void print_run(const verified_run *run, const fkm_err *checks)
 {
     char size[32];
-    printf("%-12s%s\n", "run", run->stats_path);
-    printf("%-12s%s\n", "started", run->started_utc);
-    printf("%-12s%" PRId64 ", %s, inertia %.10g\n", "clusters", run->clusters, run->status,
+    print_out("%-12s%s\n", "run", run->stats_path);
+    print_out("%-12s%s\n", "started", run->started_utc);
+    print_out("%-12s%" PRId64 ", %s, inertia %.10g\n", "clusters", run->clusters, run->status,
         run->inertia);
     for (int i = 0; i < run->file_count; i++)
-        printf("%-12s%s  %s  %s\n", i == 0 ? "outputs" : "", run->files[i].path,
+        print_out("%-12s%s  %s  %s\n", i == 0 ? "outputs" : "", run->files[i].path,
             fkm_bytes_text(size, sizeof size, run->files[i].bytes), verdict(&checks[i]));
 }
 

@@ -3,6 +3,7 @@
 
 #include "../src/base/log.h"
 #include "../src/base/mem.h"
+#include "../src/base/text.h"
 #include "../src/base/thread.h"
 
 #include <errno.h>
@@ -18,7 +19,8 @@ static const cmd *const commands[] = {&cmd_fit, &cmd_predict, &cmd_info, &cmd_be
 #define COMMANDS ((int)(sizeof commands / sizeof commands[0]))
 
 /* Names of the manual that this version does not have. */
-static const char *const later_commands[] = {"report", "convert"};
+static const char *const later_commands[] = {
+    "report", "explain", "convert", "export", "compare", "score", "step", "merge"};
 
 /* A closed descriptor would be handed to the next file that is opened, and messages would end up in
  * somebody's data. */
@@ -29,58 +31,46 @@ static void reopen_standard_streams(void)
             _exit(4);
 }
 
-static bool use_color(void)
-{
-    const char *no_color = getenv("NO_COLOR"), *term = getenv("TERM");
-    return isatty(STDERR_FILENO) && !(no_color && *no_color) && term && strcmp(term, "dumb") != 0;
-}
-
-static void print_error(const fkm_err *e)
-{
-    bool color = use_color();
-    fprintf(stderr, "%sfkm:%s %s\n", color ? "\033[1;31m" : "", color ? "\033[0m" : "", e->msg);
-    if (e->hint[0])
-        fprintf(stderr, "%shint:%s %s\n", color ? "\033[1m" : "", color ? "\033[0m" : "", e->hint);
-}
-
 /* ---- help ---- */
 
 static void print_overview(void)
 {
-    printf("fkm - exact k-means on data of any size\n\nExamples:\n"
-           "  fkm fit -k 1000 data.fvecs                       cluster; writes data.k1000.*\n"
-           "  fkm predict -c data.k1000 new.npy                nearest centroid of every row\n"
-           "  fkm info data.fvecs                              shape, type and layout\n"
-           "\nUsage: fkm COMMAND [options] ...\n\nCommands:\n");
+    print_lines("fkm - exact k-means on data of any size\n\nExamples:\n"
+                "  fkm fit -k 1000 data.fvecs           cluster; writes data.k1000.*\n"
+                "  fkm predict -c data.k1000 new.npy    nearest centroid of every row\n"
+                "  fkm info data.fvecs                  shape, type and layout\n"
+                "\nUsage: fkm COMMAND [options] ...\n\nCommands:\n");
     for (int i = 0; i < COMMANDS; i++)
-        printf("  %-9s %s\n", commands[i]->name, commands[i]->about);
-    printf("  %-9s %s\n", "help", "help [COMMAND | formats | isa]");
-    printf("\n'fkm COMMAND --help' lists the options. --version prints the version.\n");
+        print_out("  %-9s %s\n", commands[i]->name, commands[i]->about);
+    print_out("  %-9s %s\n", "help", "help [COMMAND | formats | isa]");
+    print_out("\n'fkm COMMAND --help' lists the options. --version prints the version.\n");
 }
 
 static void print_formats(void)
 {
-    printf("Formats that fkm reads, by content first and suffix second:\n\n");
-    for (int i = 0; fkm_formats[i]; i++)
-        printf("  %-12s %-34s %s\n", fkm_formats[i]->name, fkm_formats[i]->suffixes,
-            fkm_formats[i]->about);
-    printf("\nThe manual: man 5 fkm-formats\n");
+    print_out("Formats that fkm reads, by content first and suffix second:\n\n");
+    for (int i = 0; fkm_formats[i]; i++) {
+        print_out("  %-11s %-12s", fkm_formats[i]->name, fkm_formats[i]->suffixes);
+        print_wrapped(stdout, fkm_formats[i]->about, 26, 28);
+    }
+    print_out("\nThe manual: man 5 fkm-formats\n");
 }
 
 static void print_isa(void)
 {
     bool usable;
-    printf(
-        "CPU paths for --isa, best first; the last ones round all rows to 8-bit integers, which\n"
-        "amx, avx512vnni and avx2 do where it pays:\n\n");
+    print_lines("CPU paths for --isa, best first; the last ones round all rows to 8-bit\n"
+                "integers, which amx, avx512vnni and avx2 do where it pays:\n\n");
     for (int i = 0; fkm_isa_name(i, &usable); i++) {
         const char *name = fkm_isa_name(i, &usable);
-        printf("  %-12s %s\n", name, usable ? "yes" : "not on this CPU");
+        print_out("  %-12s %s\n", name, usable ? "yes" : "not on this CPU");
     }
-    for (int i = 0; fkm_gpu_isa_name(i); i++)
-        printf("%s%s", i ? ", " : "\nElement types of screening on GPUs: ", fkm_gpu_isa_name(i));
     if (fkm_gpu_isa_name(0))
-        printf("\n");
+        print_out("\nElement types of screening on GPUs: %s", fkm_gpu_isa_name(0));
+    for (int i = 1; fkm_gpu_isa_name(i); i++)
+        print_out(", %s", fkm_gpu_isa_name(i));
+    if (fkm_gpu_isa_name(0))
+        print_out("\n");
 }
 
 static const cmd *find_command(const char *name)
@@ -137,29 +127,47 @@ static bool is_plain(const char *word)
     return *word != '\0' && strspn(word, plain) == strlen(word);
 }
 
+/* Can all of it be shown? A quoted word that cannot is $'...', as bash and POSIX 2024 have it. */
+static bool is_shown(const char *word)
+{
+    while (*word && fkm_shown_length(word) > 0)
+        word += fkm_shown_length(word);
+    return *word == '\0';
+}
+
+/* `word` as a shell would read it back; returns the end. out: 4 bytes a byte, and 4 more. */
+static char *quote_word(char *out, const char *word)
+{
+    bool shown = is_shown(word);
+    if (is_plain(word)) {
+        strcpy(out, word);
+        return out + strlen(out);
+    }
+    out += snprintf(out, 8, shown ? "'" : "$'");
+    for (; *word; word++)
+        if (shown && *word == '\'')
+            out += snprintf(out, 8, "'\\''");
+        else if (!shown && (*word == '\'' || *word == '\\'))
+            out += snprintf(out, 8, "\\%c", *word);
+        else if (!shown && (*word < ' ' || *word > '~'))
+            out += snprintf(out, 8, "\\%03o", (unsigned char)*word);
+        else
+            *out++ = *word;
+    return out + snprintf(out, 8, "'");
+}
+
 /* *out = argv as a shell would read it back. fkm_free. */
 static fkm_status quote_command(char **out, int argc, char **argv, fkm_err *e)
 {
     int64_t cap = 1;
     for (int i = 0; i < argc; i++)
-        cap += 4 * (int64_t)strlen(argv[i]) + 3; /* each ' becomes '\'' */
+        cap += 4 * (int64_t)strlen(argv[i]) + 5;
     FKM_TRY(fkm_alloc(out, cap, 1, "the command line", e));
     char *p = *out;
     for (int i = 0; i < argc; i++) {
-        bool plain = is_plain(argv[i]);
         if (i > 0)
             *p++ = ' ';
-        if (!plain)
-            *p++ = '\'';
-        for (const char *c = argv[i]; *c; c++)
-            if (*c == '\'') {
-                memcpy(p, "'\\''", 4);
-                p += 4;
-            } else {
-                *p++ = *c;
-            }
-        if (!plain)
-            *p++ = '\'';
+        p = quote_word(p, argv[i]);
     }
     *p = '\0';
     return FKM_OK;
@@ -173,7 +181,7 @@ static fkm_status run(int argc, char **argv, fkm_err *e)
     }
     const char *word = argv[1];
     if (!strcmp(word, "--version") || !strcmp(word, "-V")) {
-        printf("fkm %s\n", FKM_VERSION);
+        print_out("fkm %s\n", FKM_VERSION);
         return FKM_OK;
     }
     if (!strcmp(word, "--help") || !strcmp(word, "-h") || (!strcmp(word, "help") && argc == 2)) {
@@ -197,17 +205,6 @@ static fkm_status run(int argc, char **argv, fkm_err *e)
     return st;
 }
 
-/* Results that did not arrive are no results: a full disk must not look like success. */
-static fkm_status close_stdout(fkm_err *e)
-{
-    bool failed = ferror(stdout) != 0;
-    errno = 0;
-    if (fclose(stdout) == 0 && !failed)
-        return FKM_OK;
-    return fkm_fail(e, FKM_EFILE, "cannot write to standard output: %s",
-        errno ? strerror(errno) : "an earlier write failed");
-}
-
 int main(int argc, char **argv)
 {
     fkm_err e = {0}, out_e = {0};
@@ -220,10 +217,10 @@ int main(int argc, char **argv)
         fkm_fail(&e, FKM_ESTOPPED, "stopped by signal %d (%s); nothing was written", stopped_by,
             strsignal(stopped_by));
     if (st != FKM_OK)
-        print_error(&e);
-    fkm_status out_st = close_stdout(&out_e);
+        print_failure(&e);
+    fkm_status out_st = print_close(&out_e);
     if (st == FKM_OK && out_st != FKM_OK) {
-        print_error(&out_e);
+        print_failure(&out_e);
         st = out_st;
     }
     if (stopped_by)

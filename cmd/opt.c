@@ -5,6 +5,8 @@
 #include "../src/base/sysinfo.h"
 #include "../src/fkm.h"
 
+#include "print.h"
+
 #include <ctype.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -579,29 +581,29 @@ static void default_text(char *out, size_t cap, const opt *o, const void *base)
 }
 
 /* Prints text from column HELP_COLUMN on, broken at spaces; the cursor is at `column`. */
-static void print_wrapped(FILE *out, const char *text, int column)
+static void wrap_text(FILE *out, const char *text, int column)
 {
     if (column > HELP_COLUMN - 2) {
-        fputc('\n', out);
+        print_to(out, "\n");
         column = 0;
     }
-    fprintf(out, "%*s", HELP_COLUMN - column, "");
+    print_to(out, "%*s", HELP_COLUMN - column, "");
     column = HELP_COLUMN;
     while (*text) {
         int len = (int)strcspn(text, " ");
         if (column > HELP_COLUMN && column + 1 + len > HELP_WIDTH) {
-            fprintf(out, "\n%*s", HELP_COLUMN, "");
+            print_to(out, "\n%*s", HELP_COLUMN, "");
             column = HELP_COLUMN;
         } else if (column > HELP_COLUMN) {
-            fputc(' ', out);
+            print_to(out, " ");
             column++;
         }
-        fprintf(out, "%.*s", len, text);
+        print_to(out, "%.*s", len, text);
         column += len;
         text += len;
         text += strspn(text, " ");
     }
-    fputc('\n', out);
+    print_to(out, "\n");
 }
 
 static void print_option(FILE *out, const opt *o, const void *base)
@@ -617,14 +619,14 @@ static void print_option(FILE *out, const opt *o, const void *base)
         snprintf(text, sizeof text, "%s (default %s)", o->help, value);
     else
         snprintf(text, sizeof text, "%s", o->help);
-    fputs(left, out);
-    print_wrapped(out, text, (int)strlen(left));
+    print_to(out, "%s", left);
+    wrap_text(out, text, (int)strlen(left));
 }
 
 void opt_help(FILE *out, const opt_group *groups, void *const *bases)
 {
     for (int g = 0; groups[g].rows; g++) {
-        fprintf(out, "\n%s:\n", groups[g].title);
+        print_to(out, "\n%s:\n", groups[g].title);
         for (const opt *o = groups[g].rows; o->kind != OPT_END; o++)
             if (o->kind != OPT_LATER)
                 print_option(out, o, bases[g]);

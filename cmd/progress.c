@@ -6,7 +6,6 @@
 #include "../src/base/mem.h"
 
 #include <inttypes.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,15 +17,6 @@
 #define LOG_GRACE_S 2.0
 #define LOG_EVERY_S 600.0
 #define BAR 16
-
-/* One terminal, one live line: log.h calls back without an argument, on any thread. */
-static atomic_bool g_live_shown;
-
-static void clear_live_line(void)
-{
-    if (atomic_exchange(&g_live_shown, false))
-        fputs("\r\033[K", stderr);
-}
 
 static progress_mode choose_mode(const common_args *a)
 {
@@ -66,20 +56,20 @@ void progress_begin(progress *p, const common_args *a, const fkm_reader *in, int
     p->batch = fkm_reader_shape(in)->batch;
     p->rows = fkm_reader_shape(in)->rows;
     describe_data(p, in);
-    fkm_log_on_line(clear_live_line);
+    fkm_log_on_line(print_live_clear);
 }
 
 void progress_end(progress *p)
 {
     p->mode = PROGRESS_SILENT;
-    clear_live_line();
+    print_live_clear();
     fkm_log_on_line(NULL);
 }
 
 static void show_header(progress *p)
 {
     if (!p->header_shown)
-        fprintf(stderr, "%s%s%s\n", p->data, p->machine[0] ? "   " : "", p->machine);
+        print_err("%s%s%s\n", p->data, p->machine[0] ? "   " : "", p->machine);
     p->header_shown = true;
 }
 
@@ -189,8 +179,7 @@ static void show_live(progress *p, const fkm_progress *now)
     if (columns - 1 < sizeof line)
         line[columns - 1] = '\0'; /* a wrapped line could not be cleared */
     show_header(p);
-    fprintf(stderr, "\r%s\033[K", line);
-    g_live_shown = true;
+    print_live(line);
 }
 
 static void on_progress(void *arg, const fkm_progress *now)
@@ -200,7 +189,7 @@ static void on_progress(void *arg, const fkm_progress *now)
     if (p->mode == PROGRESS_SILENT || t - p->start < p->grace_s)
         return;
     if (p->mode == PROGRESS_LIVE) {
-        if (g_live_shown && t - p->last_line < LIVE_EVERY_S)
+        if (t - p->last_line < LIVE_EVERY_S)
             return;
         show_live(p, now);
         p->last_line = t;
@@ -208,7 +197,7 @@ static void on_progress(void *arg, const fkm_progress *now)
         char stage[120];
         describe_stage(stage, sizeof stage, p, now);
         show_header(p);
-        fprintf(stderr, "%s  %.0f%% of this pass\n", stage, fraction(now) * 100);
+        print_err("%s  %.0f%% of this pass\n", stage, fraction(now) * 100);
         p->last_line = t;
     }
 }
@@ -229,7 +218,7 @@ static void on_iterated(void *arg, const fkm_iteration *it, const fkm_iteration 
     char line[240];
     describe_iteration(line, sizeof line, p, it, before ? before->inertia : 0, 0);
     show_header(p);
-    fprintf(stderr, "%s  %.3g s\n", line, it->seconds);
+    print_err("%s  %.3g s\n", line, it->seconds);
     p->last_line = t;
 }
 
@@ -258,14 +247,14 @@ static void on_resumed(void *arg, const fkm_saving *s)
     char which[80];
     if (p->mode == PROGRESS_SILENT)
         return;
-    clear_live_line();
+    print_live_clear();
     show_header(p);
     if (s->problem >= p->batch) {
-        fprintf(stderr, "resumed from %s: the result is complete\n", s->path);
+        print_err("resumed from %s: the result is complete\n", s->path);
         return;
     }
     describe_which(which, sizeof which, p, s->problem, s->restart);
-    fprintf(stderr, "resumed from %s: %siter %" PRId32 "\n", s->path, which, s->iteration);
+    print_err("resumed from %s: %siter %" PRId32 "\n", s->path, which, s->iteration);
 }
 
 fkm_observer progress_observer(progress *p)

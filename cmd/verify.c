@@ -6,6 +6,7 @@
 #include "../src/base/file.h"
 #include "../src/base/mem.h"
 #include "../src/base/parse_json.h"
+#include "../src/base/text.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -31,6 +32,24 @@ static fkm_status beside(char **out, const char *stats_path, const char *recorde
     return fkm_asprintf(out, e, "%.*s%s", (int)(slash + 1 - stats_path), stats_path, name);
 }
 
+/* The path of an output: "path", or for a name that is not UTF-8 "path_encoded". */
+static fkm_status take_path(char **out, const char *stats_path, const cJSON *item, fkm_err *e)
+{
+    const cJSON *path = cJSON_GetObjectItemCaseSensitive(item, "path");
+    const cJSON *code = cJSON_GetObjectItemCaseSensitive(item, "path_encoded");
+    if (!code)
+        return beside(out, stats_path, path->valuestring, e);
+    char *name = NULL;
+    if (!cJSON_IsString(code))
+        return not_stats(stats_path, "a path_encoded that is not a text", e);
+    FKM_TRY(fkm_strdup(&name, code->valuestring, e));
+    fkm_status st = fkm_percent_decode(name, code->valuestring)
+                        ? beside(out, stats_path, name, e)
+                        : not_stats(stats_path, "a path_encoded that is no encoded path", e);
+    fkm_free(name);
+    return st;
+}
+
 static fkm_status take_file(verified_file *f, const char *stats_path, const cJSON *item, fkm_err *e)
 {
     const cJSON *path = cJSON_GetObjectItemCaseSensitive(item, "path");
@@ -44,7 +63,7 @@ static fkm_status take_file(verified_file *f, const char *stats_path, const cJSO
     f->crc32c = (uint32_t)strtoul(crc->valuestring, &end, 16);
     if (*end != '\0')
         return not_stats(stats_path, "a crc32c that is not a hexadecimal number", e);
-    return beside(&f->path, stats_path, path->valuestring, e);
+    return take_path(&f->path, stats_path, item, e);
 }
 
 static fkm_status take_files(verified_run *run, const cJSON *outputs, fkm_err *e)

@@ -2,6 +2,7 @@
 #include "elements.h"
 
 #include "../src/base/checked.h"
+#include "../src/base/text.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -288,13 +289,7 @@ bool fkm_suffix_in(const char *list, const char *suffix)
 
 const char *fkm_printable(char *out, size_t cap, const char *text)
 {
-    size_t used = 0;
-    for (; text[used] && used + 1 < cap; used++) {
-        unsigned char c = (unsigned char)text[used];
-        out[used] = c < 0x20 || c == 0x7f ? '?' : (char)c;
-    }
-    out[used] = '\0';
-    return out;
+    return fkm_text_escape(out, cap, text);
 }
 
 void fkm_list_array(char *list, size_t cap, size_t *used, const char *name, int64_t rows,

@@ -84,7 +84,7 @@ fkm_status fkm_convert(fkm_dtype stored, void *dst, const void *src, int64_t cou
 /* Whether a suffix, such as ".npy", is in a list such as ".h5 .hdf5"; case does not matter. */
 bool fkm_suffix_in(const char *list, const char *suffix);
 
-/* text, shortened to cap and with control characters as '?', for messages; returns out. */
+/* text for messages, as fkm_text_escape makes it; returns out. */
 const char *fkm_printable(char *out, size_t cap, const char *text);
 
 /* Appends "name (5 x 3 float32)" to a comma-separated list of at most cap bytes, with "..." when it

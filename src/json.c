@@ -2,28 +2,12 @@
 #include "json.h"
 
 #include "base/mem.h"
+#include "base/text.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-
-/* Bytes of the valid UTF-8 sequence at s, or 0. Overlong forms, surrogates and values above
- * U+10FFFF are not valid. */
-static size_t utf8_length(const unsigned char *s)
-{
-    if (s[0] < 0x80)
-        return 1;
-    size_t len = s[0] >= 0xf0 ? 4 : s[0] >= 0xe0 ? 3 : 2;
-    if (s[0] < 0xc2 || s[0] > 0xf4)
-        return 0;
-    for (size_t i = 1; i < len; i++)
-        if ((s[i] & 0xc0) != 0x80)
-            return 0;
-    bool overlong = (s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xf0 && s[1] < 0x90);
-    bool outside = (s[0] == 0xed && s[1] > 0x9f) || (s[0] == 0xf4 && s[1] > 0x8f);
-    return overlong || outside ? 0 : len;
-}
 
 cJSON *fkm_json_text(const char *text)
 {
@@ -36,7 +20,7 @@ cJSON *fkm_json_text(const char *text)
         return NULL;
     size_t used = 0;
     while (*text) {
-        size_t len = utf8_length((const unsigned char *)text);
+        size_t len = fkm_utf8_length(text);
         memcpy(clean + used, len ? text : replacement, len ? len : 3);
         used += len ? len : 3;
         text += len ? len : 1;
@@ -89,12 +73,32 @@ static void put(fkm_json *j, const char *text)
         j->st = j->sink(j->arg, text, strlen(text), j->e);
 }
 
+/* Valid UTF-8, with characters that must not be shown escaped: cJSON leaves all but C0 as it is. In
+ * JSON they can only be within strings. */
+static void put_shown(fkm_json *j, char *text)
+{
+    char escape[16], *from = text;
+    while (*text) {
+        size_t shown = fkm_shown_length(text), len = fkm_utf8_length(text);
+        if (shown || len == 0) {
+            text += shown ? shown : 1;
+            continue;
+        }
+        snprintf(escape, sizeof escape, "\\u%04" PRIx32, fkm_utf8_decode(text));
+        *text = '\0';
+        put(j, from);
+        put(j, escape);
+        from = text += len;
+    }
+    put(j, from);
+}
+
 /* Prints and frees a value. */
 static void put_value(fkm_json *j, cJSON *value)
 {
     char *text = value ? cJSON_PrintUnformatted(value) : NULL;
     if (text)
-        put(j, text);
+        put_shown(j, text);
     else
         latch_no_memory(j);
     cJSON_free(text);
@@ -109,6 +113,34 @@ static void put_name(fkm_json *j, const char *name)
     j->more = true;
 }
 
+/* "path" -> "path_encoded". */
+static const char *encoded_name(char out[64], const char *name)
+{
+    snprintf(out, 64, "%s_encoded", name);
+    return out;
+}
+
+/* NULL when there is no memory. */
+static cJSON *encoded(const char *text)
+{
+    fkm_err e = {0};
+    char *code = NULL;
+    if (fkm_alloc(&code, 3 * (int64_t)strlen(text) + 1, 1, "a name", &e) != FKM_OK)
+        return NULL;
+    fkm_percent_encode(code, text);
+    cJSON *value = cJSON_CreateString(code);
+    fkm_free(code);
+    return value;
+}
+
+void fkm_json_add_name(fkm_json *j, cJSON *object, const char *name, const char *text)
+{
+    char code[64];
+    fkm_json_add(j, object, name, fkm_json_text(text));
+    if (text && !fkm_is_utf8(text))
+        fkm_json_add(j, object, encoded_name(code, name), encoded(text));
+}
+
 void fkm_json_begin(fkm_json *j, fkm_text_sink sink, void *arg, fkm_err *e)
 {
     *j = (fkm_json){sink, arg, FKM_OK, e, false, false};
@@ -119,6 +151,14 @@ void fkm_json_field(fkm_json *j, const char *name, cJSON *value)
 {
     put_name(j, name);
     put_value(j, value);
+}
+
+void fkm_json_field_name(fkm_json *j, const char *name, const char *text)
+{
+    char code[64];
+    fkm_json_field(j, name, fkm_json_text(text));
+    if (text && !fkm_is_utf8(text))
+        fkm_json_field(j, encoded_name(code, name), encoded(text));
 }
 
 void fkm_json_list_begin(fkm_json *j, const char *name)

@@ -3,7 +3,8 @@
  * cJSON prints doubles with 15 digits and mangles integers above 2^53, so numbers go in as raw
  * text:
  * %.17g and PRId64. Values that JSON does not know (NaN, infinity) and unknown ones become null;
- * bytes that are not UTF-8 (file names may be anything) become U+FFFD.
+ * bytes that are not UTF-8 become U+FFFD. File names may be anything: those have functions of their
+ * own, which add the very bytes. No control character is in the text, but in strings as \u007f.
  *
  * A document is one object, written field by field, so that a list of a million iterations never
  * exists in memory. The first failure latches; everything after it is a no-op that frees what it is
@@ -34,6 +35,11 @@ void fkm_json_begin(fkm_json *j, fkm_text_sink sink, void *arg, fkm_err *e);
 
 /* One field on a line of its own; takes the value (NULL: out of memory). */
 void fkm_json_field(fkm_json *j, const char *name, cJSON *value);
+
+/* A name of a file or of what is in one; when that is not UTF-8, also a field "NAME_encoded" with
+ * all its bytes, as in a URL (fkm_percent_encode). NULL: null. */
+void fkm_json_field_name(fkm_json *j, const char *name, const char *text);
+void fkm_json_add_name(fkm_json *j, cJSON *object, const char *name, const char *text);
 
 /* A field that is a list, one item a line. Each item is taken. */
 void fkm_json_list_begin(fkm_json *j, const char *name);

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/sysinfo.h"
+#include "base/text.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -40,9 +41,9 @@ static void put_input(fkm_json *j, const fkm_reader *in)
     for (int i = 0; i < fkm_reader_input_count(in); i++) {
         const fkm_input *file = fkm_reader_input(in, i);
         cJSON *o = cJSON_CreateObject();
-        add_text(j, o, "path", file->path);
+        fkm_json_add_name(j, o, "path", file->path);
         add_text(j, o, "format", file->format);
-        add_text(j, o, "dataset", file->dataset);
+        fkm_json_add_name(j, o, "dataset", file->dataset);
         add_i64(j, o, "rows", file->rows);
         add_i64(j, o, "dims", file->dims);
         add_text(j, o, "dtype", fkm_dtype_name(file->dtype));
@@ -92,7 +93,7 @@ static void put_outputs(fkm_json *j, const fkm_report *r)
         char crc[16];
         cJSON *o = cJSON_CreateObject();
         snprintf(crc, sizeof crc, "%08" PRIx32, r->outputs[i].crc32c);
-        add_text(j, o, "path", r->outputs[i].path);
+        fkm_json_add_name(j, o, "path", r->outputs[i].path);
         add_i64(j, o, "bytes", r->outputs[i].bytes);
         add_text(j, o, "crc32c", crc);
         fkm_json_list_item(j, o);
@@ -198,7 +199,7 @@ static void put_params(fkm_json *j, const fkm_fit_options *p, const char *init)
     add_i64(j, o, "k", p->clusters);
     fkm_json_add(j, o, "seed", fkm_json_u64(p->seed));
     add_i64(j, o, "restarts", p->restarts);
-    add_text(j, o, "init", init);
+    fkm_json_add_name(j, o, "init", init);
     add_text(j, o, "metric", "l2");
     add_real(j, o, "tol", p->tol);
     add_i64(j, o, "max_iter", p->max_iter);
@@ -385,7 +386,7 @@ static void put_planned_outputs(fkm_json *j, const fkm_report *r)
     fkm_json_list_begin(j, "outputs");
     for (int i = 0; i < r->output_count; i++) {
         cJSON *o = cJSON_CreateObject();
-        add_text(j, o, "path", r->outputs[i].path);
+        fkm_json_add_name(j, o, "path", r->outputs[i].path);
         add_i64(j, o, "bytes", r->outputs[i].bytes);
         fkm_json_list_item(j, o);
     }
@@ -399,7 +400,7 @@ static void put_planned_checkpoint(fkm_json *j, const fkm_preview *p, const fkm_
         return;
     }
     cJSON *o = cJSON_CreateObject();
-    add_text(j, o, "path", s->path);
+    fkm_json_add_name(j, o, "path", s->path);
     add_i64(j, o, "bytes", p->state_bytes);
     add_real(j, o, "every_s", s->every_s);
     if (p->resumes > 0)
@@ -439,7 +440,7 @@ fkm_status fkm_predict_json(const fkm_predict_report *r, fkm_text_sink sink, voi
     put_head(&j, "fkm-predict/1", "done", &r->common);
     cJSON *o = cJSON_CreateObject();
     add_i64(&j, o, "k", r->clusters);
-    add_text(&j, o, "centroids", r->centroids);
+    fkm_json_add_name(&j, o, "centroids", r->centroids);
     add_text(&j, o, "metric", "l2");
     add_i64(&j, o, "top", r->top);
     fkm_json_field(&j, "params", o);
@@ -482,17 +483,19 @@ struct lines {
 
 static void put_line(struct lines *l, const char *label, const char *fmt, ...) FKM_PRINTF(3, 4);
 
+/* Names in it may hold anything: a line is what can be shown. */
 static void put_line(struct lines *l, const char *label, const char *fmt, ...)
 {
-    char text[600];
+    char text[5000], line[4 * sizeof text];
     int used = snprintf(text, sizeof text, "%-12s", label);
     va_list ap;
     va_start(ap, fmt);
-    vsnprintf(text + used, sizeof text - (size_t)used - 1, fmt, ap);
+    vsnprintf(text + used, sizeof text - (size_t)used, fmt, ap);
     va_end(ap);
-    strcat(text, "\n");
+    fkm_text_escape(line, sizeof line - 1, text);
+    strcat(line, "\n");
     if (l->st == FKM_OK)
-        l->st = l->sink(l->arg, text, strlen(text), l->e);
+        l->st = l->sink(l->arg, line, strlen(line), l->e);
 }
 
 static void put_data(struct lines *l, const fkm_reader *in)
@@ -507,9 +510,9 @@ static void put_data(struct lines *l, const fkm_reader *in)
         snprintf(more, sizeof more, " and %d more", count - 1);
     if (shape->ndim == 3)
         snprintf(batch, sizeof batch, "%" PRId64 " problems of ", shape->batch);
-    put_line(l, "data", "%.300s%s: %s%" PRId64 " x %" PRId32 " %s, %s",
-        fkm_reader_input(in, 0)->path, more, batch, shape->rows, shape->dims,
-        fkm_dtype_name(fkm_reader_input(in, 0)->dtype), fkm_bytes_text(size, sizeof size, bytes));
+    put_line(l, "data", "%s%s: %s%" PRId64 " x %" PRId32 " %s, %s", fkm_reader_input(in, 0)->path,
+        more, batch, shape->rows, shape->dims, fkm_dtype_name(fkm_reader_input(in, 0)->dtype),
+        fkm_bytes_text(size, sizeof size, bytes));
 }
 
 static void put_written(struct lines *l, const fkm_report *r, const char *marker)
@@ -517,12 +520,12 @@ static void put_written(struct lines *l, const fkm_report *r, const char *marker
     char size[32];
     const char *label = "written";
     for (int i = 0; i < r->output_count; i++) {
-        put_line(l, label, "%.480s  %s", r->outputs[i].path,
+        put_line(l, label, "%s  %s", r->outputs[i].path,
             fkm_bytes_text(size, sizeof size, r->outputs[i].bytes));
         label = "";
     }
     if (marker)
-        put_line(l, label, "%.500s", marker);
+        put_line(l, label, "%s", marker);
 }
 
 /* Which of several starts was the best. */
@@ -612,7 +615,7 @@ fkm_status fkm_predict_summary(
 {
     struct lines l = {sink, arg, FKM_OK, e};
     put_data(&l, r->common.in);
-    put_line(&l, "centroids", "%.300s: %" PRId32, r->centroids, r->clusters);
+    put_line(&l, "centroids", "%s: %" PRId32, r->centroids, r->clusters);
     put_time_line(&l, &r->common);
     put_written(&l, &r->common, NULL);
     return l.st;
@@ -659,7 +662,7 @@ static void put_state_line(struct lines *l, const fkm_preview *p, const fkm_savi
         put_line(l, "checkpoint", "off");
         return;
     }
-    put_line(l, "checkpoint", "%.480s  %s, every %s", s->path,
+    put_line(l, "checkpoint", "%s  %s, every %s", s->path,
         fkm_bytes_text(size, sizeof size, p->state_bytes),
         fkm_seconds_text(text, sizeof text, s->every_s));
     if (p->resumes > 0)
@@ -682,8 +685,8 @@ fkm_status fkm_preview_summary(
     put_predicted_line(&l, p, r->options);
     put_state_line(&l, p, r->options->saving);
     for (int i = 0; i < r->common.output_count; i++)
-        put_line(&l, i ? "" : "to write", "%.480s  %s", r->common.outputs[i].path,
+        put_line(&l, i ? "" : "to write", "%s  %s", r->common.outputs[i].path,
             fkm_bytes_text(size, sizeof size, r->common.outputs[i].bytes));
-    put_line(&l, "", "%.500s", marker);
+    put_line(&l, "", "%s", marker);
     return l.st;
 }

@@ -1,6 +1,8 @@
 /* Talk on stderr: see log.h. */
 #include "log.h"
 
+#include "text.h"
+
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -27,9 +29,10 @@ void fkm_log_on_line(void (*before)(void))
 
 static void print_line(const char *prefix, const char *text)
 {
+    char safe[3300]; /* of 800 bytes, each as four */
     if (g_before)
         g_before();
-    fprintf(stderr, "%s%s\n", prefix, text);
+    fprintf(stderr, "%s%s\n", prefix, fkm_text_escape(safe, sizeof safe, text));
 }
 
 void fkm_warn(const char *fmt, ...)

@@ -28,10 +28,11 @@ def left(d):
 
 
 def check_reader_went_away():
-    """SIGPIPE is no way to end: the run says that its result did not arrive."""
+    """As with 'fkm help | head -1': it has seen what it wanted, there is nothing to say, and outputs are there."""
     d = cli.new_directory()
     cli.save(d, "x.npy", cli.npy(cli.blobs(30, 2)))
-    for command, left_there in ((["info", "x.npy"], []),
+    for command, left_there in ((["info", "x.npy"], []), (["fit", "--help"], []), (["help", "formats"], []),
+                                (["info", "--json", "x.npy"], []),
                                 (["fit", "-k", "2", "-o", "p", "x.npy"],
                                  ["p.centroids.npy", "p.labels.npy", "p.stats.json"])):
         reader, writer = os.pipe()
@@ -40,7 +41,7 @@ def check_reader_went_away():
                              env=cli.clean_environment())
         os.close(writer)
         cli.check_equal((run.returncode, run.stderr),
-                        (4, "fkm: cannot write to standard output: Broken pipe\n"), command)
+                        (0, ""), command)
         cli.check_equal(sorted(left(d)), left_there, command)
 
 
