@@ -622,11 +622,10 @@ const cmd cmd_fit = {
     .about = "cluster vectors by exact k-means",
     .usage = "-k K [options] DATA...",
     .examples =
-        "  fkm fit -k 1000 data.fvecs           write "
-        "data.k1000.{centroids.npy,labels.npy,stats.json}\n"
-        "  fkm fit -k 32k -o out/run *.npy      several files are one data set, in this order\n"
-        "  fkm fit -k 1000 -i old.k1000 new.npy start from the centroids of an earlier run\n"
-        "  fkm fit -k 64 -i k-means++ --restarts 10 data.npy   the best of ten starts\n"
+        "  fkm fit -k 1000 data.fvecs            write data.k1000.centroids.npy and so on\n"
+        "  fkm fit -k 32k -o out/run *.npy       several files, in this order, as one\n"
+        "  fkm fit -k 1000 -i old.k1000 new.npy  start from an earlier run's centroids\n"
+        "  fkm fit -k 64 -i k-means++ --restarts 10 data.npy  the best of ten starts\n"
         "  fkm fit -k 256 -t 0 -m 8G big.u8bin  to the exact fixpoint, in 8 GiB of memory\n",
     .groups = fit_groups,
     .run = run_fit,

@@ -93,7 +93,12 @@ static fkm_status unknown_command(const char *name, fkm_err *e)
         names[i] = commands[i]->name;
     names[COMMANDS] = "help";
     const char *near = opt_nearest(name, names, COMMANDS + 1);
+    const opt_word *word = opt_find_command_word(name);
     fkm_fail(e, FKM_EUSAGE, "unknown command '%s'", name);
+    if (word && word->note)
+        return fkm_hint(e, "%s", word->note);
+    if (word)
+        return fkm_hint(e, "here it is 'fkm %s': %s", word->ours, find_command(word->ours)->about);
     if (near)
         return fkm_hint(e, "did you mean 'fkm %s'?", near);
     return fkm_hint(e, "'fkm help' lists the commands");

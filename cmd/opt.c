@@ -1,220 +1,18 @@
 /* Option tables: see opt.h. */
 #include "opt.h"
 
-#include "../src/base/mem.h"
 #include "../src/base/sysinfo.h"
+#include "../src/base/text.h"
 #include "../src/fkm.h"
-
 #include "print.h"
 
-#include <ctype.h>
-#include <getopt.h>
 #include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_OPTIONS 64   /* of one command */
-#define LONG_VALUE 0x200 /* getopt's value of row i is LONG_VALUE + i: no letter is that large */
-#define HELP_COLUMN 30
-#define HELP_WIDTH 96
-
-/* ---- texts to values ---- */
-
-bool opt_to_seed(const char *text, uint64_t *out)
-{
-    uint64_t value = 0;
-    if (!isdigit((unsigned char)*text))
-        return false;
-    for (; isdigit((unsigned char)*text); text++)
-        if (__builtin_mul_overflow(value, UINT64_C(10), &value) ||
-            __builtin_add_overflow(value, (uint64_t)(*text - '0'), &value))
-            return false;
-    *out = value;
-    return *text == '\0';
-}
-
-bool opt_to_count(const char *text, int64_t *out)
-{
-    char digits[24];
-    size_t len = strspn(text, "0123456789");
-    int64_t unit = 1;
-    if (!strcmp(text + len, "k"))
-        unit = 1000;
-    else if (!strcmp(text + len, "M"))
-        unit = 1000000;
-    else if (text[len] != '\0')
-        return false;
-    uint64_t value;
-    if (len == 0 || len >= sizeof digits)
-        return false;
-    memcpy(digits, text, len);
-    digits[len] = '\0';
-    int64_t result;
-    if (!opt_to_seed(digits, &value) || value > INT64_MAX ||
-        __builtin_mul_overflow((int64_t)value, unit, &result))
-        return false;
-    *out = result;
-    return true;
-}
-
-/* Decimal only: strtod would also take "inf", "nan" and hexadecimal. *end: what follows. */
-static bool leading_real(const char *text, double *out, const char **end)
-{
-    if (!isdigit((unsigned char)*text) && *text != '.' && *text != '-' && *text != '+')
-        return false;
-    size_t sign = *text == '-' || *text == '+';
-    if (!isdigit((unsigned char)text[sign]) && text[sign] != '.')
-        return false;
-    if (text[sign] == '0' && (text[sign + 1] == 'x' || text[sign + 1] == 'X'))
-        return false;
-    char *stop;
-    double value = strtod(text, &stop);
-    if (stop == text || !isfinite(value))
-        return false;
-    *out = value;
-    *end = stop;
-    return true;
-}
-
-bool opt_to_real(const char *text, double *out)
-{
-    const char *end;
-    double value;
-    if (!leading_real(text, &value, &end) || *end != '\0')
-        return false;
-    *out = value;
-    return true;
-}
-
-bool opt_to_rows(const char *text, opt_rows *out)
-{
-    char left[32];
-    const char *colon = strchr(text, ':');
-    opt_rows rows = {0, -1};
-    if (!colon || (size_t)(colon - text) >= sizeof left || (colon == text && colon[1] == '\0'))
-        return false;
-    memcpy(left, text, (size_t)(colon - text));
-    left[colon - text] = '\0';
-    if (left[0] != '\0' && !opt_to_count(left, &rows.begin))
-        return false;
-    if (colon[1] != '\0' && (!opt_to_count(colon + 1, &rows.end) || rows.end <= rows.begin))
-        return false;
-    *out = rows;
-    return true;
-}
-
-/* Factor of a size suffix, 0 when it is none. */
-static double size_unit(const char *suffix)
-{
-    static const char letters[] = "KMGT";
-    if (suffix[0] == '\0' || !strcmp(suffix, "B"))
-        return 1;
-    const char *at = strchr(letters, toupper((unsigned char)suffix[0]));
-    if (!at)
-        return 0;
-    int power = (int)(at - letters) + 1;
-    if (suffix[1] == '\0' || !strcmp(suffix + 1, "iB"))
-        return pow(1024, power);
-    return !strcmp(suffix + 1, "B") ? pow(1000, power) : 0;
-}
-
-bool opt_to_size(const char *text, int64_t whole, int64_t *out)
-{
-    const char *end;
-    double value;
-    if (!leading_real(text, &value, &end) || value < 0)
-        return false;
-    double unit = size_unit(end);
-    if (!strcmp(end, "%")) {
-        if (whole <= 0 || value > 100)
-            return false;
-        unit = (double)whole / 100;
-    }
-    double bytes = floor(value * unit);
-    if (unit == 0 || bytes >= 0x1p63)
-        return false;
-    *out = (int64_t)bytes;
-    return true;
-}
-
-static const struct {
-    const char *name;
-    double seconds;
-} time_units[] = {{"d", 86400}, {"h", 3600}, {"m", 60}, {"s", 1}, {"ms", 1e-3}};
-#define TIME_UNITS (sizeof time_units / sizeof time_units[0])
-
-bool opt_to_time(const char *text, double *out)
-{
-    const char *end;
-    double value;
-    if (!leading_real(text, &value, &end))
-        return false;
-    for (size_t i = 0; i < TIME_UNITS; i++)
-        if (!strcmp(end, time_units[i].name)) {
-            value *= time_units[i].seconds;
-            if (!(value > 0 && value < 0x1p31))
-                return false;
-            *out = value;
-            return true;
-        }
-    return false;
-}
-
-const char *opt_time_text(char *out, size_t cap, double seconds)
-{
-    size_t i = 0;
-    while (i < TIME_UNITS - 1 &&
-           (seconds < time_units[i].seconds || fmod(seconds, time_units[i].seconds) != 0))
-        i++;
-    snprintf(out, cap, "%.12g%s", seconds / time_units[i].seconds, time_units[i].name);
-    return out;
-}
-
-/* ---- did you mean ---- */
-
-/* Edits (insert, delete, replace, swap neighbours) that turn a into b; large when a text is long.
- */
-static int edit_distance(const char *a, const char *b)
-{
-    enum { CAP = 40 };
-    int rows[3][CAP + 1];
-    size_t na = strlen(a), nb = strlen(b);
-    if (na > CAP || nb > CAP)
-        return CAP;
-    for (size_t j = 0; j <= nb; j++)
-        rows[0][j] = (int)j;
-    for (size_t i = 1; i <= na; i++) {
-        int *now = rows[i % 3], *last = rows[(i - 1) % 3], *before = rows[(i + 1) % 3];
-        now[0] = (int)i;
-        for (size_t j = 1; j <= nb; j++) {
-            int best = last[j - 1] + (a[i - 1] != b[j - 1]);
-            if (last[j] + 1 < best)
-                best = last[j] + 1;
-            if (now[j - 1] + 1 < best)
-                best = now[j - 1] + 1;
-            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] &&
-                before[j - 2] + 1 < best)
-                best = before[j - 2] + 1;
-            now[j] = best;
-        }
-    }
-    return rows[na % 3][nb];
-}
-
-const char *opt_nearest(const char *text, const char *const *names, int count)
-{
-    const char *best = NULL;
-    int best_distance = (int)strlen(text) / 3 + 2; /* further off than this is another word */
-    for (int i = 0; i < count; i++) {
-        int distance = edit_distance(text, names[i]);
-        if (distance < best_distance && distance < (int)strlen(names[i])) {
-            best = names[i];
-            best_distance = distance;
-        }
-    }
-    return best;
-}
+#define MAX_OPTIONS 64 /* of one command */
+#define HELP_COLUMN 26
+#define LEAST_BARE_SIZE ((int64_t)1 << 20) /* fewer bytes than this want a unit */
 
 /* ---- one option ---- */
 
@@ -279,12 +77,20 @@ static fkm_status set_real(
     return FKM_OK;
 }
 
-static fkm_status set_size(int64_t *out, const char *text, const char *source, fkm_err *e)
+/* whole: what percentages are of; 0: there are none. */
+static fkm_status set_size(
+    int64_t *out, const char *text, int64_t whole, const char *source, fkm_err *e)
 {
     int64_t value;
-    if (!opt_to_size(text, fkm_memory_available(), &value) || value == 0) {
+    if (!opt_to_size(text, whole, &value) || value == 0) {
         bad_value(source, "a size", text, e);
-        return fkm_hint(e, "examples: 8G, 512M (powers of 1024), 8GB (powers of 1000), 50%%");
+        return fkm_hint(e, "examples: 8G, 512M (powers of 1024), 8GB (powers of 1000)%s",
+            whole > 0 ? ", 50%" : "");
+    }
+    bool bare = strspn(text, "0123456789.") == strlen(text);
+    if (bare && value < LEAST_BARE_SIZE) { /* -m 8 */
+        fkm_fail(e, FKM_EUSAGE, "%s: %s without a unit is %" PRId64 " bytes", source, text, value);
+        return fkm_hint(e, "give the unit: %sG, %sM; %sB if it is bytes", text, text, text);
     }
     *out = value;
     return FKM_OK;
@@ -301,17 +107,6 @@ static fkm_status set_time(
         bad_value(source, o->choices ? "a time or off" : "a time", text, e);
         return fkm_hint(e, "examples: 90s, 10m, 1.5h, 2d");
     }
-    return FKM_OK;
-}
-
-static fkm_status set_bytes(int64_t *out, const char *text, const char *source, fkm_err *e)
-{
-    int64_t value;
-    if (!opt_to_size(text, 0, &value) || value == 0) {
-        bad_value(source, "a size", text, e);
-        return fkm_hint(e, "examples: 8G, 512M (powers of 1024), 8GB (powers of 1000)");
-    }
-    *out = value;
     return FKM_OK;
 }
 
@@ -388,11 +183,11 @@ static fkm_status set_value(
     case OPT_REAL:
         return set_real(o, dst, text, source, e);
     case OPT_SIZE:
-        return set_size(dst, text, source, e);
+        return set_size(dst, text, fkm_memory_available(), source, e);
     case OPT_TIME:
         return set_time(o, dst, text, source, e);
     case OPT_BYTES:
-        return set_bytes(dst, text, source, e);
+        return set_size(dst, text, 0, source, e);
     case OPT_ROWS:
         if (!opt_to_rows(text, dst)) {
             bad_value(source, "a range of rows A:B with A < B", text, e);
@@ -414,7 +209,7 @@ static fkm_status set_value(
         return set_isa(dst, text, source, e);
     case OPT_LATER:
         fkm_fail(e, FKM_EUSAGE, "%s is not in this version of fkm", source);
-        return fkm_hint(e, "'fkm help' lists the commands; each has --help");
+        return fkm_hint(e, "%s", opt_word_note(o->name));
     case OPT_END:
         break;
     }
@@ -423,94 +218,150 @@ static fkm_status set_value(
 
 /* ---- a command's options ---- */
 
-/* The groups, flattened, as getopt wants them. */
+/* The groups, flattened. */
 struct table {
     const opt *rows[MAX_OPTIONS];
     void *bases[MAX_OPTIONS];
     bool given[MAX_OPTIONS];
     int count;
-    struct option longs[MAX_OPTIONS + 1];
-    char shorts[2 * MAX_OPTIONS + 2];
 };
 
 static fkm_status flatten(struct table *t, const opt_group *groups, void *const *bases, fkm_err *e)
 {
-    size_t used = 0;
     memset(t, 0, sizeof *t);
-    t->shorts[used++] = ':'; /* tell a missing value from an unknown option */
     for (int g = 0; groups[g].rows; g++)
         for (const opt *o = groups[g].rows; o->kind != OPT_END; o++) {
-            int i = t->count;
-            if (i == MAX_OPTIONS)
+            if (t->count == MAX_OPTIONS)
                 return fkm_fail(e, FKM_EBUG, "more than %d options", MAX_OPTIONS);
-            /* OPT_LATER swallows a value if there is one: the message is the same. */
-            int has = o->kind == OPT_FLAG    ? no_argument
-                      : o->kind == OPT_LATER ? optional_argument
-                                             : required_argument;
-            t->longs[i] = (struct option){o->name, has, NULL, LONG_VALUE + i};
-            t->rows[i] = o;
-            t->bases[i] = bases[g];
-            if (o->letter) {
-                t->shorts[used++] = (char)o->letter;
-                if (has == required_argument)
-                    t->shorts[used++] = ':';
-            }
-            t->count++;
+            t->rows[t->count] = o;
+            t->bases[t->count++] = bases[g];
         }
     return FKM_OK;
 }
 
-/* Row of what getopt returned, or -1. */
-static int find_row(const struct table *t, int value)
+/* Row of a long form, or -1. Names are exact: an abbreviation may mean another option tomorrow. */
+static int find_name(const struct table *t, const char *name, size_t len)
 {
-    if (value >= LONG_VALUE && value < LONG_VALUE + t->count)
-        return value - LONG_VALUE;
     for (int i = 0; i < t->count; i++)
-        if (value != 0 && t->rows[i]->letter == value)
+        if (strlen(t->rows[i]->name) == len && !strncmp(t->rows[i]->name, name, len))
             return i;
     return -1;
 }
 
-static fkm_status unknown_long(const struct table *t, const char *word, fkm_err *e)
+static int find_letter(const struct table *t, char letter)
+{
+    for (int i = 0; i < t->count; i++)
+        if (t->rows[i]->letter && t->rows[i]->letter == letter)
+            return i;
+    return -1;
+}
+
+/* "--restarts, --rows": the options that begin with `start`; *count: how many. */
+static void list_starting(
+    char *list, size_t cap, int *count, const struct table *t, const char *start)
+{
+    size_t used = 0;
+    list[0] = '\0';
+    *count = 0;
+    for (int i = 0; i < t->count; i++)
+        if (t->rows[i]->kind != OPT_LATER && !strncmp(t->rows[i]->name, start, strlen(start))) {
+            int len =
+                snprintf(list + used, cap - used, "%s--%s", *count ? ", " : "", t->rows[i]->name);
+            used = used + (size_t)len < cap ? used + (size_t)len : cap - 1;
+            ++*count;
+        }
+}
+
+/* What a word that is no option may have been meant to be: another program's word first, then what
+ * it begins, then what is spelt nearly so. */
+static fkm_status unknown_long(const struct table *t, const char *name, fkm_err *e)
 {
     const char *names[MAX_OPTIONS];
-    char text[80], list[200] = "";
-    int count = 0, starts = 0;
-    snprintf(text, sizeof text, "%.*s", (int)strcspn(word, "="), word);
-    for (int i = 0; i < t->count; i++) {
+    char list[160];
+    int count = 0, starting = 0;
+    for (int i = 0; i < t->count; i++)
         if (t->rows[i]->kind != OPT_LATER)
             names[count++] = t->rows[i]->name;
-        if (!strncmp(t->rows[i]->name, text + 2, strlen(text + 2))) {
-            size_t used = strlen(list);
-            snprintf(list + used, sizeof list - used, " --%s", t->rows[i]->name);
-            starts++;
-        }
+    fkm_fail(e, FKM_EUSAGE, "unknown option --%s", name);
+    const opt_word *word = opt_find_word(name, names, count);
+    if (word && word->ours && find_name(t, word->ours, strlen(word->ours)) >= 0) {
+        const opt *o = t->rows[find_name(t, word->ours, strlen(word->ours))];
+        return fkm_hint(e, "here it is --%s%s%s: %s", o->name, o->metavar ? " " : "",
+            o->metavar ? o->metavar : "", word->note ? word->note : o->help);
     }
-    if (starts > 1) {
-        fkm_fail(e, FKM_EUSAGE, "option %s is ambiguous", text);
-        return fkm_hint(e, "it could be%s", list);
-    }
-    const char *near = opt_nearest(text + 2, names, count);
-    fkm_fail(e, FKM_EUSAGE, "unknown option %s", text);
+    if (word && word->note)
+        return fkm_hint(e, "%s", word->note);
+    if (*name)
+        list_starting(list, sizeof list, &starting, t, name);
+    if (starting > 0)
+        return fkm_hint(e, "options are not abbreviated; there is %s", list);
+    if (word)
+        return fkm_hint(e, "--%s is an option of another command: see 'fkm help'", word->ours);
+    const char *near = opt_nearest(name, names, count);
     if (near)
         return fkm_hint(e, "did you mean --%s?", near);
     return fkm_hint(e, "--help lists the options");
 }
 
-static fkm_status refused(const struct table *t, int value, char **argv, fkm_err *e)
+/* A command line, taken word by word from `at` on. */
+struct words {
+    int argc, at;
+    char **argv;
+};
+
+static fkm_status set_row(struct table *t, int row, const char *text, fkm_err *e)
 {
-    int row = find_row(t, optopt);
-    if (value == ':') {
-        fkm_fail(e, FKM_EUSAGE, "option --%s needs a value", t->rows[row]->name);
-        return fkm_hint(
-            e, "--%s %s: %s", t->rows[row]->name, t->rows[row]->metavar, t->rows[row]->help);
+    char source[64];
+    snprintf(source, sizeof source, "--%s", t->rows[row]->name);
+    t->given[row] = true;
+    return set_value(t->rows[row], t->bases[row], text, source, e);
+}
+
+/* The value of a row: what is attached (NULL: nothing), or the next word. */
+static fkm_status take_value(
+    struct table *t, int row, struct words *w, const char *attached, fkm_err *e)
+{
+    const opt *o = t->rows[row];
+    if (!attached && o->kind != OPT_FLAG && o->kind != OPT_LATER) {
+        if (w->at == w->argc) {
+            fkm_fail(e, FKM_EUSAGE, "option --%s needs a value", o->name);
+            return fkm_hint(e, "--%s %s: %s", o->name, o->metavar, o->help);
+        }
+        attached = w->argv[w->at++];
     }
-    if (row >= 0)
+    return set_row(t, row, attached, e);
+}
+
+/* "name" or "name=value". */
+static fkm_status take_long(struct table *t, struct words *w, const char *word, fkm_err *e)
+{
+    char name[80];
+    size_t len = strcspn(word, "=");
+    int row = find_name(t, word, len);
+    if (row < 0) {
+        snprintf(name, sizeof name, "%.*s", (int)(len < sizeof name ? len : sizeof name), word);
+        return unknown_long(t, name, e);
+    }
+    if (t->rows[row]->kind == OPT_FLAG && word[len])
         return fkm_fail(e, FKM_EUSAGE, "option --%s takes no value", t->rows[row]->name);
-    if (optopt == 0)
-        return unknown_long(t, argv[optind - 1], e);
-    fkm_fail(e, FKM_EUSAGE, "unknown option -%c", optopt);
-    return fkm_hint(e, "--help lists the options");
+    return take_value(t, row, w, word[len] ? word + len + 1 : NULL, e);
+}
+
+/* "k5", "vf", "vk" before "5". */
+static fkm_status take_letters(struct table *t, struct words *w, const char *word, fkm_err *e)
+{
+    for (; *word; word++) {
+        int row = find_letter(t, *word);
+        if (row < 0) {
+            size_t len = fkm_utf8_length(word);
+            fkm_fail(e, FKM_EUSAGE, "unknown option -%.*s", len ? (int)len : 1, word);
+            return fkm_hint(e, "--help lists the options");
+        }
+        if (t->rows[row]->kind != OPT_FLAG)
+            return take_value(t, row, w, word[1] ? word + 1 : NULL, e);
+        FKM_TRY(set_row(t, row, NULL, e));
+    }
+    return FKM_OK;
 }
 
 static fkm_status from_environment(struct table *t, fkm_err *e)
@@ -528,20 +379,23 @@ fkm_status opt_parse(const opt_group *groups, void *const *bases, int argc, char
     int *first_operand, fkm_err *e)
 {
     struct table t;
-    int value;
+    struct words w = {argc, 1, argv};
+    int operands = 0; /* found so far, in argv[1..operands]: those words have been read */
+    bool over = false;
     FKM_TRY(flatten(&t, groups, bases, e));
-    optind = 0; /* glibc: start afresh */
-    opterr = 0;
-    while ((value = getopt_long(argc, argv, t.shorts, t.longs, NULL)) != -1) {
-        if (value == '?' || value == ':')
-            return refused(&t, value, argv, e);
-        int row = find_row(&t, value);
-        char source[64];
-        snprintf(source, sizeof source, "--%s", t.rows[row]->name);
-        t.given[row] = true;
-        FKM_TRY(set_value(t.rows[row], t.bases[row], optarg, source, e));
+    while (w.at < argc) {
+        char *word = argv[w.at++];
+        if (over || word[0] != '-' || word[1] == '\0')
+            argv[1 + operands++] = word;
+        else if (!strcmp(word, "--"))
+            over = true;
+        else if (word[1] == '-')
+            FKM_TRY(take_long(&t, &w, word + 2, e));
+        else
+            FKM_TRY(take_letters(&t, &w, word + 1, e));
     }
-    *first_operand = optind;
+    memmove(argv + argc - operands, argv + 1, (size_t)operands * sizeof *argv);
+    *first_operand = argc - operands;
     return from_environment(&t, e);
 }
 
@@ -580,32 +434,6 @@ static void default_text(char *out, size_t cap, const opt *o, const void *base)
     }
 }
 
-/* Prints text from column HELP_COLUMN on, broken at spaces; the cursor is at `column`. */
-static void wrap_text(FILE *out, const char *text, int column)
-{
-    if (column > HELP_COLUMN - 2) {
-        print_to(out, "\n");
-        column = 0;
-    }
-    print_to(out, "%*s", HELP_COLUMN - column, "");
-    column = HELP_COLUMN;
-    while (*text) {
-        int len = (int)strcspn(text, " ");
-        if (column > HELP_COLUMN && column + 1 + len > HELP_WIDTH) {
-            print_to(out, "\n%*s", HELP_COLUMN, "");
-            column = HELP_COLUMN;
-        } else if (column > HELP_COLUMN) {
-            print_to(out, " ");
-            column++;
-        }
-        print_to(out, "%.*s", len, text);
-        column += len;
-        text += len;
-        text += strspn(text, " ");
-    }
-    print_to(out, "\n");
-}
-
 static void print_option(FILE *out, const opt *o, const void *base)
 {
     char left[120], value[64], text[400];
@@ -620,7 +448,7 @@ static void print_option(FILE *out, const opt *o, const void *base)
     else
         snprintf(text, sizeof text, "%s", o->help);
     print_to(out, "%s", left);
-    wrap_text(out, text, (int)strlen(left));
+    print_wrapped(out, text, (int)strlen(left), HELP_COLUMN);
 }
 
 void opt_help(FILE *out, const opt_group *groups, void *const *bases)

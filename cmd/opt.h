@@ -1,4 +1,4 @@
-/* Option tables over getopt_long.
+/* Option tables.
  *
  * One row says everything about one option. The parser, --help and (through --help) the test of the
  * man pages read the same rows, so they cannot disagree. Rows write into structs that the command
@@ -58,9 +58,10 @@ typedef struct opt_group {
     const opt *rows;   /* ends with OPT_END */
 } opt_group;
 
-/* Parses argv[1..argc). bases[g] is the struct of groups[g]. Operands are moved to the end of argv;
- * *first_operand is their index. Then the environment fills what no option gave. FKM_EUSAGE names
- * the option or variable, what was expected and found; unknown names get the nearest suggested. */
+/* Parses argv[1..argc), with long names in full. bases[g] is the struct of groups[g]. Operands are
+ * moved to the end of argv; *first_operand is their index. Then the environment fills what no
+ * option gave. FKM_EUSAGE names the option or variable, what was expected and found; unknown names
+ * get the nearest suggested. */
 fkm_status opt_parse(const opt_group *groups, void *const *bases, int argc, char **argv,
     int *first_operand, fkm_err *e) FKM_MUST_USE;
 
@@ -83,6 +84,23 @@ bool opt_to_time(const char *text, double *out);
 
 /* "10m": as opt_to_time reads it; writes at most cap bytes into out and returns out. */
 const char *opt_time_text(char *out, size_t cap, double seconds);
+
+/* ---- words that are not ours ---- */
+
+/* Words of other programs, and what they are here. */
+typedef struct opt_word {
+    const char *words; /* with blanks between them; lower case, with - and not _ */
+    const char *ours;  /* an option, or a command; NULL: there is none, and note says what to do */
+    const char *note;  /* a hint; NULL: what --help says of `ours` */
+} opt_word;
+
+/* The row of an option's name, in whatever case, with _ or -: first one whose `ours` is among
+ * names[0..count), then any; NULL: not known. Of a command: `ours` is a command of ours. */
+const opt_word *opt_find_word(const char *text, const char *const *names, int count);
+const opt_word *opt_find_command_word(const char *text);
+
+/* The hint for an option that only a later version has. */
+const char *opt_word_note(const char *name);
 
 /* The name in names[0..count) that `text` probably meant, or NULL when none is near. */
 const char *opt_nearest(const char *text, const char *const *names, int count);

@@ -359,10 +359,10 @@ const cmd cmd_predict = {
     .name = "predict",
     .about = "label vectors with their nearest centroids",
     .usage = "-c FILE|PREFIX [options] DATA...",
-    .examples =
-        "  fkm predict -c data.k1000 new.npy                       write new.labels.npy\n"
-        "  fkm predict -c cent.fvecs --top 5 --distances d.npy new.fvecs  the 5 nearest\n"
-        "  producer | fkm predict -c data.k1000 -o out.npy -       .npy or .fvecs from a pipe\n",
+    .examples = "  fkm predict -c data.k1000 new.npy                  write new.labels.npy\n"
+                "  fkm predict -c cent.fvecs --top 5 --distances d.npy new.fvecs\n"
+                "                                                     the 5 nearest\n"
+                "  producer | fkm predict -c data.k1000 -o out.npy -  .npy or .fvecs from a pipe\n",
     .groups = predict_groups,
     .run = run_predict,
 };

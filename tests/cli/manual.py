@@ -100,6 +100,13 @@ def check_defaults():
     cli.check_equal(default["format"], "npy", "default of --format")
 
 
+def check_width():
+    """Help fits a terminal of 80 columns."""
+    for args in [[name, "--help"] for name in COMMANDS] + [["help"], ["help", "formats"], ["help", "isa"]]:
+        for line in cli.fkm(*args, cwd=cli.TMP).stdout.splitlines():
+            cli.check(len(line) <= 80, *args, "is wider than 80 columns:", line)
+
+
 def check_page(name):
     page = manual(name)
     order = re.findall(r"^\.SH (.*)$", page, re.M)
@@ -145,6 +152,7 @@ def main():
         cli.check(f"fkm\\-{name} (1)" in manual("fkm"), "fkm.1 does not name", name)
         help_text = cli.fkm("help", name, cwd=cli.TMP).stdout
         cli.check_equal(help_text, cli.fkm(name, "-h", cwd=cli.TMP).stdout, "fkm help", name)
+    check_width()
     check_defaults()
     cli.finish()
 

@@ -242,6 +242,11 @@ static void test_all_kinds(void **state)
     assert_int_equal(t.dtype, FKM_BF16);
     assert_string_equal(operands[0], "-k");
     assert_int_equal(parse(&t, operands, &e, WORDS("-k", "3", "-k", "4")), FKM_OK);
+    assert_int_equal(
+        parse(&t, operands, &e, WORDS("a", "-fk", "4", "b", "-", "-m8B", "--", "--force")), FKM_OK);
+    for (int i = 0; i < 4; i++) /* in their order, wherever they stood */
+        assert_string_equal(operands[i], ((const char *const[]){"a", "b", "-", "--force"})[i]);
+    assert_true(t.memory == 8);
     assert_int_equal(t.count, 4); /* the last one wins */
 }
 
@@ -283,7 +288,13 @@ static void test_errors(void **state)
     expect("unknown option --cluster5", "did you mean --clusters?", WORDS("--cluster5"));
     expect("unknown option --zzzzzz", "--help lists the options", WORDS("--zzzzzz"));
     expect("unknown option -x", "--help lists the options", WORDS("-x"));
-    expect("option --r is ambiguous", NULL, WORDS("--r", "5"));
+    expect("unknown option --r", "options are not abbreviated; there is --rows", WORDS("--r", "5"));
+    expect("unknown option --em", "options are not abbreviated; there is --empty",
+        WORDS("--em", "keep"));
+    expect("unknown option -\xc3\xa9", "--help lists the options", WORDS("-\xc3\xa9"));
+    expect("--memory: 8 without a unit is 8 bytes", "give the unit: 8G, 8M; 8B if it is bytes",
+        WORDS("-m", "8"));
+    expect("--memory: 1048575 without a unit is 1048575 bytes", NULL, WORDS("--memory=1048575"));
 }
 
 static void test_environment(void **state)
@@ -321,9 +332,9 @@ static void test_help(void **state)
     opt_help(f, just_a, bases);
     fclose(f);
     assert_string_equal(text, "\nA:\n"
-                              "  -k, --clusters N            how many (default 8)\n"
-                              "  -f, --force                 force it\n"
-                              "  -o, --output PREFIX         where\n");
+                              "  -k, --clusters N        how many (default 8)\n"
+                              "  -f, --force             force it\n"
+                              "  -o, --output PREFIX     where\n");
     free(text);
 }
 
