@@ -221,7 +221,8 @@ int main(int argc, char **argv)
     if (stopped_by && !e.hint[0]) /* a command that has more to say leaves a hint */
         fkm_fail(&e, FKM_ESTOPPED, "stopped by signal %d (%s); nothing was written", stopped_by,
             strsignal(stopped_by));
-    if (st != FKM_OK)
+    bool told = st == FKM_ESTOPPED && fkm_log_get_level() == FKM_LOG_QUIET; /* by the exit status */
+    if (st != FKM_OK && !told)
         print_failure(&e);
     fkm_status out_st = print_close(&out_e);
     if (st == FKM_OK && out_st != FKM_OK) {

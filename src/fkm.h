@@ -115,7 +115,8 @@ typedef struct fkm_run_plan {
 
 typedef struct fkm_progress {
     int32_t restart;                      /* from 0 */
-    int32_t problem, iteration, max_iter; /* iteration 0: seeding; max_iter + 1: final labels */
+    int32_t problem, iteration, max_iter; /* iteration -1: reading rows into memory; 0: seeding;
+                                           * max_iter + 1: final labels */
     int64_t rows_done, rows_total;        /* of this pass */
     int64_t bytes_read;                   /* from storage so far, all passes */
     double elapsed_s;

@@ -94,8 +94,8 @@ static int64_t bytes_read(const fkm_run *r)
     return bytes;
 }
 
-/* Of several problems at work the first one speaks. */
-static void report_progress(const problem *p, int64_t rows_done)
+/* Of several problems at work the first one speaks. iteration: as fkm_progress has it. */
+static void report(const problem *p, int32_t iteration, int64_t rows_done)
 {
     fkm_run *r = p->r;
     if (!r->w || !r->w->progress || !fkm_lanes_is_first(&r->lanes, p->index))
@@ -105,7 +105,7 @@ static void report_progress(const problem *p, int64_t rows_done)
     fkm_progress progress = {
         .problem = p->index,
         .restart = p->restart,
-        .iteration = p->iteration,
+        .iteration = iteration,
         .max_iter = r->o->max_iter,
         .rows_done = rows_done,
         .rows_total = r->shape.rows,
@@ -117,6 +117,17 @@ static void report_progress(const problem *p, int64_t rows_done)
     pthread_mutex_lock(&r->talk);
     r->w->progress(r->w->arg, &progress);
     pthread_mutex_unlock(&r->talk);
+}
+
+static void report_progress(const problem *p, int64_t rows_done)
+{
+    report(p, p->iteration, rows_done);
+}
+
+/* An fkm_observer's progress, while rows are read into memory. */
+static void report_reading(void *arg, const fkm_progress *now)
+{
+    report(arg, -1, now->rows_done);
 }
 
 /* Room for one more, before the centroids move: what is not recorded could not be gone on from. */
@@ -363,6 +374,7 @@ static fkm_status label_rows(problem *p, fkm_pass *pass, bool *scale_failed, fkm
     fkm_pass_options options = {
         .update = true, .squares = !p->squares_known, .labels_later = !collecting};
     *scale_failed = false;
+    report_progress(p, 0);
     FKM_TRY(r->ops->begin(p->l->backend, &options, e));
     fkm_status st = feed_rows(p, collecting ? p->l->distances : NULL, scale_failed, e);
     if (st != FKM_OK) {
@@ -688,11 +700,14 @@ static fkm_status load_problem(problem *p, fkm_err *e)
 {
     fkm_run *r = p->r;
     int32_t k = r->o->clusters;
-    report_progress(p, 0);
+    const fkm_observer reading = {
+        .arg = p, .progress = report_reading, .stop = r->w ? r->w->stop : NULL};
+    report(p, r->out->run.plan.resident ? -1 : 0, 0);
     fkm_scan_init(&p->scan);
     bool eight_bit = is_eight_bit(r);
     r->ops->reset(p->l->backend); /* it may read the rows of the problem before */
-    FKM_TRY(fkm_source_start(p->l->source, p->index, false, eight_bit ? NULL : &p->scan, r->w, e));
+    FKM_TRY(
+        fkm_source_start(p->l->source, p->index, false, eight_bit ? NULL : &p->scan, &reading, e));
     p->scanned = r->out->run.plan.resident || eight_bit;
     if (p->scan.rows_not_finite && !r->o->skip_nan)
         return fkm_scan_not_finite(&p->scan, r->in, base_row(p), e);

@@ -372,6 +372,8 @@ static fkm_status scan_behind(load *l, fkm_scan *scan, const fkm_observer *w, fk
         if (scan)
             fkm_source_scan(s, scan, &rows);
         seen = done;
+        if (w && w->progress)
+            w->progress(w->arg, &(fkm_progress){.rows_done = seen, .rows_total = s->rows});
     }
     return FKM_OK;
 }

@@ -22,6 +22,11 @@ void fkm_log_set_level(fkm_log_level level)
     g_level = level;
 }
 
+fkm_log_level fkm_log_get_level(void)
+{
+    return g_level;
+}
+
 void fkm_log_on_line(void (*before)(void))
 {
     g_before = before;

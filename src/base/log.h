@@ -13,6 +13,7 @@ typedef enum fkm_log_level {
 } fkm_log_level;
 
 void fkm_log_set_level(fkm_log_level level);
+fkm_log_level fkm_log_get_level(void);
 
 /* "fkm: warning: ..." unless quiet. Any thread. Also kept for stats.json: see fkm_log_warnings. */
 void fkm_warn(const char *fmt, ...) FKM_PRINTF(1, 2);
