@@ -31,7 +31,7 @@ FORMAT_SRC := $(addprefix formats/,bin.c elements.c foreign.c formats.c npy.c re
 CORE_SRC := $(addprefix src/,backend.c checkpoint.c checksums.c cover.c engine.c farthest.c json.c lanes.c lloyd.c \
 	label.c mass.c measure.c options.c output.c plan.c plusplus.c preview.c rng.c scan.c seed.c seed_parallel.c \
 	seed_random.c source.c stats.c)
-CMD_SRC := $(addprefix cmd/,bench.c centroids.c common_opts.c fit.c info.c main.c opt.c opt_values.c \
+CMD_SRC := $(addprefix cmd/,bench.c centroids.c common_opts.c fit.c info.c labels.c main.c opt.c opt_values.c \
 	opt_words.c predict.c print.c progress.c signals.c verify.c)
 
 # ---- optional parts ----

@@ -31,6 +31,7 @@ typedef struct common_args {
     opt_rows rows;
     fkm_dtype dtype;
     bool json, quiet, verbose, help;
+    bool one_dim, may_be_empty; /* not options: what the command takes, see fkm_format_options */
     int progress;
 } common_args;
 

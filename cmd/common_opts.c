@@ -107,6 +107,8 @@ fkm_status cmd_open_input(
         .path_count = count,
         .dataset = a->dataset,
         .dtype = a->dtype,
+        .one_dim = a->one_dim,
+        .may_be_empty = a->may_be_empty,
         .row_begin = a->rows.begin,
         .row_end = a->rows.end,
     };

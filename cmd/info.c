@@ -1,6 +1,7 @@
 /* fkm info: what a file holds, what is in its numbers, and whether a run's files are still its own.
  */
 #include "cmd.h"
+#include "labels.h"
 #include "progress.h"
 #include "verify.h"
 
@@ -51,6 +52,14 @@ static void bad_rows_free(struct bad_rows *bad)
         fkm_free(bad->message[i]);
 }
 
+/* What reading all of a file tells. */
+struct found {
+    bool scanned, counted;
+    fkm_scan scan;
+    label_facts labels;
+    struct bad_rows bad;
+};
+
 /* ---- a file ---- */
 
 static void print_shape(const fkm_reader *in)
@@ -72,20 +81,41 @@ static void print_shape(const fkm_reader *in)
                   " independent problems); as one data set: %s\n",
             "shape", s->batch, s->rows, s->dims, s->batch,
             cmd_batch_advice(advice, sizeof advice, in));
+    else if (s->ndim == 1 && labels_are(in))
+        print_out("%-12s%" PRId64 " labels\n", "shape", s->rows);
+    else if (s->ndim == 1)
+        print_out("%-12s%" PRId64 " numbers; for fit, rows of one number are a[:, None]\n", "shape",
+            s->rows);
     else
         print_out("%-12s%" PRId64 " rows x %" PRId32 " dimensions\n", "shape", s->rows, s->dims);
 }
 
+static void print_labels(const label_facts *l)
+{
+    if (l->clusters > 0)
+        print_out("%-12s%" PRId64 " to %" PRId64 ", %" PRId64 " clusters; %" PRId64
+                  " rows without one (-1)\n",
+            "labels", l->least, l->most, l->clusters, l->unlabelled);
+    else
+        print_out("%-12snone; %" PRId64 " rows without one (-1)\n", "labels", l->unlabelled);
+}
+
 static void print_scan(const fkm_scan *s)
 {
-    print_out("%-12s%.9g to %.9g, mean %.9g\n", "values", (double)s->min, (double)s->max, s->mean);
+    if (s->rows == 0)
+        return;
+    if (s->values > 0)
+        print_out(
+            "%-12s%.9g to %.9g, mean %.9g\n", "values", (double)s->min, (double)s->max, s->mean);
     print_out("%-12s%" PRId64 " of %" PRId64 "\n", "zeros", s->zeros, s->values);
     print_out("%-12s%" PRId64 " NaN, %" PRId64 " infinite, in %" PRId64 " rows\n", "not finite",
         s->nans, s->infinities, s->rows_not_finite);
     if (s->bad_row >= 0)
         print_out("%-12srow %" PRId64 ", column %" PRId32 " (%g)\n", "first", s->bad_row,
             s->bad_column, (double)s->bad_value);
-    print_out("%-12srow %" PRId64 ", column %" PRId32 "\n", "largest", s->top_row, s->top_column);
+    if (s->values > 0)
+        print_out(
+            "%-12srow %" PRId64 ", column %" PRId32 "\n", "largest", s->top_row, s->top_column);
 }
 
 static cJSON *scan_object(fkm_json *j, const fkm_scan *s)
@@ -108,8 +138,18 @@ static cJSON *scan_object(fkm_json *j, const fkm_scan *s)
     return o;
 }
 
-static fkm_status print_file_json(
-    const fkm_reader *in, const fkm_scan *scan, const struct bad_rows *bad, fkm_err *e)
+static cJSON *labels_object(fkm_json *j, const label_facts *l)
+{
+    cJSON *o = cJSON_CreateObject();
+    bool any = l->clusters > 0;
+    fkm_json_add(j, o, "min", any ? fkm_json_i64(l->least) : cJSON_CreateNull());
+    fkm_json_add(j, o, "max", any ? fkm_json_i64(l->most) : cJSON_CreateNull());
+    fkm_json_add(j, o, "clusters", fkm_json_i64(l->clusters));
+    fkm_json_add(j, o, "unlabelled", fkm_json_i64(l->unlabelled));
+    return o;
+}
+
+static fkm_status print_file_json(const fkm_reader *in, const struct found *found, fkm_err *e)
 {
     const fkm_shape *s = fkm_reader_shape(in);
     const fkm_input *f = fkm_reader_input(in, 0);
@@ -125,12 +165,14 @@ static fkm_status print_file_json(
     fkm_json_field(&j, "dims", fkm_json_i64(s->dims));
     fkm_json_field(&j, "dtype", fkm_json_text(fkm_dtype_name(f->dtype)));
     fkm_json_field(&j, "bytes", fkm_json_i64(f->id.bytes));
-    fkm_json_field(&j, "scan", scan ? scan_object(&j, scan) : cJSON_CreateNull());
+    fkm_json_field(&j, "scan", found->scanned ? scan_object(&j, &found->scan) : cJSON_CreateNull());
+    fkm_json_field(
+        &j, "labels", found->counted ? labels_object(&j, &found->labels) : cJSON_CreateNull());
     fkm_json_list_begin(&j, "bad_rows");
-    for (int i = 0; i < BAD_ROWS_SHOWN && bad->message[i]; i++)
-        fkm_json_list_item(&j, fkm_json_text(bad->message[i]));
+    for (int i = 0; i < BAD_ROWS_SHOWN && found->bad.message[i]; i++)
+        fkm_json_list_item(&j, fkm_json_text(found->bad.message[i]));
     fkm_json_list_end(&j);
-    fkm_json_field(&j, "bad_row_count", fkm_json_i64(bad->count));
+    fkm_json_field(&j, "bad_row_count", fkm_json_i64(found->bad.count));
     return fkm_json_end(&j);
 }
 
@@ -190,34 +232,39 @@ static fkm_status scan(fkm_scan *out, fkm_reader *in, const common_args *a, fkm_
     return st;
 }
 
+/* Reads all rows; bad data that no single row shows is an error. */
+static fkm_status read_all(struct found *found, fkm_reader *in, const common_args *a, fkm_err *e)
+{
+    fkm_status st = scan(&found->scan, in, a, e);
+    found->scanned = st == FKM_OK;
+    if (st == FKM_EDATA)
+        st = find_bad_rows(&found->bad, in, e);
+    if (st == FKM_OK && !found->scanned && found->bad.count == 0)
+        st = e->code; /* the scan's own message stands */
+    found->counted = found->scanned && labels_are(in) && labels_can_be(&found->scan);
+    return found->counted ? labels_count(&found->labels, in, &found->scan, e) : st;
+}
+
 /* Damaged rows are what info is for: they are listed, and then they are an error. */
 static fkm_status show_file(fkm_reader *in, const struct info_args *a, fkm_err *e)
 {
-    struct bad_rows bad = {0};
-    fkm_scan found;
-    fkm_status st = FKM_OK;
-    bool scanned = false;
-    if (a->full) {
-        st = scan(&found, in, &a->common, e);
-        scanned = st == FKM_OK;
-        if (st == FKM_EDATA)
-            st = find_bad_rows(&bad, in, e);
-        if (st == FKM_OK && !scanned && bad.count == 0)
-            st = e->code; /* bad data that no single row shows: the scan's own message stands */
-    }
+    struct found found = {0};
+    fkm_status st = a->full ? read_all(&found, in, &a->common, e) : FKM_OK;
     if (st == FKM_OK && a->common.json)
-        st = print_file_json(in, scanned ? &found : NULL, &bad, e);
+        st = print_file_json(in, &found, e);
     else if (st == FKM_OK && !a->common.quiet) {
         print_shape(in);
-        if (scanned)
-            print_scan(&found);
-        print_bad_rows(&bad);
+        if (found.counted)
+            print_labels(&found.labels);
+        else if (found.scanned)
+            print_scan(&found.scan);
+        print_bad_rows(&found.bad);
     }
-    if (st == FKM_OK && bad.count > 0)
+    if (st == FKM_OK && found.bad.count > 0)
         st = fkm_fail(e, FKM_EDATA, "%s: %" PRId64 " of %" PRId64 " rows cannot be read",
-            fkm_reader_input(in, 0)->path, bad.count,
+            fkm_reader_input(in, 0)->path, found.bad.count,
             fkm_reader_shape(in)->batch * fkm_reader_shape(in)->rows);
-    bad_rows_free(&bad);
+    bad_rows_free(&found.bad);
     return st;
 }
 
@@ -320,6 +367,7 @@ static fkm_status run_info(const cmd *self, int argc, char **argv, const char *l
     char *prefix;
     (void)line;
     common_args_default(&a.common);
+    a.common.one_dim = a.common.may_be_empty = true; /* labels, and those of no rows */
     void *const bases[] = {&a, &a.common, &a.common};
     FKM_TRY(cmd_parse(self, bases, &a.common, argc, argv, &first, &done, e));
     if (done)

@@ -336,6 +336,7 @@ static fkm_status run_predict(const cmd *self, int argc, char **argv, const char
     bool done;
     fkm_utc_text(job.started_utc, sizeof job.started_utc);
     common_args_default(&a.common);
+    a.common.may_be_empty = true; /* the last part of a pipeline may have found nothing */
     void *const bases[] = {&a, &a.common, &a.common, &a.common};
     FKM_TRY(cmd_parse(self, bases, &a.common, argc, argv, &first, &done, e));
     if (done)

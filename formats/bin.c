@@ -129,7 +129,7 @@ static fkm_status check_size(const char *path, const header *h, const fkm_dense 
     const fkm_format_options *o, fkm_err *e)
 {
     int64_t size = fitting_size(h, fkm_file_bytes(f));
-    if (size == 0 || size == (int64_t)fkm_dtype_size(a->dtype))
+    if (size == 0 || size == (int64_t)fkm_dtype_size(a->dtype) || h->rows == 0)
         return fkm_check_end(f, a, h->rows, o, e);
     fkm_fail(e, FKM_EDATA,
         "%s: its size is that of %lld rows of %lld elements of %lld bytes, %s has %zu", path,
@@ -153,7 +153,7 @@ static fkm_status open_bin(fkm_dense *a, fkm_file *f, fkm_dtype dtype, const fkm
     if (dtype == FKM_DTYPE_NONE)
         return ask_for_type(path, &h, bytes, e);
     FKM_TRY(fkm_check_wanted(path, dtype, o->dtype, e));
-    FKM_TRY(fkm_array_bytes(&data, path, h.rows, h.dims, dtype, e));
+    FKM_TRY(fkm_rows_bytes(&data, path, h.rows, h.dims, dtype, o, e));
     *a = (fkm_dense){.offset = h.bytes, .dims = (int32_t)h.dims, .dtype = dtype};
     FKM_TRY(check_size(path, &h, a, f, o, e));
     *shape = (fkm_shape){.batch = 1,

@@ -264,6 +264,16 @@ fkm_status fkm_check_end(
         found < bytes ? "the file may be truncated" : "something may have been appended to it");
 }
 
+fkm_status fkm_rows_bytes(int64_t *bytes, const char *path, int64_t rows, int64_t dims,
+    fkm_dtype dtype, const fkm_format_options *o, fkm_err *e)
+{
+    if (rows != 0 || !o->may_be_empty)
+        return fkm_array_bytes(bytes, path, rows, dims, dtype, e);
+    FKM_TRY(fkm_array_bytes(bytes, path, 1, dims, dtype, e));
+    *bytes = 0;
+    return FKM_OK;
+}
+
 fkm_status fkm_check_wanted(const char *path, fkm_dtype stored, fkm_dtype wanted, fkm_err *e)
 {
     if (wanted == FKM_DTYPE_NONE || wanted == stored)

@@ -37,6 +37,10 @@ int64_t fkm_dense_offset(const fkm_dense *a, int64_t row);
 fkm_status fkm_array_bytes(int64_t *bytes, const char *path, int64_t rows, int64_t dims,
     fkm_dtype dtype, fkm_err *e) FKM_MUST_USE;
 
+/* The same, but no rows at all are fine where the options say so. */
+fkm_status fkm_rows_bytes(int64_t *bytes, const char *path, int64_t rows, int64_t dims,
+    fkm_dtype dtype, const fkm_format_options *o, fkm_err *e) FKM_MUST_USE;
+
 /* FKM_EDATA when the file does not end where `rows` rows do, unless the rows that will be read are
  * there: partial downloads are used so, with --rows. */
 fkm_status fkm_check_end(fkm_file *f, const fkm_dense *a, int64_t rows, const fkm_format_options *o,

@@ -19,7 +19,7 @@
 typedef struct fkm_shape {
     int64_t batch, rows; /* >= 0; batch * rows does not overflow */
     int32_t dims;
-    int ndim;          /* 2 or 3: of the array in the file */
+    int ndim;          /* 2 or 3: of the array in the file; 1 if that is wanted */
     fkm_dtype dtype;   /* as stored */
     int64_t row_bytes; /* of storage that reading one row moves (an average when compressed) */
     int64_t
@@ -35,6 +35,8 @@ typedef struct fkm_format_options {
     fkm_dtype dtype;     /* --dtype: reinterprets untyped data; NONE: from the file */
     bool partial;        /* only rows [0, rows_end) will be read: what a file promises after them */
     int64_t rows_end;    /* need not be there */
+    bool one_dim;        /* a .npy array of one dimension is rows of one number */
+    bool may_be_empty;   /* no rows at all are fine: .npy, .safetensors, *bin */
 } fkm_format_options;
 
 typedef struct fkm_format {

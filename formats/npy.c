@@ -357,6 +357,11 @@ static fkm_status open_npy(
     header h = {0};
     FKM_TRY(read_header(f, &h, &p->data.offset, e));
     FKM_TRY(parse_type(&p->data, path, h.descr, o->dtype, e));
+    const int ndim = h.ndim;
+    if (ndim == 1 && o->one_dim) {
+        h.shape[1] = 1;
+        h.ndim = 2;
+    }
     FKM_TRY(check_ndim(&h, path, e));
     int64_t batch = h.ndim == 3 ? h.shape[0] : 1, rows = h.shape[h.ndim - 2];
     int64_t dims = h.shape[h.ndim - 1], flat, bytes;
@@ -366,7 +371,7 @@ static fkm_status open_npy(
     if (!fkm_mul_i64(&flat, batch, rows))
         return fkm_fail(e, FKM_EDATA, "%s: %lld x %lld rows are beyond 64 bits", path,
             (long long)batch, (long long)rows);
-    FKM_TRY(fkm_array_bytes(&bytes, path, flat, dims, p->data.dtype, e));
+    FKM_TRY(fkm_rows_bytes(&bytes, path, flat, dims, p->data.dtype, o, e));
     p->data.dims = (int32_t)dims;
     p->fortran = h.fortran;
     FKM_TRY(check_end(p, f, flat, o, e));
@@ -374,7 +379,7 @@ static fkm_status open_npy(
     *shape = (fkm_shape){.batch = batch,
         .rows = rows,
         .dims = (int32_t)dims,
-        .ndim = h.ndim,
+        .ndim = ndim,
         .dtype = p->data.dtype,
         .row_bytes = dims * (int64_t)fkm_dtype_size(p->data.dtype)};
     return FKM_OK;

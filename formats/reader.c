@@ -53,7 +53,9 @@ static fkm_status open_source(source *s, const char *path, const fkm_reader_spec
     fkm_format_options o = {.dataset = spec->dataset,
         .dtype = spec->dtype,
         .partial = spec->row_end >= 0,
-        .rows_end = fkm_max_i64(0, spec->row_end - s->begin)};
+        .rows_end = fkm_max_i64(0, spec->row_end - s->begin),
+        .one_dim = spec->one_dim,
+        .may_be_empty = spec->may_be_empty};
     FKM_TRY(fkm_file_open(&s->file, path, e));
     if (fkm_file_bytes(s->file) == 0) {
         fkm_fail(e, FKM_EDATA, "%s: is empty", fkm_file_path(s->file));
@@ -139,7 +141,8 @@ static fkm_status set_range(fkm_reader *r, const fkm_reader_spec *spec, fkm_err 
             fkm_file_path(r->sources[0].file), (long long)r->shape.batch);
         return fkm_hint(e, "cut the array before saving it");
     }
-    if (begin < 0 || begin >= end || end > total) {
+    bool all = begin == 0 && end == total; /* of a data set without rows, too */
+    if (!all && (begin < 0 || begin >= end || end > total)) {
         fkm_fail(e, FKM_EUSAGE, "--rows %lld:%lld: the data has rows 0:%lld", (long long)begin,
             (long long)end, (long long)total);
         return fkm_hint(e, "a range A:B is half-open: A to B - 1, counted from 0");
@@ -245,7 +248,7 @@ int64_t fkm_reader_row_bytes(const fkm_reader *r)
         bytes += (double)r->sources[i].shape.row_bytes * (double)flat_rows(&r->sources[i].shape);
         rows += (double)flat_rows(&r->sources[i].shape);
     }
-    return (int64_t)(bytes / rows + 0.5);
+    return rows > 0 ? (int64_t)(bytes / rows + 0.5) : 0;
 }
 
 int64_t fkm_reader_heap_bytes(const fkm_reader *r)

@@ -11,6 +11,7 @@ typedef struct fkm_reader_spec {
     int path_count;
     const char *dataset; /* see fkm_format_options */
     fkm_dtype dtype;
+    bool one_dim, may_be_empty;
     int64_t row_begin, row_end; /* --rows A:B of the whole data set; row_end < 0: to the end */
 } fkm_reader_spec;
 

@@ -219,7 +219,8 @@ static fkm_status pick(
 
 /* ---- opening ---- */
 
-static fkm_status check_tensor(const tensor *t, const char *path, fkm_dtype wanted, fkm_err *e)
+static fkm_status check_tensor(
+    const tensor *t, const char *path, const fkm_format_options *o, fkm_err *e)
 {
     char safe[80], type[32];
     int64_t bytes;
@@ -234,8 +235,8 @@ static fkm_status check_tensor(const tensor *t, const char *path, fkm_dtype want
             fkm_printable(type, sizeof type, t->type));
         return fkm_hint(e, "it reads F64 F32 F16 BF16, integers and BOOL; convert before saving");
     }
-    FKM_TRY(fkm_check_wanted(path, t->dtype, wanted, e));
-    FKM_TRY(fkm_array_bytes(&bytes, path, t->rows, t->dims, t->dtype, e));
+    FKM_TRY(fkm_check_wanted(path, t->dtype, o->dtype, e));
+    FKM_TRY(fkm_rows_bytes(&bytes, path, t->rows, t->dims, t->dtype, o, e));
     if (t->end - t->begin == bytes)
         return FKM_OK;
     fkm_fail(e, FKM_EDATA, "%s: tensor '%s' is %lld x %lld %s (%lld bytes), its offsets span %lld",
@@ -268,7 +269,7 @@ static fkm_status open_safetensors(
     FKM_GO(read_table(&table, &data, f, e));
     FKM_GO(pick(&c, table, fkm_file_path(f), o->dataset, e));
     const tensor *t = &c.picked;
-    FKM_GO(check_tensor(t, fkm_file_path(f), o->dtype, e));
+    FKM_GO(check_tensor(t, fkm_file_path(f), o, e));
     s->data = (fkm_dense){.offset = data + t->begin, .dims = (int32_t)t->dims, .dtype = t->dtype};
     FKM_GO(check_end(s, &c, data, f, o, e));
     FKM_GO(fkm_strdup(&s->name, t->name, e));

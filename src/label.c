@@ -159,7 +159,7 @@ fkm_status fkm_predict(fkm_reader *in, const fkm_predict_options *o, fkm_label_s
     r.begin_s = fkm_now();
     FKM_TRY(check_options(o, &r.shape, e));
     FKM_GO(open_run(&r, e));
-    for (int64_t i = 0; i < r.shape.batch; i++)
+    for (int64_t i = 0; i < r.shape.batch && r.shape.rows > 0; i++)
         FKM_GO(label_problem(&r, i, sink, sink_arg, e));
     r.stats.total_s = fkm_now() - r.begin_s;
     r.stats.read_wait_s = fkm_source_wait(r.source);

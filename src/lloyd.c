@@ -622,6 +622,8 @@ fkm_status fkm_too_many_clusters(int32_t k, int64_t rows, const char *what, fkm_
 {
     fkm_fail(e, FKM_EDATA, "%d clusters were asked for, but the data has only %lld %s", k,
         (long long)rows, what);
+    if (rows < 1)
+        return fkm_hint(e, "there is nothing to cluster");
     return fkm_hint(e, "use -k %lld or less", (long long)rows);
 }
 
