@@ -295,8 +295,8 @@ static void print_rate(const fkm_rate *r)
 {
     print_out("%-30s%-10s%3" PRId32 " thread%s ", r->name, r->isa ? r->isa : "", r->threads,
         r->threads == 1 ? " " : "s");
-    print_rate_value(r->per_second.median, r->in_bytes);
-    print_out("%4.0f%%\n", spread_percent(&r->per_second));
+    print_rate_value(r->best, r->in_bytes);
+    print_out("%4.0f%%%s\n", spread_percent(&r->per_second), r->noisy ? " noisy" : "");
     print_flush();
 }
 
@@ -377,6 +377,8 @@ static cJSON *rate_object(fkm_json *j, const fkm_rate *r)
     add_real(j, o, "median", r->per_second.median);
     add_real(j, o, "low", r->per_second.low);
     add_real(j, o, "high", r->per_second.high);
+    add_real(j, o, "best", r->best);
+    fkm_json_add(j, o, "noisy", cJSON_CreateBool(r->noisy));
     return o;
 }
 
@@ -534,6 +536,16 @@ static fkm_status measure_machine(results *r, bool talk, fkm_err *e)
     return FKM_OK;
 }
 
+/* Shares of a ceiling are as good as the ceiling. */
+static void print_doubt(const results *r)
+{
+    int noisy = 0;
+    for (int i = 0; i < r->rate_count; i++)
+        noisy += r->rates[i].noisy;
+    if (noisy > 0)
+        print_out("\nnoisy: other work was running; shares of those ceilings are too high\n");
+}
+
 static fkm_status measure_shapes(results *r, const fkm_bench_shape *shapes, bool talk, fkm_err *e)
 {
     if (talk)
@@ -590,6 +602,8 @@ static fkm_status run_bench(const cmd *self, int argc, char **argv, const char *
     FKM_TRY(measure_shapes(&r, shapes, talk, e));
     if (talk && r.linear)
         print_growth(&r);
+    if (talk)
+        print_doubt(&r);
     return a.common.json ? print_json(&r, line, started, e) : FKM_OK;
 }
 

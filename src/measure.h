@@ -31,6 +31,8 @@ typedef struct fkm_measure {
     int32_t gpu_count;
     double assign_ceiling, update_ceiling; /* flop/s, bytes/s; 0: not measured (yet) */
     double assign_bytes_ceiling;           /* flop/s, of rows of 8-bit integers; 0: as others */
+    double one_thread;                     /* best of the last ceiling with one thread, */
+    const char *one_thread_name;           /* and its name */
 } fkm_measure;
 
 /* FKM_EUSAGE, FKM_EDEVICE. Holds nothing. */
@@ -45,6 +47,9 @@ typedef struct fkm_rate {
     int32_t threads;
     bool in_bytes; /* bytes per second, else flop per second */
     fkm_spread per_second;
+    double
+        best;   /* what the machine can do: the highest sample, and never less than of one thread */
+    bool noisy; /* samples are far from the best: other work was running */
 } fkm_rate;
 
 /* The i-th ceiling of the device, from 0; out->name is NULL after the last. Those that bound a part

@@ -8,12 +8,14 @@
 #include "cpuid.h"
 #include "kernels.h"
 
+#include <math.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
 #define LEAST_BYTES ((int64_t)1 << 20)
+#define MOST_CALIBRATIONS 5
 #define CACHES 4 /* memory is walked through in this many times the last-level cache */
 #define MOST_BYTES ((int64_t)1 << 30)
 #define SMALL_BYTE 0x3c /* four of it are 0.0115 in float32, two in bf16 */
@@ -172,6 +174,7 @@ typedef struct sample {
     int threads;
     char *bytes; /* [threads][each] */
     int64_t each;
+    double *begin, *end; /* [threads] each, fkm_now() */
     int64_t rounds;
     atomic_int arrived;
     _Atomic float result; /* of all threads: nothing may be optimised away */
@@ -187,15 +190,22 @@ static void run_share(void *arg, int64_t block, int worker)
     atomic_fetch_add(&s->arrived, 1);
     while (atomic_load(&s->arrived) < s->threads)
         sched_yield();
+    s->begin[block] = fkm_now();
     atomic_store(&s->result, s->row->run(&mine, s->rounds));
+    s->end[block] = fkm_now();
 }
 
+/* From when all are there: on a busy machine that alone may take longer than the work. */
 static double run_sample(sample *s)
 {
     atomic_store(&s->arrived, 0);
-    double begin = fkm_now();
     fkm_pool_for(s->pool, s->threads, run_share, s);
-    return fkm_now() - begin;
+    double begin = s->begin[0], end = s->end[0];
+    for (int i = 1; i < s->threads; i++) {
+        begin = fmin(begin, s->begin[i]);
+        end = fmax(end, s->end[i]);
+    }
+    return end - begin;
 }
 
 /* Rounds that take about so long; warms caches and clocks on the way. */
@@ -220,20 +230,51 @@ static int64_t memory_bytes(int64_t allowed)
     return fkm_max_i64(LEAST_BYTES, fkm_min_i64(allowed, fkm_min_i64(want, MOST_BYTES)));
 }
 
+/* Do two of the samples agree that this is the best there is? */
+static bool is_settled(const fkm_ceiling *c)
+{
+    double best = INFINITY, next = INFINITY;
+    for (int32_t i = 0; i < c->samples; i++) {
+        next = fmin(next, fmax(best, c->seconds[i]));
+        best = fmin(best, c->seconds[i]);
+    }
+    return next <= 1.05 * best;
+}
+
+/* At least as many samples as are asked for, and more while other work disturbs them. A calibration
+ * that was disturbed itself gives rounds that are too few: it is made again. */
+static void take_samples(fkm_ceiling *out, sample *s, const fkm_ceiling_options *o)
+{
+    calibrate(s, o->seconds);
+    out->samples = 0;
+    for (int again = 0;
+         out->samples < o->samples || (out->samples < FKM_CEILING_SAMPLES && !is_settled(out));) {
+        double seconds = run_sample(s);
+        out->seconds[out->samples++] = seconds;
+        if (seconds >= o->seconds / 2 || again == MOST_CALIBRATIONS)
+            continue;
+        again++;
+        calibrate(s, o->seconds);
+        out->samples = 0;
+    }
+}
+
 static fkm_status measure(fkm_ceiling *out, const row *r, const fkm_ceiling_options *o, fkm_err *e)
 {
     sample s = {.row = r, .threads = out->threads};
     fkm_status st = FKM_OK;
     s.each = r->isa ? (int64_t)FKM_RATE_SCRATCH : memory_bytes(o->bytes) / s.threads / 128 * 128;
     FKM_GO(fkm_pool_open(&s.pool, s.threads, e));
+    FKM_GO(fkm_alloc(&s.begin, s.threads, sizeof *s.begin, "clocks", e));
+    FKM_GO(fkm_alloc(&s.end, s.threads, sizeof *s.end, "clocks", e));
     FKM_GO(fkm_alloc(&s.bytes, s.threads, (size_t)s.each, "measuring memory", e));
     memset(s.bytes, SMALL_BYTE, (size_t)(s.threads * s.each));
-    calibrate(&s, o->seconds);
-    for (out->samples = 0; out->samples < o->samples; out->samples++)
-        out->seconds[out->samples] = run_sample(&s);
+    take_samples(out, &s, o);
     out->work = (double)s.rounds * s.threads * (r->isa ? r->arithmetic->flop : (double)s.each);
 out:
     fkm_free(s.bytes);
+    fkm_free(s.begin);
+    fkm_free(s.end);
     fkm_pool_close(s.pool);
     return st;
 }

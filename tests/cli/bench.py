@@ -38,7 +38,7 @@ def check_shape(shape, found, arithmetic):
     for name in ("iteration", "assign"):
         check_part(shape[name], shape["flop"], "flop_per_s", arithmetic)
     threads = max(t for _, t in found)
-    check_part(shape["update"], rows * dims * size, "bytes_per_s", found[("memory read", threads)]["median"])
+    check_part(shape["update"], rows * dims * size, "bytes_per_s", found[("memory read", threads)]["best"])
     cli.check(shape["assign"]["low_s"] <= shape["iteration"]["high_s"], "a part is not longer than the whole")
     for name in ("iteration", "assign"):
         check_part(shape["cold"][name], shape["flop"], "flop_per_s", arithmetic)
@@ -51,8 +51,13 @@ def check_result(result, threads, isa):
                     ("fkm-bench/1", threads, isa))
     cli.check_equal({t for _, t in found}, {1, threads}, "ceilings with one thread and with all")
     for c in result["ceilings"]:
-        cli.check(0 < c["low"] <= c["median"] <= c["high"], c)
+        cli.check(0 < c["low"] <= c["median"] <= c["high"] and c["best"] > 0, c)
         cli.check_equal(c["unit"], "flop/s" if c["isa"] else "bytes/s", c["name"])
+        cli.check(c["noisy"] or c["median"] >= 0.75 * c["best"] or "file" in c["name"], "noise is told", c)
+    for one, c in zip(result["ceilings"], result["ceilings"][1:]):
+        if c["threads"] > 1:      # that with one thread is the one before
+            cli.check_equal((one["name"], one["isa"], one["threads"]), (c["name"], c["isa"], 1))
+            cli.check(c["best"] >= max(c["high"], one["best"]), "threads are no hindrance", one, c)
     arithmetic = [c for c in result["ceilings"] if c["isa"] and c["threads"] == threads]
     of_bytes = [c for c in arithmetic if c["name"].startswith("8-bit ")]
     of_floats = [c for c in arithmetic if c not in of_bytes][-1]
@@ -61,7 +66,7 @@ def check_result(result, threads, isa):
         cli.check(c["isa"] in (isa.removesuffix("int8"), "avx512vnni", "avx512", "avx2", "scalar"), c)
     for shape in result["shapes"]:
         ceiling = of_bytes[-1] if of_bytes and shape["dtype"] == "uint8" else of_floats
-        check_shape(shape, found, ceiling["median"])
+        check_shape(shape, found, ceiling["best"])
         cli.check_equal(shape["isa"], isa)
 
 
