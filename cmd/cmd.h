@@ -58,8 +58,9 @@ const char *cmd_batch_advice(char *out, size_t cap, const fkm_reader *in);
 
 /* ---- signals ---- */
 
-/* From here on SIGINT, SIGTERM and SIGHUP ask to stop; a second one quits at once. Called when
- * there is something to clean up; signals that were ignored (nohup) stay ignored. */
+/* From here on SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2 and SIGXCPU ask to stop; a second
+ * one quits at once, unless it is the same within two seconds, or SIGXCPU. Called when there is
+ * something to clean up; signals that were ignored (nohup) stay ignored. */
 void cmd_catch_signals(void);
 const atomic_int *cmd_stop_flag(void); /* number of the signal, or 0 */
 

@@ -219,6 +219,17 @@ int fkm_cpu_count(void)
     return n > 0 ? n : 1;
 }
 
+void fkm_leave_cpu_time(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_CPU, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY ||
+        limit.rlim_cur < limit.rlim_max || limit.rlim_max < 2)
+        return;
+    int64_t margin = fkm_min_i64(30, fkm_max_i64(1, (int64_t)limit.rlim_max / 20));
+    limit.rlim_cur = limit.rlim_max - (rlim_t)margin;
+    (void)setrlimit(RLIMIT_CPU, &limit);
+}
+
 const char *fkm_cpu_model(void)
 {
     static char model[128];

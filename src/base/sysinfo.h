@@ -6,6 +6,10 @@
 #include <stdint.h>
 
 int fkm_cpu_count(void);            /* by affinity and cgroup quota; >= 1 */
+/* Where the limit on CPU time would kill without a word (its soft and hard values are one, as `ulimit
+ * -t` sets them), SIGXCPU comes a little earlier from now on. */
+void fkm_leave_cpu_time(void);
+
 int64_t fkm_memory_available(void); /* bytes: the least of MemAvailable, cgroup, RLIMIT_AS room */
 int64_t fkm_peak_memory(void);      /* bytes: peak resident set of this process so far */
 
