@@ -21,7 +21,7 @@
 struct fit_args {
     fkm_fit_options fit;
     const char *output, *init;
-    int format, empty, nan;
+    int format, empty, nan, outdated;
     double checkpoint_s, time_limit_s; /* 0: off, none */
     bool force, fresh, dry_run;
     bool named_init; /* --init is not a file */
@@ -29,6 +29,7 @@ struct fit_args {
 };
 
 enum { NAN_ERROR, NAN_SKIP };
+enum { OUTDATED_STOP, OUTDATED_DISCARD };
 
 #define AT(field) offsetof(struct fit_args, field)
 
@@ -82,6 +83,10 @@ static const opt state_rows[] = {
             "ends the run; the same command resumes from it"},
     {.kind = OPT_FLAG, .name = "fresh", .offset = AT(fresh),
         .help = "start anew; a checkpoint that is there is removed"},
+    {.kind = OPT_CHOICE, .name = "outdated", .offset = AT(outdated), .metavar = "stop|discard",
+        .choices = "stop|discard", .show_default = true,
+        .help = "a checkpoint of other data, options or version of fkm ends the run, or is removed and the "
+            "run starts anew"},
     {.kind = OPT_TIME, .name = "time-limit", .offset = AT(time_limit_s), .metavar = "TIME",
         .help = "save the state and exit with status 75 after so long: 90s, 10m, 3h (default: none)"},
     {.kind = OPT_END},
@@ -285,8 +290,10 @@ static fkm_status set_up_saving(struct job *job, fkm_outputs_spec *spec, fkm_err
             fkm_warn("%s is left alone (--checkpoint off)", job->state_path);
         return FKM_OK;
     }
-    job->saving =
-        (fkm_saving){.path = job->state_path, .every_s = a->checkpoint_s, .fresh = a->fresh};
+    job->saving = (fkm_saving){.path = job->state_path,
+        .every_s = a->checkpoint_s,
+        .fresh = a->fresh,
+        .discard = a->outdated == OUTDATED_DISCARD};
     a->fit.saving = &job->saving;
     spec->state = job->state_path;
     spec->state_bytes = fkm_fit_state_bytes(&a->fit, fkm_reader_shape(job->in));
@@ -465,6 +472,15 @@ static fkm_status print_progress(const struct job *job, fkm_err *e)
     return fkm_fit_json(&report, cmd_stdout_sink, NULL, e);
 }
 
+/* What the same command needs besides. */
+static const char *if_piped(const struct job *job)
+{
+    for (int i = 0; i < fkm_reader_input_count(job->in); i++)
+        if (fkm_reader_input(job->in, i)->piped)
+            return ", given the same rows through the pipe again";
+    return "";
+}
+
 /* The end of the time limit. Without a state, the same command would end in the same place. */
 static fkm_status time_is_over(const struct job *job, fkm_err *e)
 {
@@ -487,7 +503,7 @@ static fkm_status time_is_over(const struct job *job, fkm_err *e)
     if (job->args->common.json)
         FKM_TRY(print_progress(job, e));
     fkm_fail(e, FKM_ESTOPPED, "--time-limit %s is over; the state is in %s", limit, s->path);
-    return fkm_hint(e, "the same command goes on from there");
+    return fkm_hint(e, "the same command goes on from there%s", if_piped(job));
 }
 
 /* Says where the state is, after an end that it survives. */
@@ -502,18 +518,19 @@ static fkm_status explain_end(const struct job *job, fkm_status st, fkm_err *e)
     if (st == FKM_ESTOPPED) {
         fkm_fail(e, st, "stopped by signal %d (%s); the state is in %s", number, strsignal(number),
             s->path);
-        return fkm_hint(e, "the same command goes on from there; --fresh starts anew");
+        return fkm_hint(
+            e, "the same command goes on from there%s; --fresh starts anew", if_piped(job));
     }
     if (st == FKM_EDEVICE)
         return fkm_hint(e,
             "the same command goes on from %.120s, also with --device cpu: the results are the "
-            "same bits",
-            s->path);
+            "same bits%s",
+            s->path, if_piped(job));
     if ((st == FKM_EFILE || st == FKM_ENOMEM) && !s->refused) {
         char advice[sizeof e->hint];
         snprintf(advice, sizeof advice, "%s", e->hint);
-        return fkm_hint(e, "%.150s%sthe same command goes on from %.120s", advice,
-            advice[0] ? "; " : "", s->path);
+        return fkm_hint(e, "%.150s%sthe same command goes on from %.120s%s", advice,
+            advice[0] ? "; " : "", s->path, if_piped(job));
     }
     return st;
 }

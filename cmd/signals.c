@@ -15,8 +15,8 @@
 static_assert(ATOMIC_INT_LOCK_FREE == 2, "a handler may touch it");
 static atomic_int g_stop;
 static _Atomic double g_stop_s; /* on the clock, of the first one */
-static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && sizeof(double) == sizeof(long long),
-    "a handler may touch it");
+static_assert(
+    ATOMIC_LLONG_LOCK_FREE == 2 && sizeof(double) == sizeof(long long), "a handler may touch it");
 
 /* The same signal soon after the first is that one again: mpirun and srun forward what the terminal
  * has sent to the whole group of processes. The kernel repeats SIGXCPU every second. */

@@ -23,6 +23,7 @@
 #define LEAST_BYTES 64 /* of any checkpoint */
 #define KEY_MAX_BYTES ((int64_t)1 << 26)
 #define PIECE_BYTES 16384
+#define TIME_OF_INPUT "modification time of input "
 
 /* ---- the key: lines of "name<TAB>value" ---- */
 
@@ -79,7 +80,7 @@ static void add_input(struct text *t, const fkm_input *in, int i)
     add_line(t, name, "%s", fkm_dtype_name(in->dtype));
     if (!gmtime_r(&s, &tm) || strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%S", &tm) == 0)
         when[0] = '\0';
-    snprintf(name, sizeof name, "modification time of input %d", i + 1);
+    snprintf(name, sizeof name, TIME_OF_INPUT "%d", i + 1);
     add_line(t, name, "%s.%09dZ", when, (int)(in->id.mtime_ns % 1000000000));
 }
 
@@ -131,15 +132,31 @@ static const char *input_path(const char *name, const fkm_reader *in)
     return i > 0 && i <= fkm_reader_input_count(in) ? fkm_reader_input(in, i - 1)->path : NULL;
 }
 
-/* found and key differ: names the first line that does. */
+/* Files are copied, and a time says nothing of what is in them: checksums do. */
+static bool is_time(const char *line)
+{
+    return !strncmp(line, TIME_OF_INPUT, sizeof TIME_OF_INPUT - 1);
+}
+
+/* Goes to the first lines that differ, but for times of inputs; false: there are none. */
+static bool find_difference(const char **found, const char **key, bool *redated)
+{
+    while (**found && **key) {
+        size_t was = strcspn(*found, "\n"), is = strcspn(*key, "\n");
+        bool same = was == is && !memcmp(*found, *key, was);
+        if (!same && !(is_time(*found) && is_time(*key)))
+            return true;
+        *redated = *redated || !same;
+        *found += was + ((*found)[was] != '\0');
+        *key += is + ((*key)[is] != '\0');
+    }
+    return **found || **key;
+}
+
+/* found and key: the first lines that differ. */
 static fkm_status of_another_run(
     const char *path, const char *found, const char *key, const fkm_reader *in, fkm_err *e)
 {
-    size_t line = 0;
-    for (size_t i = 0; found[i] && found[i] == key[i]; i++)
-        line = key[i] == '\n' ? i + 1 : line;
-    found += line;
-    key += line;
     size_t name = strcspn(key, "\t"), was = strcspn(found, "\n"), is = strcspn(key, "\n");
     char what[64], old[120], now[120];
     if (key[name] != '\t' || was < name || strncmp(found, key, name + 1) != 0)
@@ -472,6 +489,13 @@ void fkm_state_close(fkm_state *s, int64_t batch)
     s->problems = NULL;
 }
 
+void fkm_state_forget(fkm_problem_state *p)
+{
+    fkm_free(p->iterations);
+    fkm_free(p->best);
+    *p = (fkm_problem_state){.stage = FKM_UNTOUCHED};
+}
+
 int64_t fkm_state_first(const fkm_state *s, int64_t batch)
 {
     int64_t b = 0;
@@ -532,13 +556,14 @@ static fkm_status check_magic(struct archive *a)
     return a->st = fkm_hint(a->e, "move it away, or choose another name with -o");
 }
 
-static fkm_status check_head(struct archive *a)
+static fkm_status check_head(struct archive *a, fkm_state *s)
 {
     uint32_t head[2] = {0, 0};
     FKM_TRY(check_magic(a));
     xfer(a, head, sizeof head);
     if (a->st != FKM_OK || (head[0] == ORDER && head[1] == VERSION))
         return a->st;
+    s->outdated = head[0] == ORDER;
     if (head[0] != ORDER)
         fkm_fail(a->e, FKM_EFILE, "%s was written on a machine of another byte order", a->path);
     else
@@ -569,7 +594,7 @@ static fkm_status check_crc(struct archive *a)
     return a->st;
 }
 
-static fkm_status check_key(struct archive *a, const char *key, const fkm_reader *in)
+static fkm_status check_key(struct archive *a, fkm_state *s, const char *key, const fkm_reader *in)
 {
     int64_t bytes = 0;
     char *found;
@@ -578,18 +603,24 @@ static fkm_status check_key(struct archive *a, const char *key, const fkm_reader
         return a->st;
     FKM_TRY(fkm_calloc(&found, bytes + 1, 1, "the key of a checkpoint", a->e));
     xfer(a, found, (size_t)bytes);
-    if (a->st == FKM_OK && ((size_t)bytes != strlen(key) || memcmp(found, key, (size_t)bytes) != 0))
-        a->st = of_another_run(a->path, found, key, in, a->e);
+    const char *was = found, *is = key;
+    s->redated = false;
+    if (a->st == FKM_OK && (size_t)bytes != strlen(found))
+        damaged(a, "its key is no text");
+    if (a->st == FKM_OK && find_difference(&was, &is, &s->redated)) {
+        a->st = of_another_run(a->path, was, is, in, a->e);
+        s->outdated = a->st == FKM_EFILE;
+    }
     fkm_free(found);
     return a->st;
 }
 
 /* Everything that stands before the state itself, and the sum over all of the file. */
-static fkm_status check(struct archive *a, const char *key, const fkm_reader *in)
+static fkm_status check(struct archive *a, fkm_state *s, const char *key, const fkm_reader *in)
 {
-    FKM_TRY(check_head(a));
+    FKM_TRY(check_head(a, s));
     FKM_TRY(check_crc(a));
-    return check_key(a, key, in);
+    return check_key(a, s, key, in);
 }
 
 fkm_status fkm_state_load(fkm_state *s, const char *path, const char *key, const fkm_fit_options *o,
@@ -599,7 +630,7 @@ fkm_status fkm_state_load(fkm_state *s, const char *path, const char *key, const
     FKM_TRY(fkm_file_open(&f, path, e));
     struct archive a = {.in = f, .end = fkm_file_bytes(f) - 4, .path = path, .e = e};
     fkm_status st = FKM_OK;
-    FKM_GO(check(&a, key, in));
+    FKM_GO(check(&a, s, key, in));
     xfer_state(&a, s, o, fkm_reader_shape(in));
     if (a.st == FKM_OK && a.at != a.end)
         damaged(&a, "it has more bytes than it should");
@@ -616,7 +647,7 @@ fkm_status fkm_state_peek(fkm_state *s, const char *path, const char *key, const
     FKM_TRY(fkm_file_open(&f, path, e));
     struct archive a = {.in = f, .end = fkm_file_bytes(f) - 4, .path = path, .e = e};
     fkm_status st = FKM_OK;
-    FKM_GO(check(&a, key, in));
+    FKM_GO(check(&a, s, key, in));
     xfer_positions(&a, s, o, fkm_reader_shape(in));
     st = a.st;
 out:

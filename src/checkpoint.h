@@ -46,11 +46,16 @@ typedef struct fkm_state {
      * problems[] of the best start if restart > 0. Its iterations are not looked at. */
     fkm_result *result;
     fkm_checksums *checksums; /* NULL: none */
+    bool outdated;            /* could not be loaded: of other data, options or version of fkm */
+    bool redated; /* loaded with inputs of other times, which are to be proved the same */
 } fkm_state;
 
 /* problems: [batch], untouched, and freed with what they own. */
 fkm_status fkm_state_open(fkm_state *s, int64_t batch, fkm_err *e) FKM_MUST_USE;
 void fkm_state_close(fkm_state *s, int64_t batch); /* safe on zeroed structs */
+
+/* Makes a problem untouched: nothing of it is of use. */
+void fkm_state_forget(fkm_problem_state *p);
 
 /* The first problem that is not done, batch if there is none. */
 int64_t fkm_state_first(const fkm_state *s, int64_t batch);
@@ -68,7 +73,7 @@ fkm_status fkm_state_save(const fkm_state *s, const fkm_fit_options *o, const fk
 
 /* Fills *s, which is open, and whose pointers lead to arrays of the run's sizes. FKM_EFILE: of
  * another run, with the difference named; or not a checkpoint. FKM_EDATA: damaged. Arrays may be
- * overwritten then. FKM_ENOMEM. */
+ * overwritten then. FKM_ENOMEM. Modification times alone are no difference (redated). */
 fkm_status fkm_state_load(fkm_state *s, const char *path, const char *key, const fkm_fit_options *o,
     const fkm_reader *in, fkm_err *e) FKM_MUST_USE;
 

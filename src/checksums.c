@@ -68,20 +68,24 @@ static int64_t to_end(const fkm_checksums *c, int64_t row)
 }
 
 /* sum: of the block as it is now. */
-static fkm_status changed(const fkm_checksums *c, int64_t block, uint32_t sum, fkm_err *e)
+static fkm_status changed(fkm_checksums *c, int64_t block, uint32_t sum, fkm_err *e)
 {
     char name[300];
     int64_t row = block / c->blocks * c->rows + block % c->blocks * c->block_rows;
     bool restored = block % c->blocks < c->restored[block / c->blocks];
     fkm_reader_row_name(c->in, row, name, sizeof name);
+    if (restored)
+        c->outdated = true;
     fkm_fail(e, FKM_EDATA,
         "%s and the %" PRId64 " rows after it changed since %s (CRC32C %08" PRIx32
         ", now %08" PRIx32 ")",
         name, to_end(c, row) - 1, restored ? "the checkpoint was written" : "they were first read",
         c->crc[block], sum);
-    return fkm_hint(e, restored ? "--fresh starts anew, with the data as it is now"
-                                : "the result would mix two states of the data; run again when "
-                                  "nothing writes to it");
+    return fkm_hint(e, restored
+                           ? "the run can go on with the data that it began with; --fresh starts "
+                             "anew, with the data as it is now"
+                           : "the result would mix two states of the data; run again when "
+                             "nothing writes to it");
 }
 
 /* Rows, cut where blocks end, and the sums of some of the pieces. */
@@ -150,4 +154,29 @@ fkm_status fkm_checksums_add(fkm_checksums *c, fkm_checksum_cursor *t, int64_t r
         p.at += n;
     }
     return FKM_OK;
+}
+
+fkm_status fkm_checksums_verify(
+    fkm_checksums *c, fkm_reader *in, int64_t problem, const atomic_int *stop, fkm_err *e)
+{
+    fkm_status st = FKM_OK;
+    fkm_checksum_cursor t = {0};
+    char *x;
+    FKM_TRY(fkm_alloc(&x, c->block_rows, c->row_bytes, "a block of rows", e));
+    for (int64_t row = 0, count; row < c->rows && st == FKM_OK; row += count) {
+        int64_t first = problem * c->rows + row;
+        count = fkm_min_i64(c->block_rows, c->rows - row);
+        st = stop && *stop ? fkm_fail(e, FKM_ESTOPPED, "stopped by a signal")
+                           : fkm_reader_read(in, first, count, x, e);
+        if (st == FKM_OK)
+            st = fkm_checksums_add(c, &t, first, count, x, NULL, e);
+    }
+    fkm_free(x);
+    return st;
+}
+
+void fkm_checksums_forget(fkm_checksums *c, int64_t problem)
+{
+    c->restored[problem] = 0;
+    atomic_store_explicit(&c->known[problem], 0, memory_order_release);
 }

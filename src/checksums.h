@@ -25,6 +25,7 @@ typedef struct fkm_checksums {
     uint32_t *crc;          /* [batch][blocks]: of each problem the first `known` of them */
     _Atomic int64_t *known; /* [batch]; any thread may read it, and crc below it */
     int64_t *restored;      /* [batch]: of these, from a checkpoint */
+    atomic_bool outdated;   /* a block is not what it was when that was written */
 } fkm_checksums;
 
 /* Where reading is, within one problem. One for each thread that takes rows in. */
@@ -44,5 +45,13 @@ void fkm_checksums_close(fkm_checksums *c); /* safe on zeroed structs */
  * not what it was. */
 fkm_status fkm_checksums_add(fkm_checksums *c, fkm_checksum_cursor *t, int64_t row, int64_t count,
     const void *x, fkm_pool *pool, fkm_err *e) FKM_MUST_USE;
+
+/* Reads all rows of a problem, of which every sum is known, and holds them to these. FKM_EDATA: a
+ * block is not what it was; FKM_ESTOPPED: *stop, which may be NULL, became nonzero. */
+fkm_status fkm_checksums_verify(fkm_checksums *c, fkm_reader *in, int64_t problem,
+    const atomic_int *stop, fkm_err *e) FKM_MUST_USE;
+
+/* The rows of a problem may be others than those that its sums are of. */
+void fkm_checksums_forget(fkm_checksums *c, int64_t problem);
 
 #endif

@@ -67,10 +67,52 @@ static void count_rows(fkm_run *r)
                 out->counts[b * out->clusters + out->labels[i]]++;
 }
 
+/* The inputs of the state had other modification times: files that were copied, or others. Rows
+ * that are read again are held to their checksums then; here are those that are not. A problem
+ * whose first pass was not complete has hardly begun, and does so anew. */
+static fkm_status prove_inputs(fkm_run *r, fkm_err *e)
+{
+    fkm_checksums *c = &r->checksums;
+    const fkm_saving *s = r->o->saving;
+    fkm_verbose("an input has another modification time than it had when %s was written: its rows "
+                "are compared",
+        s->path);
+    for (int64_t b = 0; b < r->shape.batch; b++) {
+        fkm_problem_state *p = &r->state.problems[b];
+        bool whole = c->known[b] == c->blocks;
+        if (p->stage == FKM_DONE && !whole) {
+            fkm_fail(e, FKM_EFILE,
+                "%s: an input has another modification time than it had, and there are no "
+                "checksums of its rows",
+                s->path);
+            return fkm_hint(e, "--fresh starts anew and removes it; another -o PREFIX keeps it");
+        }
+        if (p->stage == FKM_DONE)
+            FKM_TRY(fkm_checksums_verify(c, r->in, b, r->w ? r->w->stop : NULL, e));
+        if (p->stage != FKM_DONE && !whole) {
+            fkm_state_forget(p);
+            fkm_checksums_forget(c, b);
+        }
+    }
+    return FKM_OK;
+}
+
+/* e: why it is of no use. */
+static fkm_status discard(fkm_saving *s, fkm_err *e)
+{
+    fkm_err why = *e;
+    FKM_TRY(fkm_state_remove(s->path, e));
+    fkm_warn("%s; it was removed, the run begins anew", why.msg);
+    s->kept = s->refused = false;
+    memset(e, 0, sizeof *e);
+    return FKM_OK;
+}
+
 /* Goes on from the state on disk, if there is one. */
 static fkm_status load_state(fkm_run *r, fkm_err *e)
 {
     fkm_saving *s = r->o->saving;
+    fkm_status st;
     if (!s)
         return FKM_OK;
     FKM_TRY(fkm_state_key(&r->key, r->o, r->in, e));
@@ -80,11 +122,15 @@ static fkm_status load_state(fkm_run *r, fkm_err *e)
     if (!fkm_path_exists(s->path))
         return FKM_OK;
     s->refused = true;
-    FKM_TRY(fkm_state_load(&r->state, s->path, r->key, r->o, r->in, e));
+    st = fkm_state_load(&r->state, s->path, r->key, r->o, r->in, e);
+    if (st != FKM_OK)
+        return r->state.outdated && s->discard ? discard(s, e) : st;
+    s->kept = true;
+    if (r->state.redated)
+        FKM_TRY(prove_inputs(r, e));
     s->refused = false;
     count_rows(r);
     int64_t first = fkm_state_first(&r->state, r->out->batch);
-    s->kept = true;
     s->resumes = r->state.resumes + 1;
     s->problem = (int32_t)first;
     s->restart = first < r->out->batch ? r->state.problems[first].restart : 0;
@@ -373,6 +419,19 @@ static void finish_stopped(fkm_run *r)
     finish_stats(r);
 }
 
+/* What a state is made of, beside the result: for fkm_fit_keep. */
+static void hand_over(fkm_run *r)
+{
+    fkm_err ignored = {0}; /* then there are none in the state, and times must be the same */
+    r->out->key = r->key;
+    r->key = NULL;
+    if (!r->o->saving || fkm_calloc(&r->out->checksums, 1, sizeof *r->out->checksums, "checksums",
+                             &ignored) != FKM_OK)
+        return;
+    *r->out->checksums = r->checksums;
+    memset(&r->checksums, 0, sizeof r->checksums);
+}
+
 static fkm_status run_lanes(fkm_run *r, fkm_err *e)
 {
     FKM_TRY(load_state(r, e));
@@ -382,8 +441,9 @@ static fkm_status run_lanes(fkm_run *r, fkm_err *e)
     return st;
 }
 
-fkm_status fkm_fit(
-    fkm_result *out, fkm_reader *in, const fkm_fit_options *o, const fkm_observer *w, fkm_err *e)
+/* *outdated: rows are not what they were when the checkpoint was written. */
+static fkm_status fit(fkm_result *out, bool *outdated, fkm_reader *in, const fkm_fit_options *o,
+    const fkm_observer *w, fkm_err *e)
 {
     fkm_status st = FKM_OK;
     fkm_run r = {.o = o, .w = w, .in = in, .out = out, .shape = *fkm_reader_shape(in)};
@@ -396,16 +456,29 @@ fkm_status fkm_fit(
     FKM_GO(gather_iterations(&r, e));
     finish_stats(&r);
     warn_of_empty(&r);
-    out->key = r.key;
-    r.key = NULL;
+    hand_over(&r);
 out:
     kept = st == FKM_ESTOPPED && o->saving && o->saving->kept;
     if (kept)
         finish_stopped(&r);
+    *outdated = st == FKM_EDATA && r.checksums.outdated;
     close_run(&r);
     if (st != FKM_OK && !kept)
         fkm_result_free(out);
     return st;
+}
+
+fkm_status fkm_fit(
+    fkm_result *out, fkm_reader *in, const fkm_fit_options *o, const fkm_observer *w, fkm_err *e)
+{
+    fkm_saving *s = o->saving;
+    bool outdated;
+    fkm_status st = fit(out, &outdated, in, o, w, e);
+    if (!outdated || !s->discard)
+        return st;
+    FKM_TRY(discard(s, e));
+    *s = (fkm_saving){.path = s->path, .every_s = s->every_s};
+    return fit(out, &outdated, in, o, w, e);
 }
 
 int64_t fkm_fit_state_bytes(const fkm_fit_options *o, const fkm_shape *shape)
@@ -420,6 +493,7 @@ fkm_status fkm_fit_keep(fkm_result *r, fkm_reader *in, const fkm_fit_options *o,
         .resumes = o->saving->resumes,
         .elapsed_s = o->saving->earlier_s + r->run.total_s,
         .result = r,
+        .checksums = r->checksums,
     };
     FKM_GO(fkm_state_open(&state, r->batch, e));
     for (int32_t i = 0; i < r->iteration_count; i++) {

@@ -48,6 +48,7 @@ typedef struct fkm_saving {
     const char *path; /* of the checkpoint; the run resumes when it is there */
     double every_s;   /* saved between two iterations, as soon as so much time has passed */
     bool fresh;       /* a checkpoint that is there is removed instead */
+    bool discard; /* one of other data, options or version is removed, and the run begins anew */
 
     /* What came of it; filled by fkm_fit, also when it fails. */
     bool kept;       /* a later run can go on from what is at path */
@@ -187,7 +188,8 @@ typedef struct fkm_result {
     fkm_iteration *iterations; /* [iteration_count], all problems in order, best starts only */
     int32_t iteration_count;
     fkm_run_stats run;
-    char *key; /* what the run was of, for fkm_fit_keep; NULL without saving */
+    char *key; /* what the run was of, for fkm_fit_keep; NULL without saving, as is the next */
+    struct fkm_checksums *checksums; /* of the rows */
 } fkm_result;
 
 /* Frees the fields; safe on zeroed and half-built results. */

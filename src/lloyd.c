@@ -258,21 +258,13 @@ bool fkm_is_resumable(fkm_status st)
     return st == FKM_ESTOPPED || st == FKM_EFILE || st == FKM_EDEVICE || st == FKM_ENOMEM;
 }
 
-/* Nothing of it is of use: what follows would fail again. */
-static void forget(fkm_problem_state *s)
-{
-    fkm_free(s->iterations);
-    fkm_free(s->best);
-    *s = (fkm_problem_state){.stage = FKM_UNTOUCHED};
-}
-
 /* Notes the state of a problem that ends with st: of a pass that was broken off, or, if the backend
  * has it no longer, the last that is safe. */
 static void note_end(problem *p, fkm_status st)
 {
     fkm_err e = {0};
     if (!fkm_is_resumable(st)) {
-        forget(p->s);
+        fkm_state_forget(p->s); /* what follows would fail again */
         return;
     }
     if (!p->r->o->saving || p->resuming)

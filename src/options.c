@@ -2,6 +2,7 @@
 #include "fkm.h"
 
 #include "base/mem.h"
+#include "checksums.h"
 
 #include <string.h>
 
@@ -23,5 +24,8 @@ void fkm_result_free(fkm_result *r)
     fkm_free(r->restarts);
     fkm_free(r->iterations);
     fkm_free(r->key);
+    if (r->checksums)
+        fkm_checksums_close(r->checksums);
+    fkm_free(r->checksums);
     memset(r, 0, sizeof *r);
 }

@@ -5,9 +5,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-int fkm_cpu_count(void);            /* by affinity and cgroup quota; >= 1 */
-/* Where the limit on CPU time would kill without a word (its soft and hard values are one, as `ulimit
- * -t` sets them), SIGXCPU comes a little earlier from now on. */
+int fkm_cpu_count(void); /* by affinity and cgroup quota; >= 1 */
+/* Where the limit on CPU time would kill without a word (its soft and hard values are one, as
+ * `ulimit -t` sets them), SIGXCPU comes a little earlier from now on. */
 void fkm_leave_cpu_time(void);
 
 int64_t fkm_memory_available(void); /* bytes: the least of MemAvailable, cgroup, RLIMIT_AS room */

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -141,6 +142,113 @@ def check_changed_data():
     cli.check_equal(p.returncode, 75, "as it was before", err)
 
 
+FIT = ["-t", "0", "-n", "15"]
+
+
+def stopped(d, *more, path="x.npy", args=FIT, **popen):
+    """A run that is stopped as soon as it has a state."""
+    p = subprocess.Popen([cli.FKM, "fit", "-q", "-k", str(K), "-o", "run", *args, "--checkpoint", "1ms", "-j", "1",
+                          *more, path], cwd=d, env=cli.clean_environment(), stderr=subprocess.PIPE, text=True, **popen)
+    wait_for_state(d, p)
+    p.terminate()
+    _, err = p.communicate(timeout=60)
+    cli.check_equal(p.returncode, 143, err)
+    return err
+
+
+def fit(d, *more, path="x.npy", args=FIT):
+    return cli.fkm("fit", "-q", "-k", K, "-o", "run", *args, *more, path, cwd=d)
+
+
+def outputs(d):
+    return [read(d, name) for name in OUTPUTS[:2]]
+
+
+def changed_copy(d, name):
+    """Another modification time, the same size, and one value that differs."""
+    shutil.copyfile(os.path.join(DATA, "x.npy"), os.path.join(d, name))
+    with open(os.path.join(d, name), "r+b") as f:
+        f.seek(-40, os.SEEK_END)
+        f.write(b"\0\0\0\x40")
+
+
+def check_copied_data():
+    """The same rows in another file, with another time: proved by checksums. Others are refused, or thrown away."""
+    d, whole = cli.new_directory(), cli.new_directory()
+    os.symlink(os.path.join(DATA, "x.npy"), os.path.join(whole, "x.npy"))
+    cli.check_equal(fit(whole).returncode, 0)
+    for n, memory in enumerate(([], ["-m", STREAM])):
+        for name in ("first.npy", "second.npy"):
+            shutil.copyfile(os.path.join(DATA, "x.npy"), os.path.join(d, name))
+            os.utime(os.path.join(d, name), (n + len(name), n + len(name)))
+        stopped(d, path="first.npy")
+        state = read(d, "run.checkpoint")
+        changed_copy(d, "other.npy")
+        run = fit(d, *memory, path="other.npy")
+        cli.check_equal(run.returncode, 3, run.stderr)
+        cli.check("other.npy: row " in run.stderr and "changed since the checkpoint was written" in run.stderr
+                  and "the data that it began with" in run.stderr, run.stderr)
+        cli.check_equal(read(d, "run.checkpoint"), state, "the state was advanced")
+        run = fit(d, *memory, path="second.npy")
+        cli.check_equal((run.returncode, run.stderr), (0, ""), "a copy", memory)
+        cli.check(outputs(d) == outputs(whole), "other bits from a copy", memory)
+        cli.check(stats(d)["checkpoint"]["resumes"] == 1, "not resumed")
+        for name in OUTPUTS:
+            os.unlink(os.path.join(d, name))
+    check_discarded(d)
+    check_kept_result(d, whole)
+    shutil.rmtree(whole)
+
+
+def check_discarded(d):
+    for case in ("rows", "options"):
+        stopped(d, path="first.npy", args=FIT if case == "rows" else ["-t", "0", "-n", "26"])
+        path = "other.npy" if case == "rows" else "first.npy"
+        run = fit(d, "--outdated", "discard", path=path)
+        cli.check_equal((run.returncode, run.stderr), (0, ""), case)
+        warnings = stats(d)["warnings"]
+        cli.check(len(warnings) == 1 and warnings[0].endswith("; it was removed, the run begins anew"), warnings)
+        found = outputs(d)
+        cli.check_equal(fit(d, "-f", "--fresh", path=path).returncode, 0)
+        cli.check(found == outputs(d), "a run that began anew has other bits", case)
+        for name in OUTPUTS:
+            os.unlink(os.path.join(d, name))
+
+
+def check_kept_result(d, whole):
+    """A result that could not be written is of the rows that it was made of."""
+    limit = 300000      # labels do not fit, the state does
+    args = [cli.FKM, "fit", "-q", "-k", str(K), "-o", "run", *FIT, "first.npy"]
+    run = subprocess.run(args, cwd=d, env=cli.clean_environment(), capture_output=True, text=True,
+                         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    cli.check_equal(run.returncode, 4, run.stderr)
+    cli.check("the same command goes on from run.checkpoint" in run.stderr, run.stderr)
+    run = fit(d, path="other.npy")
+    cli.check_equal(run.returncode, 3, run.stderr)
+    run = fit(d, path="second.npy")
+    cli.check_equal(run.returncode, 0, run.stderr)
+    cli.check(outputs(d) == outputs(whole), "the result that was kept has other bits")
+
+
+def check_pipe():
+    """What came through a pipe can come again; the message says so."""
+    d = cli.new_directory()
+    os.symlink(os.path.join(DATA, "x.npy"), os.path.join(d, "x.npy"))
+    cli.check_equal(fit(d, "-f").returncode, 0)
+    whole = outputs(d)
+    for name in OUTPUTS:
+        os.unlink(os.path.join(d, name))
+    with open(os.path.join(d, "x.npy"), "rb") as f, subprocess.Popen(["cat"], stdin=f, stdout=subprocess.PIPE) as cat:
+        err = stopped(d, path="/dev/stdin", stdin=cat.stdout)
+    cli.check("the same command goes on from there, given the same rows through the pipe again;" in err, err)
+    changed_copy(d, "other.npy")
+    for name, code in (("other.npy", 3), ("x.npy", 0)):
+        run = subprocess.run(f"cat {name} | fkm fit -q -k {K} -o run {' '.join(FIT)} /dev/stdin", shell=True, cwd=d,
+                             env=cli.clean_environment(), capture_output=True, text=True)
+        cli.check_equal(run.returncode, code, run.stderr)
+    cli.check(outputs(d) == whole, "other bits through a pipe")
+
+
 def check_no_room():
     """A checkpoint that cannot be written is a warning; the run goes on. One that is there is kept."""
     small = os.path.join(cli.TMP, "small")
@@ -178,7 +286,7 @@ def main():
     rng = random.Random(SEED)
     DATA = cli.new_directory()
     cli.save(DATA, "x.npy", cli.npy(cli.noise(ROWS, DIMS)))
-    caught = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    caught = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
     cases = [(["-t", "0", "-n", "30"], [signal.SIGKILL]),
              (["-t", "0", "-n", "30", "-m", STREAM], [signal.SIGKILL, *caught]),
              (["-t", "1e-3", "--restarts", "3", "-i", "k-means||", "-n", "8"], [signal.SIGKILL, *caught])]
@@ -191,6 +299,8 @@ def main():
                 break
         cli.check(resumed >= 2, "too few parts left a state", args, resumed)
     check_changed_data()
+    check_copied_data()
+    check_pipe()
     check_no_room()
     cli.finish()
 
