@@ -28,8 +28,8 @@ CPU_SRC := $(addprefix src/cpu/,apart.c assign.c backend_cpu.c bounds.c ceilings
 	kernels_avx512.c kernels_scalar.c kernels_vnni.c kernels_vnni_s16.c kernels_vnni_s8.c nearest.c pack.c picks.c probe.c \
 	screen.c store.c update.c)
 FORMAT_SRC := $(addprefix formats/,bin.c elements.c foreign.c formats.c npy.c reader.c safetensors.c vecs.c writer.c)
-CORE_SRC := $(addprefix src/,backend.c checkpoint.c checksums.c cover.c engine.c farthest.c json.c lanes.c lloyd.c \
-	label.c mass.c measure.c options.c output.c plan.c plusplus.c preview.c rng.c scan.c seed.c seed_parallel.c \
+CORE_SRC := $(addprefix src/,backend.c checkpoint.c checksums.c cover.c engine.c exchange.c farthest.c json.c lanes.c lloyd.c \
+	label.c lock.c mass.c measure.c options.c output.c plan.c plusplus.c preview.c rng.c scan.c seed.c seed_parallel.c \
 	seed_random.c source.c stats.c)
 CMD_SRC := $(addprefix cmd/,bench.c centroids.c common_opts.c fit.c info.c labels.c main.c opt.c opt_values.c \
 	opt_words.c predict.c print.c progress.c signals.c verify.c)

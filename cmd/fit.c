@@ -1,5 +1,6 @@
 /* fkm fit: cluster a data set and write centroids, labels and statistics. */
 #include "cmd.h"
+#include "print.h"
 #include "progress.h"
 
 #include "../src/base/checked.h"
@@ -13,6 +14,7 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #define WRITE_ELEMENTS ((int64_t)1 << 20) /* between two looks at the stop flag */
@@ -124,7 +126,7 @@ struct job {
     const char *line; /* command line, quoted */
     fkm_reader *in;
     centroids init;
-    char *prefix, *state_path;
+    char *prefix, *state_path, *key;
     fkm_saving saving;
     char *paths[3];   /* labels (unless in one file, or not wanted), centroids, stats */
     int64_t bytes[3]; /* expected */
@@ -333,10 +335,15 @@ static fkm_status open_outputs(struct job *job, fkm_err *e)
         spec.bytes[0] = fkm_writer_predict_bytes(kinds[format].labels, &labels, 1);
     memcpy(job->bytes, spec.bytes, sizeof job->bytes);
     fkm_status st = set_up_saving(job, &spec, e);
+    if (st == FKM_OK && !job->args->fresh)
+        st = fkm_fit_key(&job->key, &job->args->fit, job->in, e);
+    spec.key = job->key;
     if (st == FKM_OK)
         st = fkm_outputs_open(&job->outputs, &spec, e);
     fkm_free(guards);
     FKM_TRY(st);
+    if (fkm_outputs_are_complete(job->outputs))
+        return FKM_OK;
     warn_of_old_labels(job);
     if (c > 0)
         FKM_TRY(fkm_outputs_rehearse(job->outputs, 0, kinds[format].labels, &labels, e));
@@ -428,6 +435,22 @@ static fkm_status write_outputs(struct job *job, fkm_err *e)
 }
 
 /* ---- instead of the work ---- */
+
+/* The run that made the outputs was killed before it could say so. */
+static fkm_status tell_complete(const struct job *job, fkm_err *e)
+{
+    const char *stats = job->paths[job->count - 1];
+    char *text;
+    if (!job->args->common.quiet)
+        print_err("fkm: %s is already complete: the run that wrote it was killed before it ended\n",
+            stats);
+    if (!job->args->common.json)
+        return FKM_OK;
+    FKM_TRY(fkm_file_slurp(&text, stats, INT64_MAX - 1, e));
+    fkm_status st = cmd_stdout_sink(NULL, text, strlen(text), e);
+    fkm_free(text);
+    return st;
+}
 
 /* All checks have passed; the lock is given back, so that a run may begin meanwhile. */
 static fkm_status print_plan(struct job *job, fkm_err *e)
@@ -561,6 +584,8 @@ static fkm_status fit_and_write(struct job *job, fkm_err *e)
     const struct fit_args *a = job->args;
     cmd_catch_signals();
     FKM_TRY(open_outputs(job, e));
+    if (fkm_outputs_are_complete(job->outputs))
+        return tell_complete(job, e);
     if (a->dry_run)
         return print_plan(job, e);
     if (a->time_limit_s > 0)
@@ -597,14 +622,15 @@ static void tell_pipes(const struct job *job)
 
 static void close_job(struct job *job)
 {
-    fkm_outputs_close(job->outputs);
     fkm_result_free(&job->result);
     centroids_free(&job->init);
     fkm_reader_close(job->in);
+    fkm_outputs_close(job->outputs); /* last: as long as it is open, a kill is noticed */
     for (int i = 0; i < job->count; i++)
         fkm_free(job->paths[i]);
     fkm_free(job->prefix);
     fkm_free(job->state_path);
+    fkm_free(job->key);
 }
 
 static fkm_status run_fit(const cmd *self, int argc, char **argv, const char *line, fkm_err *e)

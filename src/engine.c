@@ -481,6 +481,11 @@ fkm_status fkm_fit(
     return fit(out, &outdated, in, o, w, e);
 }
 
+fkm_status fkm_fit_key(char **out, const fkm_fit_options *o, const fkm_reader *in, fkm_err *e)
+{
+    return fkm_state_key(out, o, in, e);
+}
+
 int64_t fkm_fit_state_bytes(const fkm_fit_options *o, const fkm_shape *shape)
 {
     return fkm_state_bytes(o, shape);

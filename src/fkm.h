@@ -206,6 +206,11 @@ void fkm_result_free(fkm_result *r);
 fkm_status fkm_fit(fkm_result *out, fkm_reader *in, const fkm_fit_options *o, const fkm_observer *w,
     fkm_err *e) FKM_MUST_USE;
 
+/* *out = everything that decides the bits of a fit, as text: the same text, the same result.
+ * fkm_free. */
+fkm_status fkm_fit_key(
+    char **out, const fkm_fit_options *o, const fkm_reader *in, fkm_err *e) FKM_MUST_USE;
+
 /* Bytes of the file at o->saving->path, at most, for checks of space. */
 int64_t fkm_fit_state_bytes(const fkm_fit_options *o, const fkm_shape *shape);
 

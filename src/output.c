@@ -4,29 +4,22 @@
 #include "base/checked.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "exchange.h"
+#include "lock.h"
 
-#include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <limits.h>
-#include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#define MAX_LINKS 40
-#define DECORATION 20 /* longest "." and ".tmp.PID" round a name */
 
 struct item {
     char *path;       /* as given */
     char *dir, *name; /* of the target: symbolic links in the last component followed */
     char *target;     /* dir/name */
-    char *backup;     /* dir/.name.old.PID */
+    char *backup;     /* dir/.name.old.PID-SYSTEM */
     int64_t bytes;
     bool existed, backed_up, attempted;
     fkm_writer *writer; /* one of the two, once started */
@@ -37,9 +30,10 @@ struct fkm_outputs {
     struct item items[FKM_OUTPUTS_MAX + 1];
     int count; /* outputs */
     int all;   /* and the state after them, if there is one */
-    bool force;
-    char *lock_path;
-    int lock_fd;
+    bool force, complete;
+    const char *key; /* the caller's */
+    fkm_lock lock;
+    fkm_exchange exchange; /* its record, while that stands */
 };
 
 /* ---- names ---- */
@@ -61,43 +55,12 @@ static fkm_status split(char **dir, char **name, const char *path, fkm_err *e)
     return st;
 }
 
-/* One step from *path along a symbolic link in its last component; *moved tells. */
-static fkm_status follow(char **path, bool *moved, fkm_err *e)
-{
-    char text[PATH_MAX];
-    char *dir, *name, *next = NULL;
-    ssize_t len = readlink(*path, text, sizeof text - 1);
-    *moved = len >= 0;
-    if (len < 0)
-        return fkm_is_link_unknown(errno)
-                   ? fkm_fail(e, FKM_EFILE, "%s: cannot tell whether it is a link: %s", *path,
-                         strerror(errno))
-                   : FKM_OK;
-    text[len] = '\0';
-    FKM_TRY(split(&dir, &name, *path, e));
-    fkm_status st =
-        text[0] == '/' ? fkm_strdup(&next, text, e) : fkm_asprintf(&next, e, "%s/%s", dir, text);
-    fkm_free(dir);
-    fkm_free(name);
-    if (st != FKM_OK)
-        return st;
-    fkm_free(*path);
-    *path = next;
-    return FKM_OK;
-}
-
 /* Fills dir, name, target and backup from path. A link is kept: what it points at is replaced. */
 static fkm_status resolve(struct item *it, fkm_err *e)
 {
-    bool moved = true;
-    FKM_TRY(fkm_strdup(&it->target, it->path, e));
-    for (int i = 0; moved; i++) {
-        if (i == MAX_LINKS)
-            return fkm_fail(e, FKM_EFILE, "%s: too many symbolic links", it->path);
-        FKM_TRY(follow(&it->target, &moved, e));
-    }
+    FKM_TRY(fkm_path_target(&it->target, it->path, e));
     FKM_TRY(split(&it->dir, &it->name, it->target, e));
-    return fkm_asprintf(&it->backup, e, "%s/.%s.old.%ld", it->dir, it->name, (long)getpid());
+    return fkm_own_name(&it->backup, it->dir, it->name, "old", e);
 }
 
 static fkm_status check_name(const char *path, const char *name, fkm_err *e)
@@ -106,11 +69,11 @@ static fkm_status check_name(const char *path, const char *name, fkm_err *e)
         fkm_fail(e, FKM_EUSAGE, "output '%s' names a directory", path);
         return fkm_hint(e, "add a name: -o %s%sNAME", path, name[0] ? "/" : "");
     }
-    if (strlen(name) + DECORATION > NAME_MAX) {
+    if (strlen(name) + FKM_OWN_NAME_BYTES > NAME_MAX) {
         fkm_fail(e, FKM_EFILE,
             "%s: the name has %zu bytes, more than the %d that leave room for "
             "temporary names",
-            path, strlen(name), NAME_MAX - DECORATION);
+            path, strlen(name), NAME_MAX - FKM_OWN_NAME_BYTES);
         return fkm_hint(e, "choose a shorter name with -o");
     }
     return FKM_OK;
@@ -133,20 +96,6 @@ static fkm_status check_directory(const char *dir, fkm_err *e)
     return FKM_OK;
 }
 
-/* ---- the lock ---- */
-
-static fkm_status lock_busy(int fd, const char *name, fkm_err *e)
-{
-    char text[32] = "";
-    ssize_t len = pread(fd, text, sizeof text - 1, 0);
-    long pid = len > 0 ? strtol(text, NULL, 10) : 0;
-    if (pid > 0)
-        fkm_fail(e, FKM_EFILE, "%s: in use by pid %ld", name, pid);
-    else
-        fkm_fail(e, FKM_EFILE, "%s: in use by another process", name);
-    return fkm_hint(e, "wait until it is done, or choose other names with -o");
-}
-
 /* Whether something is at path; by stat or lstat. Not knowing is not the same as absent: what is
  * there would be replaced without being asked for. */
 static fkm_status look(bool *there, struct stat *s, int (*by)(const char *, struct stat *),
@@ -158,54 +107,6 @@ static fkm_status look(bool *there, struct stat *s, int (*by)(const char *, stru
     return fkm_fail(e, FKM_EFILE, "cannot look up %s: %s", path, strerror(errno));
 }
 
-/* Whether path still names the file behind fd: its last owner removes it while holding the lock, so
- * a lock on an orphan keeps nobody out. */
-static fkm_status is_named(bool *named, int fd, const char *path, fkm_err *e)
-{
-    struct stat a, b;
-    if (fstat(fd, &a) != 0)
-        return fkm_fail(e, FKM_EFILE, "cannot look up %s: %s", path, strerror(errno));
-    FKM_TRY(look(named, &b, stat, path, e));
-    *named = *named && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
-    return FKM_OK;
-}
-
-static void write_pid(int fd)
-{
-    char text[32];
-    int len = snprintf(text, sizeof text, "%ld\n", (long)getpid());
-    if (ftruncate(fd, 0) != 0 || pwrite(fd, text, (size_t)len, 0) != len)
-        fkm_verbose("cannot note the process number in the lock: %s", strerror(errno));
-}
-
-/* Takes the lock once; *fd = -1 when the file was removed meanwhile: try again. */
-static fkm_status lock_once(int *fd, const char *path, const char *name, fkm_err *e)
-{
-    *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
-    if (*fd < 0)
-        return fkm_fail(e, FKM_EFILE, "cannot create %s: %s", path, strerror(errno));
-    fkm_status st = FKM_OK;
-    if (flock(*fd, LOCK_EX | LOCK_NB) != 0) {
-        if (errno == EWOULDBLOCK)
-            st = lock_busy(*fd, name, e);
-        else if (errno != EINTR)
-            fkm_warn("cannot lock %s (%s): a second run with the same output would not be noticed",
-                path, strerror(errno));
-        if (errno == EINTR || st != FKM_OK) {
-            close(*fd);
-            *fd = -1;
-        }
-        return st;
-    }
-    bool named = false;
-    st = is_named(&named, *fd, path, e);
-    if (!named) {
-        close(*fd);
-        *fd = -1;
-    }
-    return st;
-}
-
 static fkm_status take_lock(fkm_outputs *o, const char *lock_name, fkm_err *e)
 {
     char *dir, *name;
@@ -213,10 +114,7 @@ static fkm_status take_lock(fkm_outputs *o, const char *lock_name, fkm_err *e)
     fkm_status st = FKM_OK;
     FKM_GO(check_name(lock_name, name, e));
     FKM_GO(check_directory(dir, e));
-    FKM_GO(fkm_asprintf(&o->lock_path, e, "%s/.%s.lock", dir, name));
-    while (o->lock_fd < 0)
-        FKM_GO(lock_once(&o->lock_fd, o->lock_path, lock_name, e));
-    write_pid(o->lock_fd);
+    FKM_GO(fkm_lock_take(&o->lock, dir, name, lock_name, e));
 out:
     fkm_free(dir);
     fkm_free(name);
@@ -225,92 +123,38 @@ out:
 
 /* ---- what a killed run left ---- */
 
-/* Whether entry is ".NAME.KIND.PID" of a process that is gone. Our own number counts as gone: in a
- * container every run may have the same one, and we have not written anything yet. */
-static bool is_stale(const char *entry, const char *name, const char *kind)
+static bool is_same_file(const fkm_exchange_file *f, const struct item *it)
 {
-    size_t len = strlen(name), kind_len = strlen(kind);
-    if (entry[0] != '.' || strncmp(entry + 1, name, len) != 0 ||
-        strncmp(entry + 1 + len, kind, kind_len) != 0)
-        return false;
-    const char *digits = entry + 1 + len + kind_len;
-    if (*digits == '\0' || strspn(digits, "0123456789") != strlen(digits) || strlen(digits) > 9)
-        return false;
-    pid_t pid = (pid_t)strtol(digits, NULL, 10);
-    return pid == getpid() || (kill(pid, 0) != 0 && errno == ESRCH);
+    struct stat a, b;
+    return !strcmp(f->name, it->name) && stat(f->dir, &a) == 0 && stat(it->dir, &b) == 0 &&
+           a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
-static void handle_stale(const struct item *it, const char *entry, bool restore)
+/* Whether these outputs are what `done` made, of what is to be done now. */
+static bool is_done(const fkm_outputs *o, const fkm_exchange *done, const char *key)
 {
-    char *path;
-    fkm_err e = {0};
-    if (fkm_asprintf(&path, &e, "%s/%s", it->dir, entry) != FKM_OK)
-        return;
-    if (is_stale(entry, it->name, ".tmp.")) {
-        if (unlink(path) == 0)
-            fkm_verbose("removed %s, left by a run that was killed", path);
-    } else if (is_stale(entry, it->name, ".old.")) {
-        if (restore && rename(path, it->target) == 0)
-            fkm_warn("restored %s: a run was killed while it replaced it", it->path);
-        unlink(path);
-    }
-    fkm_free(path);
+    bool same = key && done->record && !strcmp(done->key, key) && done->count == o->count;
+    for (int i = 0; same && i < o->count; i++)
+        same = is_same_file(&done->files[i], &o->items[i]);
+    return same && fkm_exchange_is_whole(done);
 }
 
-/* Whether dir/.NAME.KIND.PID is there. */
-static bool has_leftover(const struct item *it, const char *kind, const char *pid)
-{
-    char *path;
-    fkm_err e = {0};
-    struct stat s;
-    if (fkm_asprintf(&path, &e, "%s/.%s.%s.%s", it->dir, it->name, kind, pid) != FKM_OK)
-        return true; /* when in doubt, nothing is removed */
-    bool there = lstat(path, &s) == 0 || !fkm_is_absent(errno);
-    fkm_free(path);
-    return there;
-}
-
-/* Process pid was killed with a marker ready and not in place. An output whose temporary is gone by
- * then was renamed to its final name; without an .old there was none before. */
-static void remove_uncommitted(fkm_outputs *o, const char *pid)
-{
-    for (int i = 0; i < o->count - 1; i++) {
-        const struct item *it = &o->items[i];
-        if (!has_leftover(it, "tmp", pid) && !has_leftover(it, "old", pid) &&
-            unlink(it->target) == 0)
-            fkm_verbose("removed %s, left by a run that was killed before it was done", it->path);
-    }
-}
-
-static void find_uncommitted(fkm_outputs *o)
+static void clean_up_after_kill(fkm_outputs *o, const char *key)
 {
     const struct item *marker = &o->items[o->count - 1];
-    DIR *dir = opendir(marker->dir);
-    if (!dir)
-        return;
-    for (struct dirent *d; (d = readdir(dir));)
-        if (is_stale(d->d_name, marker->name, ".tmp."))
-            remove_uncommitted(o, strrchr(d->d_name, '.') + 1);
-    closedir(dir);
-}
-
-/* See output.h: without a marker the killed run had not committed, so its .old files are the truth.
- */
-static void clean_up_after_kill(fkm_outputs *o)
-{
-    struct stat s;
-    bool restore =
-        o->count > 1 && lstat(o->items[o->count - 1].target, &s) != 0 && fkm_is_absent(errno);
-    if (restore)
-        find_uncommitted(o);
-    for (int i = 0; i < o->all; i++) {
-        DIR *dir = opendir(o->items[i].dir);
-        if (!dir)
-            continue;
-        for (struct dirent *d; (d = readdir(dir));)
-            handle_stale(&o->items[i], d->d_name, restore && i < o->count);
-        closedir(dir);
+    fkm_exchange done;
+    fkm_exchange_heal(&done, marker->dir, marker->name, o->lock.effective);
+    o->complete = is_done(o, &done, key);
+    if (o->complete) {
+        o->exchange =
+            done; /* until the end: a run that is killed now must not be the last to know */
+        memset(&done, 0, sizeof done);
+    } else if (done.record) {
+        unlink(done.record);
     }
+    fkm_exchange_free(&done);
+    for (int i = 0; i < o->all; i++)
+        fkm_remove_leftovers(o->items[i].dir, o->items[i].name);
 }
 
 /* ---- checks ---- */
@@ -395,7 +239,7 @@ fkm_status fkm_outputs_open(fkm_outputs **out, const fkm_outputs_spec *spec, fkm
     o->count = spec->count;
     o->all = spec->count + (spec->state != NULL);
     o->force = spec->force;
-    o->lock_fd = -1;
+    o->key = spec->key;
     FKM_GO(take_lock(o, spec->lock_name, e));
     for (int i = 0; i < o->all; i++) {
         struct item *it = &o->items[i];
@@ -406,13 +250,19 @@ fkm_status fkm_outputs_open(fkm_outputs **out, const fkm_outputs_spec *spec, fkm
         FKM_GO(check_directory(it->dir, e));
     }
     if (!spec->look_only)
-        clean_up_after_kill(o);
-    FKM_GO(check_all(o, spec, e));
+        clean_up_after_kill(o, spec->key);
+    if (!o->complete)
+        FKM_GO(check_all(o, spec, e));
     *out = o;
     return FKM_OK;
 out:
     fkm_outputs_close(o);
     return st;
+}
+
+bool fkm_outputs_are_complete(const fkm_outputs *o)
+{
+    return o->complete;
 }
 
 /* ---- writing ---- */
@@ -443,16 +293,31 @@ fkm_status fkm_outputs_file(fkm_outputs *o, int i, fkm_outfile **f, fkm_err *e)
 
 /* ---- publishing ---- */
 
-static fkm_status sync_directory(const char *dir, fkm_err *e)
+/* Step 2 of output.h. */
+static fkm_status note_exchange(fkm_outputs *o, fkm_err *e)
 {
-    fkm_status st = FKM_OK;
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    /* EINVAL: a file system that has no such operation. */
-    if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL && errno != EROFS))
-        st = fkm_fail(e, FKM_EFILE, "cannot sync directory %s: %s", dir, strerror(errno));
-    if (fd >= 0)
-        close(fd);
-    return st;
+    fkm_exchange *x = &o->exchange;
+    struct stat s;
+    x->count = o->count;
+    FKM_TRY(fkm_strdup(&x->key, o->key ? o->key : "", e));
+    FKM_TRY(fkm_strdup(&x->state, "", e));
+    if (o->all > o->count) {
+        fkm_free(x->state);
+        FKM_TRY(fkm_path_absolute(&x->state, o->items[o->count].target, e));
+    }
+    for (int i = 0; i < o->count; i++) {
+        struct item *it = &o->items[i];
+        fkm_exchange_file *f = &x->files[i];
+        char *path;
+        FKM_TRY(fkm_path_absolute(&path, it->target, e));
+        fkm_status st = split(&f->dir, &f->name, path, e);
+        fkm_free(path);
+        FKM_TRY(st);
+        FKM_TRY(look(&f->existed, &s, lstat, it->target, e));
+        f->bytes = it->writer ? fkm_writer_bytes(it->writer) : fkm_outfile_bytes(it->file);
+        f->crc32c = it->writer ? fkm_writer_crc32c(it->writer) : fkm_outfile_crc32c(it->file);
+    }
+    return fkm_exchange_write(x, e);
 }
 
 /* Somebody may have created a final name during the work. */
@@ -472,7 +337,7 @@ static fkm_status check_still_free(const fkm_outputs *o, fkm_err *e)
     return FKM_OK;
 }
 
-/* Steps 2 and 3 of output.h. */
+/* Steps 3 and 4 of output.h. */
 static fkm_status set_aside(fkm_outputs *o, fkm_err *e)
 {
     for (int i = 0; i < o->count; i++) {
@@ -489,7 +354,7 @@ static fkm_status set_aside(fkm_outputs *o, fkm_err *e)
         if (rc != 0) /* a file system without hard links: replaced all the same */
             fkm_verbose("cannot keep a copy of %s until the end: %s", it->path, strerror(errno));
         if (marker)
-            FKM_TRY(sync_directory(it->dir, e));
+            FKM_TRY(fkm_sync_directory(it->dir, e));
     }
     return FKM_OK;
 }
@@ -515,6 +380,7 @@ static bool put_back(struct item *it)
     return !it->attempted || !it->existed;
 }
 
+/* The record stays if something could not be put back: the next run tries again. */
 static void roll_back(fkm_outputs *o)
 {
     bool all = true;
@@ -525,6 +391,8 @@ static void roll_back(fkm_outputs *o)
         else
             fkm_warn("%s was removed: it no longer describes the files beside it", it->path);
     }
+    if (!all)
+        fkm_exchange_free(&o->exchange);
 }
 
 static void drop_backups(fkm_outputs *o)
@@ -540,7 +408,9 @@ fkm_status fkm_outputs_publish(fkm_outputs *o, fkm_err *e)
         if (!o->items[i].writer && !o->items[i].file)
             return fkm_fail(e, FKM_EBUG, "output %s was not written", o->items[i].path);
     FKM_TRY(check_still_free(o, e));
-    fkm_status st = o->count > 1 ? set_aside(o, e) : FKM_OK;
+    fkm_status st = o->count > 1 ? note_exchange(o, e) : FKM_OK;
+    if (st == FKM_OK && o->count > 1)
+        st = set_aside(o, e);
     for (int i = 0; st == FKM_OK && i < o->count; i++)
         st = publish_item(&o->items[i], e);
     if (st != FKM_OK) {
@@ -567,10 +437,10 @@ void fkm_outputs_close(fkm_outputs *o)
         fkm_free(it->target);
         fkm_free(it->backup);
     }
-    if (o->lock_fd >= 0) {
-        unlink(o->lock_path); /* while it is held: see is_named */
-        close(o->lock_fd);
-    }
-    fkm_free(o->lock_path);
+    fkm_lock_release(&o->lock);
+    if (o->exchange.record)
+        unlink(o->exchange
+                   .record); /* the very last: what a kill up to here leaves is known to be whole */
+    fkm_exchange_free(&o->exchange);
     fkm_free(o);
 }

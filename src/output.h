@@ -7,17 +7,21 @@
  * names cannot be renamed at once, so publish takes these steps, each of which can be the last one
  * before a crash:
  *
- *   1. All new content is on disk under temporary names: ".NAME.tmp.PID" (writer, file, finish).
- * What is likely to fail (space, I/O) fails here, with the earlier outputs untouched.
- *   2. Earlier outputs, but for the marker, get a second name (hard link) ".NAME.old.PID".
- *   3. The earlier marker is renamed to its ".NAME.old.PID": nothing is vouched for from here on.
- *   4. New outputs are renamed to their final names, one by one, the marker last: committed.
- *   5. The .old names are removed, the marker's first.
+ *   1. All new content is on disk under temporary names: ".NAME.tmp.PID-SYSTEM" (writer, file,
+ * finish). What is likely to fail (space, I/O) fails here, with the earlier outputs untouched.
+ *   2. A record of what is to be exchanged is put on disk, beside the marker (exchange.h).
+ *   3. Earlier outputs, but for the marker, get a second name (hard link) ".NAME.old.PID-SYSTEM".
+ *   4. The earlier marker is renamed to its .old name: nothing is vouched for from here on.
+ *   5. New outputs are renamed to their final names, one by one, the marker last: committed.
+ *   6. The .old names are removed, the marker's first, then the state, the lock, and at
+ * last the record.
  *
- * A failure in 2-4 puts the earlier outputs back (and removes new ones where there was none), the
- * marker last and only if all others are back. A kill in 2-5 leaves .old names behind; the next
- * open with the same names either puts them back (no marker: killed before the commit), removing
- * new outputs that have none, or removes them. One output alone is simply renamed: that is atomic.
+ * A failure in 2-5 puts the earlier outputs back (and removes new ones where there was none), the
+ * marker last and only if all others are back. A kill in 2-6 leaves the record behind; the next
+ * open with the same marker puts the earlier outputs back, or, when the new marker is in place,
+ * does the rest of 6. Then, if the same outputs are asked for of the same key, they are complete:
+ * that the run which made them did not live to say so makes no difference. One output alone is
+ * simply renamed: that is atomic.
  */
 #ifndef FKM_OUTPUT_H
 #define FKM_OUTPUT_H
@@ -25,10 +29,9 @@
 #include "../formats/writer.h"
 #include "base/file.h"
 #include "base/status.h"
+#include "exchange.h"
 #include <stdbool.h>
 #include <stdint.h>
-
-#define FKM_OUTPUTS_MAX 4
 
 typedef struct fkm_outputs fkm_outputs;
 
@@ -45,10 +48,12 @@ typedef struct fkm_outputs_spec {
     int64_t bytes[FKM_OUTPUTS_MAX];     /* expected, to check free space */
     int count;                          /* >= 1 */
     bool force;                         /* existing outputs may be replaced */
-    const char *state;                  /* a file that the caller keeps during the work; or NULL */
-    int64_t state_bytes;                /* expected */
-    bool look_only;                     /* check, but leave what a killed run left */
-    const fkm_output_guard *guards;     /* the inputs */
+    const char *key; /* what the outputs follow from, as text; kept by the caller until close. NULL:
+                        not said */
+    const char *state;              /* a file that the caller keeps during the work; or NULL */
+    int64_t state_bytes;            /* expected */
+    bool look_only;                 /* check, but leave what a killed run left */
+    const fkm_output_guard *guards; /* the inputs */
     int guard_count;
 } fkm_outputs_spec;
 
@@ -58,6 +63,10 @@ typedef struct fkm_outputs_spec {
  * FKM_EFILE, FKM_EUSAGE. */
 fkm_status fkm_outputs_open(
     fkm_outputs **out, const fkm_outputs_spec *spec, fkm_err *e) FKM_MUST_USE;
+
+/* A run that was killed after its commit has made these very outputs, of the same key: there is
+ * nothing to do but to close. */
+bool fkm_outputs_are_complete(const fkm_outputs *o);
 
 /* Finds out, before the work, whether output i can hold such an array: starts and abandons it. */
 fkm_status fkm_outputs_rehearse(fkm_outputs *o, int i, const char *format,

@@ -4,6 +4,7 @@
 #include "checked.h"
 #include "crc32c.h"
 #include "direct.h"
+#include "log.h"
 #include "mem.h"
 #include "sysinfo.h"
 
@@ -15,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -392,6 +394,7 @@ struct fkm_outfile {
     char *target;    /* what publish replaces */
     char *temporary; /* in the same directory, so that rename cannot cross file systems */
     int fd;
+    int held;     /* keeps the lock once fd is closed; -1: none */
     char *buffer; /* [WRITE_BUFFER_BYTES], the last `used` bytes written */
     size_t used;
     int64_t bytes; /* written so far, buffered ones included */
@@ -413,31 +416,46 @@ static fkm_status write_failed(const fkm_outfile *f, fkm_err *e, const char *wha
     return FKM_EFILE;
 }
 
-/* *next = what the symbolic link `name` points at, as a path of its own; NULL when it is no link.
+/* Links of the user's own and of root's are followed anywhere, as the kernel's own protection of
+ * directories like /tmp has it; it does not cover readlink. */
+static fkm_status check_link(const char *path, const char *dir, fkm_err *e)
+{
+    struct stat link, d;
+    if (lstat(path, &link) != 0 || stat(dir, &d) != 0)
+        return fkm_fail(e, FKM_EFILE, "cannot look up %s: %s", path, strerror(errno));
+    if (link.st_uid == 0 || link.st_uid == geteuid() || !(d.st_mode & (S_IWOTH | S_ISVTX)))
+        return FKM_OK;
+    fkm_fail(e, FKM_EFILE,
+        "%s: is a symbolic link of user %lu, in a directory where others may write", path,
+        (unsigned long)link.st_uid);
+    return fkm_hint(e, "name the file that it points at, if that is what you want");
+}
+
+/* *next = what the symbolic link `path` points at, as a path of its own; NULL when it is no link.
  */
-static fkm_status follow_link(char **next, const char *name, fkm_err *e)
+static fkm_status follow_link(char **next, const char *path, fkm_err *e)
 {
     char text[PATH_MAX];
-    ssize_t length = readlink(name, text, sizeof text - 1);
+    char *dir;
+    ssize_t length = readlink(path, text, sizeof text - 1);
     *next = NULL;
     if (length < 0)
         return fkm_is_link_unknown(errno)
-                   ? fkm_fail(e, FKM_EFILE, "%s: cannot tell whether it is a link: %s", name,
+                   ? fkm_fail(e, FKM_EFILE, "%s: cannot tell whether it is a link: %s", path,
                          strerror(errno))
                    : FKM_OK;
     text[length] = '\0';
-    if (text[0] == '/')
-        return fkm_strdup(next, text, e);
-    char *dir;
-    FKM_TRY(directory_of(&dir, name, e));
-    fkm_status st = fkm_asprintf(next, e, "%s/%s", dir, text);
+    FKM_TRY(directory_of(&dir, path, e));
+    fkm_status st = check_link(path, dir, e);
+    if (st == FKM_OK && text[0] == '/')
+        st = fkm_strdup(next, text, e);
+    else if (st == FKM_OK)
+        st = fkm_asprintf(next, e, "%s/%s", dir, text);
     fkm_free(dir);
     return st;
 }
 
-/* *out = path with the symbolic links in its last component followed, as far as they lead: realpath
- * would refuse a link whose target is not there yet. */
-static fkm_status follow_links(char **out, const char *path, fkm_err *e)
+fkm_status fkm_path_target(char **out, const char *path, fkm_err *e)
 {
     char *name;
     FKM_TRY(fkm_strdup(&name, path, e));
@@ -494,7 +512,7 @@ static fkm_status resolve(fkm_outfile *f, fkm_err *e)
 {
     fkm_status st = FKM_OK;
     char *name = NULL;
-    FKM_GO(follow_links(&name, f->path, e));
+    FKM_GO(fkm_path_target(&name, f->path, e));
     const char *last = last_component(name);
     if (!*last || !strcmp(last, ".") || !strcmp(last, "..")) {
         fkm_fail(e, FKM_EFILE, "%s: is a directory", f->path);
@@ -504,43 +522,11 @@ static fkm_status resolve(fkm_outfile *f, fkm_err *e)
     FKM_GO(resolve_directory(&f->directory, f->path, name, e));
     const char *slash = strcmp(f->directory, "/") ? "/" : "";
     FKM_GO(fkm_asprintf(&f->target, e, "%s%s%s", f->directory, slash, last));
-    FKM_GO(fkm_asprintf(
-        &f->temporary, e, "%s%s.%s.tmp.%ld", f->directory, slash, last, (long)getpid()));
+    FKM_GO(fkm_own_name(&f->temporary, f->directory, last, "tmp", e));
     FKM_GO(check_target(f, e));
 out:
     fkm_free(name);
     return st;
-}
-
-/* The process of a temporary ".NAME.tmp.PID"; 0 when entry is not one of that NAME. */
-static long temporary_owner(const char *entry, const char *name)
-{
-    size_t length = strlen(name);
-    if (entry[0] != '.' || strncmp(entry + 1, name, length) != 0 ||
-        strncmp(entry + 1 + length, ".tmp.", 5) != 0)
-        return 0;
-    const char *digits = entry + 1 + length + 5;
-    size_t count = strspn(digits, "0123456789");
-    if (count == 0 || count > 9 || digits[count] != '\0')
-        return 0;
-    return strtol(digits, NULL, 10);
-}
-
-/* Removes what killed runs left for the same name. Our own process id can be there too: in a
- * container every run may have the same one. Failing here is no error; creating will tell. */
-static void remove_stale(const fkm_outfile *f)
-{
-    DIR *dir = opendir(f->directory);
-    if (!dir)
-        return;
-    const char *name = last_component(f->target);
-    for (struct dirent *d = readdir(dir); d; d = readdir(dir)) {
-        long owner = temporary_owner(d->d_name, name);
-        bool dead = owner > 0 && kill((pid_t)owner, 0) != 0 && errno == ESRCH;
-        if (dead || owner == (long)getpid())
-            (void)unlinkat(dirfd(dir), d->d_name, 0);
-    }
-    closedir(dir);
 }
 
 fkm_status fkm_outfile_create(fkm_outfile **out, const char *path, fkm_err *e)
@@ -548,17 +534,18 @@ fkm_status fkm_outfile_create(fkm_outfile **out, const char *path, fkm_err *e)
     fkm_status st = FKM_OK;
     fkm_outfile *f = NULL;
     FKM_TRY(fkm_calloc(&f, 1, sizeof *f, "an output file", e));
-    f->fd = -1;
+    f->fd = f->held = -1;
     FKM_GO(fkm_strdup(&f->path, path, e));
     FKM_GO(resolve(f, e));
     FKM_GO(fkm_alloc(&f->buffer, (int64_t)WRITE_BUFFER_BYTES, 1, "an output buffer", e));
-    remove_stale(f);
+    fkm_remove_leftovers(f->directory, last_component(f->target));
     f->fd = open(f->temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
     if (f->fd < 0) {
         st = write_failed(f, e, "create a file");
         goto out;
     }
     f->created = true;
+    (void)flock(f->fd, LOCK_EX | LOCK_NB); /* without locks, other machines leave it alone */
     *out = f;
     return FKM_OK;
 out:
@@ -614,8 +601,9 @@ fkm_status fkm_outfile_patch(
     return FKM_OK;
 }
 
-const char *fkm_outfile_temporary(const fkm_outfile *f)
+const char *fkm_outfile_temporary(fkm_outfile *f)
 {
+    (void)flock(f->fd, LOCK_UN);
     return f->temporary;
 }
 
@@ -623,6 +611,7 @@ fkm_status fkm_outfile_adopt(fkm_outfile *f, fkm_err *e)
 {
     struct stat s;
     FKM_TRY(flush(f, e));
+    (void)flock(f->fd, LOCK_EX | LOCK_NB);
     if (fstat(f->fd, &s) != 0)
         return write_failed(f, e, "read the size of a file");
     f->bytes = s.st_size;
@@ -663,6 +652,7 @@ fkm_status fkm_outfile_finish(fkm_outfile *f, fkm_err *e)
     if (fsync(f->fd) != 0)
         return write_failed(f, e, "store");
     int fd = f->fd;
+    f->held = fcntl(fd, F_DUPFD_CLOEXEC, 3);
     f->fd = -1;
     if (close(fd) != 0)
         return write_failed(f, e, "store");
@@ -670,23 +660,34 @@ fkm_status fkm_outfile_finish(fkm_outfile *f, fkm_err *e)
     return FKM_OK;
 }
 
+fkm_status fkm_sync_directory(const char *dir, fkm_err *e)
+{
+    fkm_status st = FKM_OK;
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    /* Some network file systems have no such operation and say EINVAL: nothing more can be done. */
+    if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL && errno != EROFS))
+        st = fkm_fail(e, FKM_EFILE, "cannot sync directory %s: %s", dir, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    return st;
+}
+
+static void let_go(fkm_outfile *f)
+{
+    if (f->held >= 0)
+        close(f->held);
+    f->held = -1;
+}
+
 fkm_status fkm_outfile_publish(fkm_outfile *f, fkm_err *e)
 {
     if (!f->finished)
         return fkm_fail(e, FKM_EBUG, "%s: published before it was finished", f->path);
+    let_go(f); /* whoever opens the final name may want to lock it, as HDF5 does */
     if (rename(f->temporary, f->target) != 0)
         return write_failed(f, e, "rename a file");
     f->published = true;
-    int dir = open(f->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (dir < 0)
-        return write_failed(f, e, "open the directory to store the new name");
-    /* Some network file systems cannot sync a directory and say EINVAL: nothing more can be done.
-     */
-    bool stored = fsync(dir) == 0 || errno == EINVAL;
-    int error = errno;
-    close(dir);
-    errno = error;
-    return stored ? FKM_OK : write_failed(f, e, "store the new name");
+    return fkm_sync_directory(f->directory, e);
 }
 
 const char *fkm_outfile_path(const fkm_outfile *f)
@@ -712,12 +713,73 @@ void fkm_outfile_close(fkm_outfile *f)
         close(f->fd);
     if (f->created && !f->published)
         (void)unlink(f->temporary);
+    let_go(f);
     fkm_free(f->path);
     fkm_free(f->directory);
     fkm_free(f->target);
     fkm_free(f->temporary);
     fkm_free(f->buffer);
     fkm_free(f);
+}
+
+/* ---- files that go away with a run ---- */
+
+fkm_status fkm_own_name(char **out, const char *dir, const char *name, const char *kind, fkm_err *e)
+{
+    return fkm_asprintf(out, e, "%s%s.%s.%s.%ld-%08lx", dir, strcmp(dir, "/") ? "/" : "", name,
+        kind, (long)getpid(), (unsigned long)fkm_system_id());
+}
+
+fkm_owner fkm_owner_of(const char *entry, const char *name, const char *kind)
+{
+    size_t length = strlen(name), kind_length = strlen(kind);
+    if (entry[0] != '.' || strncmp(entry + 1, name, length) != 0 || entry[1 + length] != '.' ||
+        strncmp(entry + 2 + length, kind, kind_length) != 0 ||
+        entry[2 + length + kind_length] != '.')
+        return FKM_NOT_OWNED;
+    const char *pid = entry + 3 + length + kind_length;
+    size_t digits = strspn(pid, "0123456789");
+    const char *system = pid + digits + 1;
+    if (digits == 0 || digits > 9 || pid[digits] != '-' || strlen(system) != 8 ||
+        strspn(system, "0123456789abcdef") != 8)
+        return FKM_NOT_OWNED;
+    if (strtoul(system, NULL, 16) != fkm_system_id())
+        return FKM_OWNER_FOREIGN;
+    long owner = strtol(pid, NULL, 10);
+    if (owner == (long)getpid() || (kill((pid_t)owner, 0) != 0 && errno == ESRCH))
+        return FKM_OWNER_GONE;
+    return FKM_OWNER_LIVES;
+}
+
+/* A shared lock needs no right to write, and keeps no owner out that comes later. */
+static bool is_held(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0)
+        return true; /* when in doubt, nothing is removed */
+    bool held = flock(fd, LOCK_SH | LOCK_NB) != 0;
+    close(fd);
+    return held;
+}
+
+/* Failing here is no error: creating will tell. */
+void fkm_remove_leftovers(const char *dir, const char *name)
+{
+    fkm_err ignored = {0};
+    DIR *d = opendir(dir);
+    if (!d)
+        return;
+    for (struct dirent *entry; (entry = readdir(d));) {
+        fkm_owner owner = fkm_owner_of(entry->d_name, name, "tmp");
+        char *path;
+        if ((owner != FKM_OWNER_GONE && owner != FKM_OWNER_FOREIGN) ||
+            fkm_asprintf(&path, &ignored, "%s/%s", dir, entry->d_name) != FKM_OK)
+            continue;
+        if ((owner == FKM_OWNER_GONE || !is_held(path)) && unlink(path) == 0)
+            fkm_verbose("removed %s, left by a run that was killed", path);
+        fkm_free(path);
+    }
+    closedir(d);
 }
 
 /* ---- small helpers ---- */
@@ -752,6 +814,19 @@ int64_t fkm_free_space(const char *path)
     if (rc != 0 || v.f_bavail > (uint64_t)INT64_MAX)
         return -1;
     return fkm_mul_sat((int64_t)v.f_bavail, (int64_t)v.f_frsize);
+}
+
+fkm_status fkm_path_absolute(char **out, const char *path, fkm_err *e)
+{
+    char *dir;
+    FKM_TRY(directory_of(&dir, path, e));
+    char *real = realpath(dir, NULL);
+    fkm_status st =
+        real ? fkm_asprintf(out, e, "%s/%s", strcmp(real, "/") ? real : "", last_component(path))
+             : fkm_fail(e, FKM_EFILE, "cannot look up directory %s: %s", dir, strerror(errno));
+    free(real);
+    fkm_free(dir);
+    return st;
 }
 
 const char *fkm_path_suffix(const char *path)

@@ -57,9 +57,10 @@ fkm_status fkm_file_slurp(char **out, const char *path, int64_t max_bytes, fkm_e
 
 typedef struct fkm_outfile fkm_outfile;
 
-/* Starts a temporary file ".NAME.tmp.PID", with O_EXCL, beside `path` (after following path's
- * symbolic links), and removes those that killed runs left for the same name. One at a time for a
- * name: see output.c's lock. FKM_EFILE with the directory named. */
+/* Starts a temporary file ".NAME.tmp.PID-SYSTEM", with O_EXCL, beside `path` (after following
+ * path's symbolic links), and removes those that killed runs left for the same name. One at a time
+ * for a name: see lock.h. Until it is published it is held by flock, which tells other machines
+ * that its owner lives. FKM_EFILE with the directory named. */
 fkm_status fkm_outfile_create(fkm_outfile **out, const char *path, fkm_err *e) FKM_MUST_USE;
 
 /* Appends; buffered, CRC32C on the way. FKM_EFILE (no space left, I/O error). */
@@ -70,10 +71,11 @@ fkm_status fkm_outfile_write(fkm_outfile *f, const void *data, size_t len, fkm_e
 fkm_status fkm_outfile_patch(
     fkm_outfile *f, int64_t offset, const void *data, size_t len, fkm_err *e) FKM_MUST_USE;
 
-/* For libraries that write by name (HDF5): the temporary's path. After such writing call
+/* For libraries that write by name (HDF5), and may lock the file themselves: the temporary's path,
+ * which is no longer held. After such writing call
  * fkm_outfile_adopt, which takes the size from the file on disk; finish then reads it for the CRC.
  */
-const char *fkm_outfile_temporary(const fkm_outfile *f);
+const char *fkm_outfile_temporary(fkm_outfile *f);
 fkm_status fkm_outfile_adopt(fkm_outfile *f, fkm_err *e) FKM_MUST_USE;
 
 /* Flushes, fsyncs, closes. The content is final, the name still temporary. Never retried. */
@@ -89,7 +91,41 @@ uint32_t fkm_outfile_crc32c(const fkm_outfile *f);
 /* Removes the temporary unless published. NULL is fine. */
 void fkm_outfile_close(fkm_outfile *f);
 
+/* ---- files that go away with a run ---- */
+
+/* Most bytes that stand round a NAME: ".NAME.KIND.PID-SYSTEM", KIND having three letters. */
+#define FKM_OWN_NAME_BYTES 26
+
+/* *out = "DIR/.NAME.KIND.PID-SYSTEM": a file of this process, see fkm_system_id. fkm_free. */
+fkm_status fkm_own_name(
+    char **out, const char *dir, const char *name, const char *kind, fkm_err *e) FKM_MUST_USE;
+
+typedef enum fkm_owner {
+    FKM_NOT_OWNED,    /* not such a name */
+    FKM_OWNER_LIVES,  /* here */
+    FKM_OWNER_GONE,   /* our own number too: in a container every run may have the same one */
+    FKM_OWNER_FOREIGN /* of another machine or container, or of this one before it was restarted */
+} fkm_owner;
+
+/* entry: a file's name, without directory. */
+fkm_owner fkm_owner_of(const char *entry, const char *name, const char *kind);
+
+/* Removes the temporaries dir/.name.tmp.* of runs that are gone. Of a foreign one the file's lock
+ * says whether it is. */
+void fkm_remove_leftovers(const char *dir, const char *name);
+
 /* ---- small helpers ---- */
+
+/* *out = path with the symbolic links in its last component followed, as far as they lead: realpath
+ * would refuse a link whose target is not there yet. FKM_EFILE: also a link that a stranger has put
+ * into a directory where others may write: who follows it replaces a file of the stranger's choice.
+ * fkm_free. */
+fkm_status fkm_path_target(char **out, const char *path, fkm_err *e) FKM_MUST_USE;
+/* *out = the same file by a path that does not depend on the working directory. fkm_free. */
+fkm_status fkm_path_absolute(char **out, const char *path, fkm_err *e) FKM_MUST_USE;
+
+/* What has been created, renamed or removed in dir outlasts a loss of power. FKM_EFILE. */
+fkm_status fkm_sync_directory(const char *dir, fkm_err *e) FKM_MUST_USE;
 
 /* Follows symbolic links. True also when that cannot be found out: opening it tells why. */
 bool fkm_path_exists(const char *path);

@@ -2,6 +2,7 @@
 #include "sysinfo.h"
 
 #include "checked.h"
+#include "crc32c.h"
 
 #include <sched.h>
 #include <stdio.h>
@@ -228,6 +229,36 @@ void fkm_leave_cpu_time(void)
     int64_t margin = fkm_min_i64(30, fkm_max_i64(1, (int64_t)limit.rlim_max / 20));
     limit.rlim_cur = limit.rlim_max - (rlim_t)margin;
     (void)setrlimit(RLIMIT_CPU, &limit);
+}
+
+const char *fkm_host_name(void)
+{
+    static char name[256];
+    if (name[0])
+        return name;
+    if (gethostname(name, sizeof name - 1) != 0 || !name[0])
+        snprintf(name, sizeof name, "unknown");
+    for (char *c = name; *c; c++)
+        if (*c <= ' ' || *c > '~')
+            *c = '?';
+    return name;
+}
+
+uint32_t fkm_system_id(void)
+{
+    static uint32_t id;
+    char text[128];
+    if (id)
+        return id;
+    read_line("/proc/sys/kernel/random/boot_id", text, sizeof text);
+    id = fkm_crc32c(0, text, strlen(text));
+    if (!text[0])
+        id = fkm_crc32c(id, fkm_host_name(), strlen(fkm_host_name()));
+    ssize_t len = readlink("/proc/self/ns/pid", text, sizeof text);
+    if (len > 0)
+        id = fkm_crc32c(id, text, (size_t)len);
+    id += id == 0;
+    return id;
 }
 
 const char *fkm_cpu_model(void)

@@ -19,6 +19,11 @@ int64_t fkm_peak_memory(void);      /* bytes: peak resident set of this process 
 int64_t fkm_cgroup_memory(const char *root);
 int64_t fkm_cgroup_cpus(const char *root);
 
+/* A number of this boot of this machine, and of this container: process numbers mean something only
+ * where it is the same. */
+uint32_t fkm_system_id(void);
+const char *fkm_host_name(void); /* printable, without blanks; static */
+
 const char *fkm_cpu_model(void); /* "Intel(R) Xeon(R) ..."; static storage */
 
 /* What a GPU is. Filled by the backend that uses it. */

@@ -85,6 +85,42 @@ def load_npy(path):
     return head["shape"], list(values)
 
 
+# ---- files of a run that go away with it ----
+
+def crc32c(data, crc=0):
+    crc ^= 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def system_id():
+    """What fkm writes behind its process number: of this boot and this container."""
+    with open("/proc/sys/kernel/random/boot_id", "rb") as f:
+        crc = crc32c(f.readline())
+    return f"{crc32c(os.readlink('/proc/self/ns/pid').encode(), crc):08x}"
+
+
+def dead_pid():
+    p = subprocess.Popen(["true"])
+    p.wait()
+    return p.pid
+
+
+def exchange_record(directory, names, state="", key="", existed=(), content=None):
+    """What stands beside the marker, the last of the names, while outputs are exchanged."""
+    def string(s):
+        return f"{len(s.encode())}:{s}\n"
+    text = "fkm exchange 1\n" + string(key) + string(state) + f"{len(names)}\n"
+    for name in names:
+        data = (content or {}).get(name, b"")
+        text += (string(directory) + string(name) +
+                 f"{len(data)}\n{crc32c(data)}\n{int(name in existed)}\n")
+    return (text + f"{crc32c(text.encode())}\n").encode()
+
+
 # ---- checks ----
 
 _failures = []

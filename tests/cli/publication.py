@@ -15,6 +15,7 @@ KINDS = ["rename", "link", "unlink", "fsync", "write", "close"]
 CALLS = {"rename": "rename,renameat,renameat2", "link": "link,linkat", "unlink": "unlink,unlinkat",
          "fsync": "fsync,fdatasync", "write": "write,pwrite64", "close": "close"}
 PATIENCE = 120
+complete = [0]     # runs that were killed after their commit
 
 
 def traced(inject, args, cwd):
@@ -84,6 +85,35 @@ class Scenario:
             cli.check_equal(cli.fkm("info", "-q", "run", cwd=d).returncode, 0, *what)
 
 
+def check_complete(s, d, old, what):
+    """Killed after its commit: the same command, even without -f, finds its own outputs, and rewrites nothing."""
+    now = content(d, s.outputs)
+    if s.name != "fit" or s.marker not in now or now[s.marker] == old.get(s.marker):
+        return 0
+    before = {name: os.stat(os.path.join(d, name)).st_ino for name in s.outputs}
+    args = [a for a in s.args("new") if a != "-q"]
+    there = sorted(s.outputs + ["c.npy", "other.npy", "x.npy"])
+    copy = d + ".copy"
+    shutil.copytree(d, copy)
+    run = cli.fkm(*args, "--json", cwd=d)
+    cli.check_equal((run.returncode, run.stderr), (0, "fkm: run.stats.json is already complete: the run that wrote it "
+                                                   "was killed before it ended\n"), *what)
+    cli.check_equal(run.stdout.encode(), now[s.marker], *what, "--json is not stats.json")
+    cli.check_equal({name: os.stat(os.path.join(d, name)).st_ino for name in s.outputs}, before, *what, "rewritten")
+    cli.check_equal(listing(d), there, *what, "left behind")
+    run = cli.fkm(*args, cwd=d)
+    cli.check_equal(run.returncode, 4, *what, "a run that ended well is not done once more")
+    for other in ([*args, "-s", "7"], [*args, "--no-labels"], [*args, "--fresh"]):
+        shutil.rmtree(d)
+        shutil.copytree(copy, d)
+        run = cli.fkm(*other, cwd=d)
+        cli.check_equal(run.returncode, 4, *what, "not the same command", other)
+        cli.check_equal(listing(d), there, *what, "left behind")
+    shutil.rmtree(d)
+    os.rename(copy, d)
+    return 1
+
+
 def fit_args(which):
     return ["fit", "-q", "-k", "4", "-s", "1" if which == "earlier" else "2", "-n", "1", "-o", "run", "x.npy"]
 
@@ -107,6 +137,8 @@ def sweep_kills(s, kind, calls, earlier):
         run = traced(["-e", f"inject={calls}:signal=SIGKILL:when={n}"], s.args("new") + ["-f"], d)
         what = (s.name, "killed at", kind, n, "over an earlier run" if earlier else "")
         s.consistent(d, old, what)
+        if run.returncode != 0 and step == 1:
+            complete[0] += check_complete(s, d, old, what)
         s.recovers(d, what, earlier)
         shutil.rmtree(d)
         if run.returncode == 0:
@@ -154,6 +186,7 @@ def main():
                 if kind in ("rename", "link", "fsync"):
                     failures += sweep_errors(s, kind, calls, earlier)
     print(kills, "sweeps of kills,", failures, "failures survived")
+    cli.check(complete[0] >= 3, "too few were killed after their commit", complete[0])
     cli.check(kills >= 10, "too few calls were hit", kills)
     cli.check(failures >= 12, "too few failures were seen", failures)
     cli.finish()

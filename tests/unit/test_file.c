@@ -8,6 +8,7 @@
 
 #include "../../src/base/crc32c.h"
 #include "../../src/base/file.h"
+#include "../../src/base/sysinfo.h"
 #include "../../src/base/mem.h"
 
 #include <errno.h>
@@ -16,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -326,7 +328,8 @@ static void test_publish(void **state)
     fkm_outfile *f = create("out");
     umask(mask);
     char want[100], temporary[500];
-    snprintf(want, sizeof want, "/.out.tmp.%ld", (long)getpid());
+    snprintf(
+        want, sizeof want, "/.out.tmp.%ld-%08lx", (long)getpid(), (unsigned long)fkm_system_id());
     snprintf(temporary, sizeof temporary, "%s", fkm_outfile_temporary(f));
     assert_non_null(strstr(temporary, want));
     assert_ok(fkm_outfile_write(f, "one ", 4, &e));
@@ -487,18 +490,26 @@ static void test_stale_temporaries(void **state)
 {
     (void)state;
     fkm_err e = {0};
-    char dead[100], own[100], other[100], odd[100], live[100];
+    char dead[100], own[100], other[100], odd[100], live[100], away[100], held[100];
     long gone = dead_process();
-    snprintf(dead, sizeof dead, ".stale.tmp.%ld", gone);
-    snprintf(own, sizeof own, ".stale.tmp.%ld", (long)getpid());
-    snprintf(other, sizeof other, ".stales.tmp.%ld", gone);
-    snprintf(odd, sizeof odd, ".stale.tmp.%ldx", gone);
-    snprintf(live, sizeof live, ".stale.tmp.%ld", (long)getppid());
-    const char *const all[] = {dead, own, other, odd, live};
-    for (int i = 0; i < 5; i++)
+    unsigned long here = fkm_system_id();
+    snprintf(dead, sizeof dead, ".stale.tmp.%ld-%08lx", gone, here);
+    snprintf(own, sizeof own, ".stale.tmp.%ld-%08lx", (long)getpid(), here);
+    snprintf(other, sizeof other, ".stales.tmp.%ld-%08lx", gone, here);
+    snprintf(odd, sizeof odd, ".stale.tmp.%ld-%08lxx", gone, here);
+    snprintf(live, sizeof live, ".stale.tmp.%ld-%08lx", (long)getppid(), here);
+    snprintf(away, sizeof away, ".stale.tmp.%ld-%08lx", (long)getppid(), here ^ 1);
+    snprintf(held, sizeof held, ".stale.tmp.%ld-%08lx", (long)getppid(), here ^ 2);
+    const char *const all[] = {dead, own, other, odd, live, away, held};
+    for (int i = 0; i < 7; i++)
         write_text(all[i], "left behind");
+    int fd = open(held, O_RDONLY);
+    assert_int_equal(flock(fd, LOCK_EX), 0);
     fkm_outfile *f = create("stale");
     assert_false(exists(dead));
+    assert_false(exists(away)); /* of another machine: nobody holds it */
+    assert_true(exists(held));
+    close(fd);
     assert_true(exists(other));
     assert_true(exists(odd));
     assert_true(exists(live));
