@@ -22,7 +22,7 @@
 
 struct fit_args {
     fkm_fit_options fit;
-    const char *output, *init;
+    const char *output, *init, *warm;
     int format, empty, nan, outdated;
     double checkpoint_s, time_limit_s; /* 0: off, none */
     bool force, fresh, dry_run;
@@ -50,6 +50,8 @@ static const opt fit_rows[] = {
         .show_default = true,
         .help = "first centroids: random (distinct rows), k-means++ or k-means|| (rows far from each "
             "other), a file of K centroids, or those of an earlier run"},
+    {.kind = OPT_TEXT, .name = "warm", .offset = AT(warm), .metavar = "PREFIX",
+        .help = "start from the centroids of that run if it is there, else by --init; cluster ids stay"},
     {.kind = OPT_COUNT, .letter = 'n', .name = "max-iter", .offset = AT(fit.max_iter), .metavar = "N",
         .min = 1, .max = 1000000000, .show_default = true, .help = "most iterations"},
     {.kind = OPT_REAL, .letter = 't', .name = "tol", .offset = AT(fit.tol), .metavar = "X",
@@ -174,10 +176,9 @@ static fkm_status check_args(struct fit_args *a, int operands, char **paths, fkm
     if (!a->output)
         FKM_TRY(cmd_check_name(paths[0], "-o PREFIX", e));
     a->named_init = find_init(a->init, &a->fit.method);
-    if (!a->named_init && a->fit.restarts > 1) {
-        fkm_fail(e, FKM_EUSAGE,
-            "--restarts %" PRId32 " with --init %s: all starts would be the same", a->fit.restarts,
-            a->init);
+    if ((a->warm || !a->named_init) && a->fit.restarts > 1) {
+        fkm_fail(e, FKM_EUSAGE, "--restarts %" PRId32 " with --%s %s: all starts would be the same",
+            a->fit.restarts, a->warm ? "warm" : "init", a->warm ? a->warm : a->init);
         return fkm_hint(e, "leave one of them out, or use random, k-means++ or k-means||");
     }
     if (a->checkpoint_s == 0 && (a->time_limit_s > 0 || a->fresh)) {
@@ -198,8 +199,24 @@ static void free_init(void *init)
     c->values = NULL;
 }
 
+/* The run of --warm, once there is one. */
+static fkm_status find_warm(struct fit_args *a, fkm_err *e)
+{
+    char *stats;
+    if (!a->warm)
+        return FKM_OK;
+    FKM_TRY(fkm_asprintf(&stats, e, "%s.stats.json", a->warm));
+    if (fkm_path_exists(stats)) {
+        a->init = a->warm;
+        a->named_init = false;
+    }
+    fkm_free(stats);
+    return FKM_OK;
+}
+
 static fkm_status load_init(struct job *job, fkm_err *e)
 {
+    FKM_TRY(find_warm(job->args, e));
     const char *name = job->args->init;
     const fkm_shape *shape = fkm_reader_shape(job->in);
     fkm_fit_options *fit = &job->args->fit;
@@ -302,6 +319,19 @@ static fkm_status set_up_saving(struct job *job, fkm_outputs_spec *spec, fkm_err
     return FKM_OK;
 }
 
+/* Centroids of an earlier run may be those that the new ones replace: read when no other run can be
+ * at it any more, and what one that was killed had set aside is back. */
+static fkm_status prepare(void *arg, const char **key, fkm_err *e)
+{
+    struct job *job = arg;
+    FKM_TRY(load_init(job, e));
+    if (job->args->fresh)
+        return FKM_OK;
+    FKM_TRY(fkm_fit_key(&job->key, &job->args->fit, job->in, e));
+    *key = job->key;
+    return FKM_OK;
+}
+
 static fkm_status open_outputs(struct job *job, fkm_err *e)
 {
     int format = job->args->format, inputs = fkm_reader_input_count(job->in);
@@ -312,18 +342,18 @@ static fkm_status open_outputs(struct job *job, fkm_err *e)
         FKM_TRY(add_path(job, kinds[format].labels_suffix, e));
     FKM_TRY(add_path(job, kinds[format].centroids_suffix, e));
     FKM_TRY(add_path(job, ".stats.json", e));
-    FKM_TRY(fkm_calloc(&guards, inputs + 1, sizeof *guards, "the list of inputs", e));
+    FKM_TRY(fkm_calloc(&guards, inputs, sizeof *guards, "the list of inputs", e));
     fkm_outputs_spec spec = {.lock_name = job->prefix,
         .count = job->count,
         .force = job->args->force,
         .look_only = job->args->dry_run,
+        .prepare = prepare,
+        .arg = job,
         .guards = guards,
         .guard_count = inputs};
     for (int i = 0; i < inputs; i++)
         guards[i] = (fkm_output_guard){
             fkm_reader_input(job->in, i)->path, fkm_reader_input(job->in, i)->id};
-    if (job->init.path)
-        guards[spec.guard_count++] = (fkm_output_guard){job->init.path, job->init.id};
     for (int i = 0; i < job->count; i++)
         spec.paths[i] = job->paths[i];
     int c = job->count - 2;
@@ -335,9 +365,6 @@ static fkm_status open_outputs(struct job *job, fkm_err *e)
         spec.bytes[0] = fkm_writer_predict_bytes(kinds[format].labels, &labels, 1);
     memcpy(job->bytes, spec.bytes, sizeof job->bytes);
     fkm_status st = set_up_saving(job, &spec, e);
-    if (st == FKM_OK && !job->args->fresh)
-        st = fkm_fit_key(&job->key, &job->args->fit, job->in, e);
-    spec.key = job->key;
     if (st == FKM_OK)
         st = fkm_outputs_open(&job->outputs, &spec, e);
     fkm_free(guards);
@@ -652,7 +679,6 @@ static fkm_status run_fit(const cmd *self, int argc, char **argv, const char *li
     if (st == FKM_OK) {
         tell_pipes(&job);
         tell_batch(&job);
-        st = load_init(&job, e);
     }
     if (st == FKM_OK)
         st = fit_and_write(&job, e);

@@ -14,6 +14,7 @@
 
 #define MAX_STATS_BYTES ((int64_t)256 << 20)
 #define MAX_FILES 64
+#define STATS_SUFFIX ".stats.json"
 #define READ_BYTES ((int64_t)1 << 20)
 
 static fkm_status not_stats(const char *path, const char *what, fkm_err *e)
@@ -22,11 +23,28 @@ static fkm_status not_stats(const char *path, const char *what, fkm_err *e)
     return fkm_hint(e, "expected the stats.json that 'fkm fit' wrote (schema fkm-stats/1)");
 }
 
-/* The file's name beside stats.json: a run may have been moved, or seen from another directory. */
+/* Where an output's name goes on behind the PREFIX of its run. */
+static const char *after_prefix(const char *name)
+{
+    static const char *const words[] = {".labels.", ".centroids."};
+    const char *found = NULL;
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        for (const char *at = name; (at = strstr(at, words[i])); at++)
+            found = at > found || !found ? at : found;
+    return found ? found : fkm_path_suffix(name);
+}
+
+/* The file's name beside stats.json: a run may have been moved, or seen from another directory, or
+ * renamed as a whole. */
 static fkm_status beside(char **out, const char *stats_path, const char *recorded, fkm_err *e)
 {
     const char *slash = strrchr(stats_path, '/'), *name = strrchr(recorded, '/');
+    int prefix = (int)(strlen(stats_path) - strlen(STATS_SUFFIX));
     name = name ? name + 1 : recorded;
+    FKM_TRY(fkm_asprintf(out, e, "%.*s%s", prefix, stats_path, after_prefix(name)));
+    if (fkm_path_exists(*out))
+        return FKM_OK;
+    fkm_free(*out);
     if (!slash)
         return fkm_strdup(out, name, e);
     return fkm_asprintf(out, e, "%.*s%s", (int)(slash + 1 - stats_path), stats_path, name);
@@ -114,7 +132,7 @@ fkm_status verified_run_load(verified_run *out, const char *prefix, fkm_err *e)
     verified_run run = {0};
     char *text = NULL;
     cJSON *root = NULL;
-    FKM_GO(fkm_asprintf(&run.stats_path, e, "%s.stats.json", prefix));
+    FKM_GO(fkm_asprintf(&run.stats_path, e, "%s" STATS_SUFFIX, prefix));
     FKM_GO(fkm_file_slurp(&text, run.stats_path, MAX_STATS_BYTES, e));
     FKM_GO(fkm_json_parse(&root, text, strlen(text), e));
     FKM_GO(take_run(&run, root, e));
@@ -170,8 +188,11 @@ out:
 fkm_status verified_file_check(const verified_file *f, const char *stats_path, fkm_err *e)
 {
     fkm_file *file = NULL;
-    if (!fkm_path_exists(f->path))
-        return fkm_fail(e, FKM_EDATA, "%s is missing, %s names it", f->path, stats_path);
+    if (!fkm_path_exists(f->path)) {
+        fkm_fail(e, FKM_EDATA, "%s is missing, %s names it", f->path, stats_path);
+        return fkm_hint(e, "files of a run are moved and renamed together: PREFIX.stats.json, "
+                           "PREFIX.centroids.* and so on");
+    }
     FKM_TRY(fkm_file_open(&file, f->path, e));
     uint32_t crc = 0;
     fkm_status st = FKM_OK;

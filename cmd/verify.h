@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 typedef struct verified_file {
-    char *path; /* beside stats.json, wherever that is now */
+    char *path; /* beside stats.json, wherever that is now, and under its PREFIX if it is there */
     int64_t bytes;
     uint32_t crc32c;
 } verified_file;

@@ -139,20 +139,20 @@ static bool is_done(const fkm_outputs *o, const fkm_exchange *done, const char *
     return same && fkm_exchange_is_whole(done);
 }
 
-static void clean_up_after_kill(fkm_outputs *o, const char *key)
+/* The record of outputs that turn out to be complete stays until the end. */
+static void find_complete(fkm_outputs *o)
+{
+    o->complete = is_done(o, &o->exchange, o->key);
+    if (!o->complete && o->exchange.record)
+        unlink(o->exchange.record);
+    if (!o->complete)
+        fkm_exchange_free(&o->exchange);
+}
+
+static void clean_up_after_kill(fkm_outputs *o)
 {
     const struct item *marker = &o->items[o->count - 1];
-    fkm_exchange done;
-    fkm_exchange_heal(&done, marker->dir, marker->name, o->lock.effective);
-    o->complete = is_done(o, &done, key);
-    if (o->complete) {
-        o->exchange =
-            done; /* until the end: a run that is killed now must not be the last to know */
-        memset(&done, 0, sizeof done);
-    } else if (done.record) {
-        unlink(done.record);
-    }
-    fkm_exchange_free(&done);
+    fkm_exchange_heal(&o->exchange, marker->dir, marker->name, o->lock.effective);
     for (int i = 0; i < o->all; i++)
         fkm_remove_leftovers(o->items[i].dir, o->items[i].name);
 }
@@ -239,7 +239,6 @@ fkm_status fkm_outputs_open(fkm_outputs **out, const fkm_outputs_spec *spec, fkm
     o->count = spec->count;
     o->all = spec->count + (spec->state != NULL);
     o->force = spec->force;
-    o->key = spec->key;
     FKM_GO(take_lock(o, spec->lock_name, e));
     for (int i = 0; i < o->all; i++) {
         struct item *it = &o->items[i];
@@ -250,7 +249,10 @@ fkm_status fkm_outputs_open(fkm_outputs **out, const fkm_outputs_spec *spec, fkm
         FKM_GO(check_directory(it->dir, e));
     }
     if (!spec->look_only)
-        clean_up_after_kill(o, spec->key);
+        clean_up_after_kill(o);
+    if (spec->prepare)
+        FKM_GO(spec->prepare(spec->arg, &o->key, e));
+    find_complete(o);
     if (!o->complete)
         FKM_GO(check_all(o, spec, e));
     *out = o;

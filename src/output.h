@@ -48,8 +48,11 @@ typedef struct fkm_outputs_spec {
     int64_t bytes[FKM_OUTPUTS_MAX];     /* expected, to check free space */
     int count;                          /* >= 1 */
     bool force;                         /* existing outputs may be replaced */
-    const char *key; /* what the outputs follow from, as text; kept by the caller until close. NULL:
-                        not said */
+    /* Called with the lock held, and what a killed run left healed, before the checks; may be NULL.
+     * *key: what the outputs follow from, as text, kept by the caller until close; NULL: not said.
+     */
+    fkm_status (*prepare)(void *arg, const char **key, fkm_err *e);
+    void *arg;
     const char *state;              /* a file that the caller keeps during the work; or NULL */
     int64_t state_bytes;            /* expected */
     bool look_only;                 /* check, but leave what a killed run left */
