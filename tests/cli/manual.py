@@ -126,7 +126,7 @@ def check_recovery():
     version = cli.fkm("--version", cwd=cli.TMP).stdout.split()[1]
     cli.check(f'"fkm {version}"' in page.splitlines()[0], "fkm-recovery.7: .TH")
     known = set(re.findall(r"--([a-z-]+)", cli.fkm("fit", "--help", cwd=cli.TMP).stdout))
-    foreign = {"time", "requeue", "open-mode"}       # of sbatch
+    foreign = {"time", "requeue", "open-mode", "signal"}       # of sbatch
     for option in set(re.findall(r"--([a-z-]+)", plain(page))) - foreign:
         cli.check(option in known, "fkm-recovery.7 names an option that fit does not have:", option)
     if shutil.which("groff"):
