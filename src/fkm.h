@@ -125,8 +125,8 @@ typedef struct fkm_progress {
     const fkm_iteration *before; /* the one before it, or NULL */
 } fkm_progress;
 
-/* Callbacks may be NULL; never two at once, on any thread. *stop is polled between chunks: when it
- * is nonzero the run ends with FKM_ESTOPPED. stop may be NULL. */
+/* Callbacks may be NULL; never two at once, on any thread. *stop is polled between chunks, and on
+ * CPUs within them: when it is nonzero the run ends with FKM_ESTOPPED. stop may be NULL. */
 typedef struct fkm_observer {
     void *arg;
     void (*planned)(void *arg, const fkm_run_plan *plan);
