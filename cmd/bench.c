@@ -511,7 +511,7 @@ static fkm_status measure_machine(results *r, bool talk, fkm_err *e)
     if (talk)
         print_out("%s, %s, %" PRId32 " thread%s\n\n", fkm_cpu_model(), r->measure.ops->name,
             r->measure.threads, r->measure.threads == 1 ? "" : "s");
-    for (int i = 0; r->rate_count < MOST_RATES - 2; i++) {
+    for (int i = 0; r->rate_count < MOST_RATES - 2 && !print_is_unread(); i++) {
         say_now(common, "memory and arithmetic");
         fkm_status st = fkm_measure_ceiling(&rate, &r->measure, i, e);
         print_live_clear();
@@ -553,7 +553,7 @@ static fkm_status measure_shapes(results *r, const fkm_bench_shape *shapes, bool
             "ceiling");
     bool any = false;
     int64_t least = INT64_MAX;
-    for (int i = 0; shapes[i].rows; i++) {
+    for (int i = 0; shapes[i].rows && !print_is_unread(); i++) {
         fkm_speed *s = &r->speeds[r->speed_count++];
         char text[80];
         shape_text(text, sizeof text, &shapes[i]);
@@ -566,7 +566,7 @@ static fkm_status measure_shapes(results *r, const fkm_bench_shape *shapes, bool
         if (talk)
             print_speed(s, &r->measure);
     }
-    if (any)
+    if (any || print_is_unread())
         return FKM_OK;
     char size[2][32];
     fkm_fail(e, FKM_ENOMEM, "no shape fits: the smallest needs %s, allowed are %s",

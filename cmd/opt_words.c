@@ -45,10 +45,10 @@ static const opt_word option_words[] = {
         "centroids as they are"},
     {"spherical normalize normalise normalized l2-normalize cosine",
         NULL,
-        "centroids of unit length are not in this version; nearest to it, make rows of length 1: " UNIT_ROWS},
+        "centroids of unit length are not in this version; nearest to it (man 7 fkm-recipes), make rows of length 1: " UNIT_ROWS},
     {"metric distance-type distance-metric dist-fn dist-func",
         NULL,
-        "it is squared Euclidean distance; nearest to cosine, make rows of length 1: " UNIT_ROWS},
+        "it is squared Euclidean distance; nearest to cosine (man 7 fkm-recipes), make rows of length 1: " UNIT_ROWS},
     {"weights weight sample-weight sample-weights",
         NULL, "all rows weigh the same; a row that is there twice weighs twice"},
     {"sample sample-size sample-rate sample-fraction subsample train-size trainset-size "

@@ -36,7 +36,7 @@ def check_reader_went_away():
     d = cli.new_directory()
     cli.save(d, "x.npy", cli.npy(cli.blobs(30, 2)))
     for command, left_there in ((["info", "x.npy"], []), (["fit", "--help"], []), (["help", "formats"], []),
-                                (["info", "--json", "x.npy"], []),
+                                (["info", "--json", "x.npy"], []), (["bench", "--quick"], []),
                                 (["fit", "-k", "2", "-o", "p", "x.npy"],
                                  ["p.centroids.npy", "p.labels.npy", "p.stats.json"])):
         reader, writer = os.pipe()
