@@ -219,7 +219,7 @@ static growth growth_along(const results *r, int axis)
     for (int i = 0; i < LINEAR_STEPS; i++) {
         if (s[i].skipped)
             return g;
-        double a = log(along(&s[i].shape, axis)), b = log(s[i].iteration.median);
+        double a = log(along(&s[i].shape, axis)), b = log(s[i].warm[FKM_ITERATION].median);
         x += a / LINEAR_STEPS;
         y += b / LINEAR_STEPS;
         xx += a * a / LINEAR_STEPS;
@@ -228,15 +228,17 @@ static growth growth_along(const results *r, int axis)
     const fkm_speed *last = &s[LINEAR_STEPS - 1];
     g.factor = along(&last->shape, axis) / along(&s->shape, axis);
     g.known = true;
-    g.cost = last->iteration.median / s->iteration.median;
+    g.cost = last->warm[FKM_ITERATION].median / s->warm[FKM_ITERATION].median;
     g.exponent = (xy - x * y) / (xx - x * x);
     return g;
 }
 
-/* Of labelling such rows, flop/s. */
+/* Of labelling such rows, flop/s. A GPU that may screen 8-bit integers as such may find that it
+ * does not pay: its path says so. */
 static double assign_ceiling(const fkm_speed *s, const fkm_measure *m)
 {
-    bool bytes = s->shape.dtype == FKM_U8 && m->assign_bytes_ceiling > 0;
+    bool bytes = s->shape.dtype == FKM_U8 && m->assign_bytes_ceiling > 0 &&
+                 (m->gpu_count == 0 || !strncmp(s->isa, "s8", 2));
     return bytes ? m->assign_bytes_ceiling : m->assign_ceiling;
 }
 
@@ -317,7 +319,6 @@ static void print_part(
 static void print_speed(const fkm_speed *s, const fkm_measure *m)
 {
     char shape[80], size[2][32];
-    double ceiling = assign_ceiling(s, m);
     shape_text(shape, sizeof shape, &s->shape);
     print_out("%-32s", shape);
     if (s->skipped) {
@@ -326,15 +327,16 @@ static void print_speed(const fkm_speed *s, const fkm_measure *m)
             fkm_bytes_text(size[1], 32, m->memory_bytes));
         return;
     }
-    print_part("iteration", &s->iteration, s->flop, false, ceiling);
-    if (s->assign.median > 0) {
+    double ceiling = assign_ceiling(s, m);
+    print_part("iteration", &s->warm[FKM_ITERATION], s->flop, false, ceiling);
+    if (s->warm[FKM_ASSIGN].median > 0) {
         print_out("%32s", "");
-        print_part("assignment", &s->assign, s->flop, false, ceiling);
+        print_part("assignment", &s->warm[FKM_ASSIGN], s->flop, false, ceiling);
         print_out("%32s", "");
-        print_part("update", &s->update, (double)s->bytes, true, m->update_ceiling);
+        print_part("update", &s->warm[FKM_UPDATE], (double)s->bytes, true, m->update_ceiling);
     }
     print_out("%32s", "");
-    print_part("from cold", &s->cold_iteration, s->flop, false, ceiling);
+    print_part("from cold", &s->cold[FKM_ITERATION], s->flop, false, ceiling);
     print_flush();
 }
 
@@ -397,17 +399,17 @@ static cJSON *part_object(
     return o;
 }
 
-/* parts: iteration, assignment, update. */
-static void put_parts(
-    fkm_json *j, cJSON *o, const fkm_speed *s, const fkm_measure *m, const fkm_spread parts[3])
+static void put_parts(fkm_json *j, cJSON *o, const fkm_speed *s, const fkm_measure *m,
+    const fkm_spread parts[FKM_PARTS])
 {
-    bool apart = parts[1].median > 0;
-    double ceiling = assign_ceiling(s, m);
-    fkm_json_add(j, o, "iteration", part_object(j, &parts[0], "flop_per_s", s->flop, ceiling));
-    fkm_json_add(j, o, "assign", part_object(j, &parts[1], "flop_per_s", s->flop, ceiling));
-    fkm_json_add(j, o, "update",
-        apart ? part_object(j, &parts[2], "bytes_per_s", (double)s->bytes, m->update_ceiling)
-              : cJSON_CreateNull());
+    static const char *const names[FKM_PARTS] = {"iteration", "assign", "update", "sums"};
+    for (int i = 0; i < FKM_PARTS; i++) {
+        const bool flop = i == FKM_ITERATION || i == FKM_ASSIGN;
+        fkm_json_add(j, o, names[i],
+            part_object(j, &parts[i], flop ? "flop_per_s" : "bytes_per_s",
+                flop ? s->flop : (double)s->bytes,
+                flop ? assign_ceiling(s, m) : m->update_ceiling));
+    }
 }
 
 static cJSON *speed_object(fkm_json *j, const fkm_speed *s, const fkm_measure *m)
@@ -430,10 +432,9 @@ static cJSON *speed_object(fkm_json *j, const fkm_speed *s, const fkm_measure *m
     add_real(j, o, "first_s", s->first_s);
     add_real(j, o, "candidates_per_row", s->candidates_per_row);
     add_real(j, o, "settled_by_bounds", s->settled_by_bounds);
-    put_parts(j, o, s, m, (const fkm_spread[]){s->iteration, s->assign, s->update});
+    put_parts(j, o, s, m, s->warm);
     cJSON *cold = cJSON_CreateObject();
-    put_parts(
-        j, cold, s, m, (const fkm_spread[]){s->cold_iteration, s->cold_assign, s->cold_update});
+    put_parts(j, cold, s, m, s->cold);
     fkm_json_add(j, o, "cold", cold);
     return o;
 }

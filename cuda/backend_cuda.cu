@@ -523,6 +523,7 @@ static void save_tables(void *arg, void *state)
     memset(s, 0, sizeof *s);
     memcpy(&s->gpu, &((const fkm_backend *)arg)->gpu[0], sizeof s->gpu);
     fkm_stopwatch_clear(&s->gpu.assign);
+    fkm_stopwatch_clear(&s->gpu.adding);
 }
 
 static void load_tables(void *, const void *)
@@ -910,6 +911,7 @@ static fkm_status feed(
             f.update = b->pass.update;
             f.change = b->change;
             f.squares = b->pass.squares;
+            f.unlabelled = b->pass.unlabelled;
             f.bounds = b->use_bounds;
             f.frame = b->frame;
             if (b->deferred) {
@@ -1158,6 +1160,7 @@ static fkm_status queue_rest(fkm_backend *b, bool *as_graph, fkm_err *e)
         const int64_t before = b->passes.launches;
         b->deferred = false;
         fkm_stopwatch_clear(&g->assign);
+        fkm_stopwatch_clear(&g->adding);
         FKM_TRY(fkm_replay_run(&b->passes, &w, e));
         *as_graph = b->passes.launches > before;
         return FKM_OK;
@@ -1176,10 +1179,12 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
     FKM_TRY(wait_for_feeds(b, e));
     for (int32_t i = 0; i < b->gpu_count; i++) {
         const fkm_screen_counts *c = &b->gpu[i].tally_host->counts;
-        double assign_s;
+        double assign_s, sums_s;
         FKM_TRY(fkm_gpu_collect(&b->gpu[i], e));
         FKM_TRY(fkm_stopwatch_read(&b->gpu[i].assign, &assign_s, b->gpu[i].name, e));
+        FKM_TRY(fkm_stopwatch_read(&b->gpu[i].adding, &sums_s, b->gpu[i].name, e));
         out->assign_s = fmax(out->assign_s, assign_s); /* side by side */
+        out->sums_s = fmax(out->sums_s, sums_s);
         out->rows += (int64_t)(c->rows + c->spared);
         out->skipped_by_bounds += (int64_t)c->spared;
         out->skipped += (int64_t)c->skipped;

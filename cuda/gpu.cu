@@ -219,7 +219,8 @@ static fkm_status open_streams(fkm_gpu *g, fkm_err *e)
         CU(cudaEventCreateWithFlags(&g->freed[i], cudaEventDisableTiming));
     }
     CU(cudaHostAlloc((void **)&g->tally_host, sizeof *g->tally_host, cudaHostAllocDefault));
-    return fkm_stopwatch_open(&g->assign, g->name, e);
+    FKM_TRY(fkm_stopwatch_open(&g->assign, g->name, e));
+    return fkm_stopwatch_open(&g->adding, g->name, e);
 }
 
 int64_t fkm_gpu_host_bytes(int64_t piece_rows)
@@ -390,6 +391,7 @@ void fkm_gpu_close(fkm_gpu *g)
     if (g->done)
         (void)cudaEventDestroy(g->done);
     fkm_stopwatch_close(&g->assign);
+    fkm_stopwatch_close(&g->adding);
     close_stages(g);
     if (g->tally_host)
         (void)cudaFreeHost(g->tally_host);
@@ -501,6 +503,7 @@ fkm_status fkm_gpu_begin(fkm_gpu *g, bool sums, bool squares, fkm_err *e)
     for (fkm_stage &s : g->stage)
         memset(&s.pending, 0, sizeof s.pending); /* of a pass that was given up */
     fkm_stopwatch_clear(&g->assign);
+    fkm_stopwatch_clear(&g->adding);
     CU(cudaMemsetAsync(&g->tally->counts, 0, sizeof g->tally->counts, g->compute));
     CU(cudaMemsetAsync(&g->tally->moments, 0, sizeof g->tally->moments, g->compute));
     if (squares)
@@ -681,6 +684,10 @@ static fkm_status start_labels(
         CU(cudaMemcpyAsync(g->old, p->labels, bytes, cudaMemcpyDeviceToDevice, g->compute));
         return FKM_OK;
     }
+    if (f->unlabelled) {
+        CU(cudaMemsetAsync(g->old, 0xff, bytes, g->compute));
+        return FKM_OK;
+    }
     if (!FKM_PLANT(14))
         CU(cudaEventSynchronize(s->taken));
     memcpy(s->in, f->labels, bytes);
@@ -838,10 +845,12 @@ static fkm_status make_bounds(fkm_gpu *g, const fkm_piece *p, const work *w, fkm
 static fkm_status update(
     fkm_gpu *g, const fkm_device_rows *rows, const int32_t *labels, const fkm_feed *f, fkm_err *e)
 {
+    FKM_TRY(fkm_stopwatch_start(&g->adding, g->compute, g->name, e));
     if (f->change)
         CU(fkm_sums_change(&g->sums, rows, g->old, labels, g->compute));
     else
         CU(fkm_sums_add(&g->sums, rows, labels, &g->sort, g->compute));
+    FKM_TRY(fkm_stopwatch_stop(&g->adding, g->compute, g->name, e));
     if (f->squares)
         CU(fkm_squares_add(&g->tally->squares, &g->sums, rows, labels, g->compute));
     return FKM_OK;

@@ -119,6 +119,7 @@ struct fkm_gpu {
     int stage_turn;       /* used next */
     cudaEvent_t done;     /* of a pass, for other GPUs */
     fkm_stopwatch assign; /* of this pass: from the rows' arrival to their labels */
+    fkm_stopwatch adding; /* of this pass: adding rows to sums */
 
     void **blocks; /* everything allocated */
     int32_t block_count, block_room;
@@ -186,8 +187,9 @@ struct fkm_feed {
     bool later;        /* labels of pieces that keep them need not be written to the caller */
     double *distances; /* or NULL */
     bool update, change, squares;
-    bool bounds;    /* spare rows by bounds where there are any, and make new ones */
-    uint32_t frame; /* number of the frame in use */
+    bool unlabelled; /* the caller's labels are all -1, and not looked at */
+    bool bounds;     /* spare rows by bounds where there are any, and make new ones */
+    uint32_t frame;  /* number of the frame in use */
 };
 
 /* Queues all work of a pass on a piece. x is free when this returns; distances, and labels of

@@ -75,6 +75,8 @@ typedef struct fkm_pass_options {
     bool squares; /* also accumulate the constant sum of squares that inertia needs: in the first
                      pass with a new scale; kept until reset or the next such pass */
     bool labels_later; /* labels may stay with the backend until `labels` or `wait` is called */
+    bool unlabelled;   /* all labels handed in are -1: a backend need not fetch them. In the first
+                          pass after set_scale only */
 } fkm_pass_options;
 
 /* What a pass brings back: a few scalars. */
@@ -87,6 +89,7 @@ typedef struct fkm_pass {
     int64_t in_doubt, candidates, rescans, skipped_by_bounds; /* see fkm_screening */
     bool as_graph; /* its calls were not made one by one, but launched as a graph of earlier ones */
     double assign_s; /* wall time of labelling, without the update; 0: not known apart */
+    double sums_s;   /* likewise of adding rows to sums, and nothing else of the update */
 } fkm_pass;
 
 /* ---- for `fkm bench`: what the device can sustain at best ---- */

@@ -36,6 +36,7 @@ typedef struct fkm_problem {
     bool scale_known;
     bool guessed;       /* by the state that was loaded */
     bool squares_known; /* the backend has the constant of inertia for this scale */
+    bool unlabelled;    /* all labels are -1 */
     int32_t reseeded;   /* clusters that ran empty in the pass before */
     bool still; /* the pass before moved no label: what empty clusters were given won nothing */
     fkm_farthest far;     /* farthest rows of the pass at hand, should a cluster run empty */
@@ -363,10 +364,13 @@ static fkm_status label_rows(problem *p, fkm_pass *pass, bool *scale_failed, fkm
 {
     fkm_run *r = p->r;
     bool collecting = collect_farthest(p);
-    fkm_pass_options options = {
-        .update = true, .squares = !p->squares_known, .labels_later = !collecting};
+    fkm_pass_options options = {.update = true,
+        .squares = !p->squares_known,
+        .labels_later = !collecting,
+        .unlabelled = p->unlabelled};
     *scale_failed = false;
     report_progress(p, 0);
+    p->unlabelled = false;
     FKM_TRY(r->ops->begin(p->l->backend, &options, e));
     fkm_status st = feed_rows(p, collecting ? p->l->distances : NULL, scale_failed, e);
     if (st != FKM_OK) {
@@ -496,6 +500,13 @@ static fkm_status move_centroids(problem *p, const fkm_pass *pass, fkm_iteration
 
 /* ---- one problem ---- */
 
+/* Before the first pass with a scale. */
+static void take_labels_away(problem *p)
+{
+    memset(p->labels, -1, (size_t)p->r->shape.rows * sizeof *p->labels);
+    p->unlabelled = true;
+}
+
 /* The first pass: in a stream it may find that its scale was wrong, then it is done again. */
 static fkm_status assign_rows(problem *p, fkm_pass *pass, fkm_err *e)
 {
@@ -510,7 +521,7 @@ static fkm_status assign_rows(problem *p, fkm_pass *pass, fkm_err *e)
     if (!failed && scale.exponent == p->scale.exponent && scale.wide == p->scale.wide)
         return FKM_OK;
     FKM_TRY(use_scale(p, scale, e));
-    memset(p->labels, -1, (size_t)p->r->shape.rows * sizeof *p->labels);
+    take_labels_away(p);
     p->moved = 0;
     return label_rows(p, pass, &failed, e);
 }
@@ -715,7 +726,7 @@ static fkm_status hand_over(problem *p, fkm_err *e)
     fkm_run *r = p->r;
     r->ops->reset(p->l->backend);
     FKM_TRY(r->ops->set_centroids(p->l->backend, p->centroids, e));
-    memset(p->labels, -1, (size_t)r->shape.rows * sizeof *p->labels);
+    take_labels_away(p);
     return choose_scale(p, e);
 }
 

@@ -22,7 +22,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define CHUNK_ROWS ((int64_t)256 << 10) /* as the engine feeds resident rows */
 #define WARM_UP 2
 #define COLD_SAMPLES 3
 #define BATCH_ROUNDS 5            /* iterations of each problem in a sample of a batch */
@@ -400,59 +399,23 @@ static fkm_status feed_rows(bench *b, const fkm_pass_options *o, fkm_pass *pass,
     return ops->end(b->backend, pass, e);
 }
 
+/* A pass as the engine makes it in an iteration. The first with a scale that is new (`squares`)
+ * collects what inertia needs of the rows alone; `cold`: no row has a label. */
+static fkm_status make_pass(bench *b, bool squares, bool cold, fkm_pass *pass, fkm_err *e)
+{
+    const fkm_pass_options o = {
+        .update = true, .squares = squares, .labels_later = true, .unlabelled = cold};
+    return feed_rows(b, &o, pass, e);
+}
+
 /* One iteration as the engine does it: label, sum, move. */
-static fkm_status iterate(bench *b, bool squares, double *seconds, fkm_pass *pass, fkm_err *e)
+static fkm_status iterate(
+    bench *b, bool squares, bool cold, double *seconds, fkm_pass *pass, fkm_err *e)
 {
     double start = fkm_now(), shift;
-    fkm_pass_options o = {.update = true, .squares = squares};
-    FKM_TRY(feed_rows(b, &o, pass, e));
+    FKM_TRY(make_pass(b, squares, cold, pass, e));
     FKM_TRY(b->m->ops->move(b->backend, &shift, e));
     *seconds = fkm_now() - start;
-    return FKM_OK;
-}
-
-/* The start given by `seed`, and its first iterations. */
-static fkm_status warm_up(bench *b, uint64_t seed, fkm_speed *out, fkm_err *e)
-{
-    const fkm_backend_ops *ops = b->m->ops;
-    fkm_pass pass;
-    double s;
-    ops->reset(b->backend);
-    take_rows(b->centroids, &b->shape, b->x, seed);
-    memset(b->labels, -1, (size_t)b->shape.rows * sizeof *b->labels);
-    FKM_TRY(ops->set_centroids(b->backend, b->centroids, e));
-    FKM_TRY(ops->set_scale(b->backend, b->scale, e));
-    for (int32_t i = 0; i < WARM_UP; i++) {
-        FKM_TRY(iterate(b, i == 0, &s, &pass, e));
-        out->first_s = i == 0 ? s : out->first_s;
-    }
-    return FKM_OK;
-}
-
-/* What the last pass of a problem has shown. */
-static void note_pass(fkm_speed *out, const bench *b, const fkm_pass *pass)
-{
-    out->candidates_per_row = (double)pass->candidates / (double)b->shape.rows;
-    out->settled_by_bounds = (double)pass->skipped_by_bounds / (double)b->shape.rows;
-}
-
-/* From the start given by `seed`: warm-up, then samples as long as rows move. *count: of samples.
- */
-static fkm_status run_lloyd(bench *b, uint64_t seed, fkm_speed *out,
-    double samples[3][FKM_MEASURE_SAMPLES], int32_t *count, fkm_err *e)
-{
-    fkm_pass pass;
-    double s;
-    FKM_TRY(warm_up(b, seed, out, e));
-    /* A start that is near its fixpoint is measured once: there is nothing else. */
-    do {
-        FKM_TRY(iterate(b, false, &s, &pass, e));
-        samples[0][*count] = s;
-        samples[1][*count] = pass.assign_s;
-        samples[2][*count] = s - pass.assign_s;
-        ++*count;
-    } while (*count < FKM_MEASURE_SAMPLES && pass.moved > 0);
-    note_pass(out, b, &pass);
     return FKM_OK;
 }
 
@@ -465,32 +428,89 @@ static fkm_status cool_down(bench *b, uint64_t seed, fkm_err *e)
     return b->m->ops->set_scale(b->backend, b->scale, e);
 }
 
-/* The first pass again and again, on rows that are where they were. */
-static fkm_status run_cold(bench *b, fkm_speed *out, fkm_err *e)
+/* The start given by `seed`, and its first iterations. */
+static fkm_status warm_up(bench *b, uint64_t seed, fkm_speed *out, fkm_err *e)
 {
-    double samples[3][COLD_SAMPLES];
     fkm_pass pass;
-    for (int32_t i = 0; i < COLD_SAMPLES; i++) {
-        FKM_TRY(cool_down(b, b->m->o.seed, e));
-        FKM_TRY(iterate(b, true, &samples[0][i], &pass, e));
-        samples[1][i] = pass.assign_s;
-        samples[2][i] = samples[0][i] - pass.assign_s;
+    double s;
+    b->m->ops->reset(b->backend);
+    FKM_TRY(cool_down(b, seed, e));
+    for (int32_t i = 0; i < WARM_UP; i++) {
+        FKM_TRY(iterate(b, i == 0, i == 0, &s, &pass, e));
+        out->first_s = i == 0 ? s : out->first_s;
     }
-    out->cold_iteration = fkm_spread_of(samples[0], COLD_SAMPLES);
-    out->cold_assign = fkm_spread_of(samples[1], COLD_SAMPLES);
-    out->cold_update = fkm_spread_of(samples[2], COLD_SAMPLES);
     return FKM_OK;
 }
 
-/* Labels against the centroids as they are now, held against the definition. */
+/* What the last pass of a problem has shown. */
+static void note_pass(fkm_speed *out, const bench *b, const fkm_pass *pass)
+{
+    out->candidates_per_row = (double)pass->candidates / (double)b->shape.rows;
+    out->settled_by_bounds = (double)pass->skipped_by_bounds / (double)b->shape.rows;
+}
+
+typedef struct samples {
+    int32_t count;
+    double of[FKM_PARTS][FKM_MEASURE_SAMPLES];
+} samples;
+
+static void add_sample(samples *to, double seconds, const fkm_pass *pass)
+{
+    to->of[FKM_ITERATION][to->count] = seconds;
+    to->of[FKM_ASSIGN][to->count] = pass->assign_s;
+    to->of[FKM_UPDATE][to->count] = pass->assign_s > 0 ? seconds - pass->assign_s : 0;
+    to->of[FKM_SUMS][to->count] = pass->sums_s;
+    to->count++;
+}
+
+static void spread_samples(fkm_spread out[FKM_PARTS], const samples *s)
+{
+    for (int part = 0; part < FKM_PARTS; part++)
+        out[part] = fkm_spread_of(s->of[part], s->count);
+}
+
+/* From the start given by `seed`: warm-up, then samples as long as rows move. */
+static fkm_status run_lloyd(bench *b, uint64_t seed, fkm_speed *out, samples *to, fkm_err *e)
+{
+    fkm_pass pass;
+    double s;
+    FKM_TRY(warm_up(b, seed, out, e));
+    /* A start that is near its fixpoint is measured once: there is nothing else. */
+    do {
+        FKM_TRY(iterate(b, false, false, &s, &pass, e));
+        add_sample(to, s, &pass);
+    } while (to->count < FKM_MEASURE_SAMPLES && pass.moved > 0);
+    note_pass(out, b, &pass);
+    return FKM_OK;
+}
+
+/* The first pass again and again, on rows that are where they were. Their squares are known: the
+ * scale is the same. */
+static fkm_status run_cold(bench *b, fkm_speed *out, fkm_err *e)
+{
+    samples of = {0};
+    fkm_pass pass;
+    double s;
+    while (of.count < COLD_SAMPLES) {
+        FKM_TRY(cool_down(b, b->m->o.seed, e));
+        FKM_TRY(iterate(b, false, true, &s, &pass, e));
+        add_sample(&of, s, &pass);
+    }
+    spread_samples(out->cold, &of);
+    return FKM_OK;
+}
+
+/* The labels of one more pass, of the same kind as those that were timed, held against the
+ * definition. */
 static fkm_status check(bench *b, fkm_speed *out, fkm_err *e)
 {
     fkm_pass pass;
-    fkm_pass_options o = {.update = false};
     const fkm_bench_shape *s = &b->shape;
     int32_t nearest;
-    FKM_TRY(feed_rows(b, &o, &pass, e));
+    FKM_TRY(make_pass(b, false, false, &pass, e));
+    FKM_TRY(b->m->ops->labels(b->backend, b->labels, e));
     FKM_TRY(b->m->ops->get_centroids(b->backend, b->centroids, NULL, e));
+    out->isa = b->m->ops->isa(b->backend); /* it may have chosen another one on the way */
     out->checked_rows = fkm_min_i64(CHECKED_ROWS, s->rows);
     int64_t wrong =
         fkm_find_wrong_label(&nearest, s, b->x, b->centroids, b->labels, out->checked_rows, b->row);
@@ -517,16 +537,12 @@ static fkm_status make_data(bench *b, fkm_err *e)
 
 static fkm_status run_bench(bench *b, fkm_speed *out, fkm_err *e)
 {
-    double samples[3][FKM_MEASURE_SAMPLES];
-    int32_t count = 0;
-    for (uint64_t seed = b->m->o.seed; count < FKM_MEASURE_SAMPLES; seed++)
-        FKM_TRY(run_lloyd(b, seed, out, samples, &count, e));
+    samples of = {0};
+    for (uint64_t seed = b->m->o.seed; of.count < FKM_MEASURE_SAMPLES; seed++)
+        FKM_TRY(run_lloyd(b, seed, out, &of, e));
+    spread_samples(out->warm, &of);
     FKM_TRY(check(b, out, e));
-    FKM_TRY(run_cold(b, out, e));
-    out->iteration = fkm_spread_of(samples[0], count);
-    out->assign = fkm_spread_of(samples[1], count);
-    out->update = fkm_spread_of(samples[2], count);
-    return FKM_OK;
+    return run_cold(b, out, e);
 }
 
 /* ---- a batch ---- */
@@ -552,7 +568,7 @@ static fkm_status run_part(void *arg, int32_t lane, int64_t problem, fkm_err *e)
         sched_yield();
     bb->begin_s[problem] = fkm_now();
     for (int32_t i = 0; i < bb->rounds; i++)
-        FKM_TRY(iterate(&bb->lane[problem], bb->cold, &s, &bb->pass[problem], e));
+        FKM_TRY(iterate(&bb->lane[problem], false, bb->cold, &s, &bb->pass[problem], e));
     bb->end_s[problem] = fkm_now();
     return FKM_OK;
 }
@@ -603,8 +619,8 @@ static fkm_status run_batch(batch_bench *bb, fkm_speed *out, fkm_err *e)
             FKM_TRY(cool_down(&bb->lane[l], seed + (uint64_t)l, e));
         FKM_TRY(sample_batch(bb, lanes, &cold[i], e));
     }
-    out->iteration = fkm_spread_of(warm, FKM_MEASURE_SAMPLES);
-    out->cold_iteration = fkm_spread_of(cold, COLD_SAMPLES);
+    out->warm[FKM_ITERATION] = fkm_spread_of(warm, FKM_MEASURE_SAMPLES);
+    out->cold[FKM_ITERATION] = fkm_spread_of(cold, COLD_SAMPLES);
     return FKM_OK;
 }
 
@@ -629,6 +645,33 @@ static void close_bench(bench *b)
     fkm_free(b->labels);
     fkm_free(b->centroids);
     fkm_free(b->row);
+}
+
+/* As the engine plans a problem whose rows stay in memory: with copies of the rows and bounds where
+ * there is room for them. */
+static void plan_alone(bench *b)
+{
+    const fkm_measure *m = b->m;
+    const fkm_bench_shape *s = &b->shape;
+    b->plan = (fkm_plan){
+        .rows = s->rows,
+        .chunk_rows = fkm_min_i64(s->rows, m->ops->chunk_rows),
+        .dims = s->dims,
+        .clusters = s->clusters,
+        .dtype = s->dtype,
+        .keep = true,
+        .bounds = true,
+        .update = true,
+        .top = 1,
+        .threads = m->threads,
+        .isa = m->o.machine.isa,
+        .devices = m->devices,
+        .device_bytes = m->o.machine.gpu_memory_bytes,
+    };
+    if (needed_bytes(b, 1) > m->memory_bytes)
+        b->plan.keep = false;
+    if (needed_bytes(b, 1) > m->memory_bytes)
+        b->plan.bounds = false;
 }
 
 /* How many problems are at work at a time, within the memory. *b: as alone, in; of a lane, out. */
@@ -665,26 +708,12 @@ fkm_status fkm_measure_shape(
     fkm_run_plan run;
     fkm_status st = FKM_OK;
     void *x = NULL;
+    bool pinned = false;
     char device[FKM_MOST_LANES][16];
-    b.plan = (fkm_plan){
-        .rows = shape->rows,
-        .chunk_rows = fkm_min_i64(shape->rows, CHUNK_ROWS),
-        .dims = shape->dims,
-        .clusters = shape->clusters,
-        .dtype = shape->dtype,
-        .update = true,
-        .top = 1,
-        .threads = m->threads,
-        .isa = m->o.machine.isa,
-        .devices = m->devices,
-        .device_bytes = m->o.machine.gpu_memory_bytes,
-    };
     memset(out, 0, sizeof *out);
     out->shape = *shape;
     out->flop = 2.0 * (double)shape->rows * shape->dims * shape->clusters * shape->batch;
-    b.plan.keep = true; /* as the engine plans: copies of the rows where there is room for them */
-    if (needed_bytes(&b, 1) > m->memory_bytes)
-        b.plan.keep = false;
+    plan_alone(&b);
     FKM_TRY(choose_lanes(&run, &b, e));
     out->side_by_side = run.lanes;
     out->needed_bytes = needed_bytes(&b, run.lanes);
@@ -699,14 +728,17 @@ fkm_status fkm_measure_shape(
         fkm_plan_of_lane(&bb.lane[i].plan, device[i], &run, i);
         FKM_GO(open_bench(&bb.lane[i], x, e));
     }
-    out->isa = m->ops->isa(bb.lane[0].backend);
     FKM_GO(make_data(&bb.lane[0], e));
+    if (m->ops->pin && m->ops->streams(bb.lane[0].backend))
+        pinned = m->ops->pin(x, (size_t)out->bytes);
     for (int32_t i = 1; i < run.lanes; i++)
         bb.lane[i].scale = bb.lane[0].scale;
     st = shape->batch > 1 ? run_batch(&bb, out, e) : run_bench(&bb.lane[0], out, e);
 out:
     for (int32_t i = 0; bb.lane && i < run.lanes; i++)
         close_bench(&bb.lane[i]);
+    if (pinned)
+        m->ops->unpin(x);
     fkm_free(bb.lane);
     fkm_free(x);
     return st;

@@ -73,6 +73,10 @@ typedef struct fkm_bench_shape {
     int32_t batch;          /* problems of this shape, side by side as a fit has them; 1: one */
 } fkm_bench_shape;
 
+/* Of a pass that the clock is read at: the whole iteration, labelling, all that is not labelling,
+ * and of that adding rows to sums alone. */
+typedef enum fkm_part { FKM_ITERATION, FKM_ASSIGN, FKM_UPDATE, FKM_SUMS, FKM_PARTS } fkm_part;
+
 typedef struct fkm_speed {
     fkm_bench_shape shape;
     const char *isa;
@@ -83,17 +87,18 @@ typedef struct fkm_speed {
     double flop;          /* 2 rows dims clusters: of the definition, whatever was computed */
     int64_t bytes;        /* of all rows */
     double first_s;       /* the first iteration, without labels to start from */
-    fkm_spread iteration, assign, update; /* seconds; update: all that is not assignment */
+    fkm_spread warm[FKM_PARTS]; /* seconds; zeros: not known apart */
     /* Likewise of passes that know nothing of earlier ones: no labels to start from, no bounds, all
      * rows summed. Rows and whatever is derived from them alone are where they were. */
-    fkm_spread cold_iteration, cold_assign, cold_update;
+    fkm_spread cold[FKM_PARTS];
     double candidates_per_row; /* in the last iteration */
     double settled_by_bounds;  /* part of the rows, in the last iteration */
 } fkm_speed;
 
-/* Lloyd's iteration on overlapping blobs, in memory: two iterations to warm up, then one a sample;
- * then cold ones. Of a batch an iteration is one of every problem: as many as run side by side make
- * some each, which is scaled to all; they have the same rows and other first centroids.
+/* Lloyd's iteration on overlapping blobs, in memory, fed to the backend as a fit feeds it: chunks,
+ * pinned memory and labels that stay with the backend as there. Two iterations to warm up, then one
+ * a sample; then cold ones. Of a batch an iteration is one of every problem: as many as run side by
+ * side make some each, which is scaled to all; they have the same rows and other first centroids.
  * FKM_EBUG when a label is wrong; FKM_ENOMEM. */
 fkm_status fkm_measure_shape(
     fkm_speed *out, const fkm_measure *m, const fkm_bench_shape *shape, fkm_err *e) FKM_MUST_USE;

@@ -22,13 +22,15 @@ void one_round(uint64_t seed)
     for (int start = 0; start < 2; start++) {
         bool squares = true;
         both.start();
-        if (r.below(2))
+        const bool unlabelled = !r.below(2);
+        if (!unlabelled)
             both.hand_in(&r);
         for (int i = 0; i < 5; i++) {
             fkm_pass_options o;
             o.update = r.below(5) != 0;
             o.squares = o.update && squares;
             o.labels_later = r.below(2);
+            o.unlabelled = unlabelled && i == 0;
             squares = squares && !o.update;
             if (squares && i == 4)
                 break; /* no pass with update yet */
@@ -83,7 +85,7 @@ void same_bits_when_few_move(void **)
         pair both(&p, NULL, "0", 0, true);
         both.start();
         for (int i = 0; i < (short_form_of("tsan") ? 5 : 25); i++) {
-            fkm_pass_options o = {true, i == 0, true};
+            fkm_pass_options o = {true, i == 0, true, false};
             both.compare_passes(o, false);
             both.compare_centroids();
             both.compare_moves();
@@ -118,7 +120,7 @@ void time_of_labelling(void **)
     pair both(&p, NULL, "0", 0, true);
     both.start();
     for (int i = 0; i < 2; i++) {
-        fkm_pass_options o = {i > 0, i == 1, true};
+        fkm_pass_options o = {i > 0, i == 1, true, false};
         const double start = fkm_now();
         const fkm_pass out = both.pass(1, o, false);
         const double s = fkm_now() - start;
@@ -177,7 +179,7 @@ void several_gpus(void **)
     assert_true(both.ops[1]->streams(both.b[1]));
     both.start();
     for (int i = 0; i < 3; i++) {
-        fkm_pass_options o = {true, i == 0, i == 1};
+        fkm_pass_options o = {true, i == 0, i == 1, false};
         both.compare_passes(o, i == 2);
         both.compare_centroids();
         both.compare_moves();
@@ -198,7 +200,7 @@ void rows_ahead_of_a_pass(void **)
         for (int start = 0; start < 2; start++) {
             both.start();
             for (int i = 0; i < 3; i++) {
-                const fkm_pass_options o = {true, i == 0, true};
+                const fkm_pass_options o = {true, i == 0, true, false};
                 fkm_pass out;
                 OK(both.ops[1]->begin(both.b[1], &o, &e));
                 int64_t before = cuo_counts().copied_bytes;
@@ -243,7 +245,7 @@ void rows_of_a_file_ahead(void **)
         int64_t known = 0; /* chunks that were read ahead */
         both.start();
         for (int i = 0; i < 4; i++) {
-            const fkm_pass_options o = {true, i == 0, true};
+            const fkm_pass_options o = {true, i == 0, true, false};
             fkm_pass out;
             OK(both.ops[1]->begin(both.b[1], &o, &e));
             const int64_t before = cuo_counts().copied_bytes;
@@ -293,7 +295,7 @@ void labels_through_pinned_memory(void **)
             both.start();
             both.hand_in(&r);
             for (int i = 0; i < 2; i++) {
-                const fkm_pass_options o = {update, i == 0, true};
+                const fkm_pass_options o = {update, i == 0, true, false};
                 fkm_pass out;
                 const int64_t pageable = cuo_counts().pageable;
                 OK(both.ops[1]->begin(both.b[1], &o, &e));
@@ -328,7 +330,7 @@ void passes_as_graphs(void **)
             int launched = 0;
             both.start();
             for (int i = 0; i < passes; i++) {
-                const fkm_pass_options o = {true, i == 0 || i == passes / 4 * 3, true};
+                const fkm_pass_options o = {true, i == 0 || i == passes / 4 * 3, true, false};
                 if (i == passes / 2) /* from outside */
                     for (int side = 0; side < 2; side++)
                         OK(both.ops[side]->set_centroids(both.b[side], p.centroids.data(), &e));
@@ -372,7 +374,7 @@ void abandoned_pass(void **)
     pair both(&p, NULL, "0", 0, true);
     both.start();
     fkm_err e;
-    fkm_pass_options o = {true, true, false};
+    fkm_pass_options o = {true, true, false, false};
     std::vector<int32_t> gone((size_t)p.plan.rows, -1);
     OK(both.ops[1]->begin(both.b[1], &o, &e));
     fkm_rows first = {p.row(0), 0, p.plan.chunk_rows};

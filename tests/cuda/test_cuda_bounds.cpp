@@ -36,7 +36,7 @@ void no_larger_than_it_must_be(void **)
         pair both(&p, isa, "0", 0, false);
         both.start();
         for (int i = 0; i < 14; i++) {
-            fkm_pass_options o = {true, i == 0, true};
+            fkm_pass_options o = {true, i == 0, true, false};
             both.compare_passes(o, false);
             both.compare_moves();
         }
@@ -113,7 +113,7 @@ void centroids_set(void **)
     both.start();
     fkm_err e;
     for (int i = 0; i < 9; i++) {
-        fkm_pass_options o = {true, i == 0, false};
+        fkm_pass_options o = {true, i == 0, false, false};
         both.compare_passes(o, false);
         if (i != 5) {
             both.compare_moves();
@@ -138,7 +138,7 @@ void pauses(void **)
     int64_t spared[12], before = 0;
     both.start();
     for (int i = 0; i < 12; i++) {
-        fkm_pass_options o = {true, i == 0, true};
+        fkm_pass_options o = {true, i == 0, true, false};
         both.compare_passes(o, false);
         both.compare_moves();
         spared[i] = both.spared - before;
@@ -167,7 +167,7 @@ void few_rows(void **)
         pair both(&p, isa, "0", 0, false);
         both.start();
         for (int i = 0; i < 4; i++) {
-            fkm_pass_options o = {true, i == 0, true};
+            fkm_pass_options o = {true, i == 0, true, false};
             both.compare_passes(o, false);
             both.compare_moves();
         }
@@ -193,6 +193,7 @@ void one_round(uint64_t seed, int64_t *spared)
             o.update = i == 0 || r.below(6) != 0;
             o.squares = i == 0;
             o.labels_later = r.below(2);
+            o.unlabelled = false;
             both.compare_passes(o, r.below(4) == 0);
             if (o.update)
                 both.compare_centroids();

@@ -63,7 +63,7 @@ fkm_status run(const problem &p, std::vector<int32_t> *labels, int64_t device_by
     FKM_GO(ops->set_centroids(b, p.centroids.data(), e));
     FKM_GO(ops->set_scale(b, p.scale, e));
     for (int pass = 0; pass < passes; pass++) {
-        fkm_pass_options o = {true, pass == 0, pass != passes - 1};
+        fkm_pass_options o = {true, pass == 0, pass != passes - 1, false};
         FKM_GO(ops->begin(b, &o, e));
         for (int64_t at = 0; at < plan.rows; at += chunk) {
             fkm_rows r = {p.row(at), at, plan.rows - at < chunk ? plan.rows - at : chunk};

@@ -56,7 +56,7 @@ void run(const problem &p, char *kernel, size_t room)
         OK(ops[i]->set_centroids(b, p.centroids.data(), &e));
         OK(ops[i]->set_scale(b, p.scale, &e));
         for (int pass = 0; pass < 3; pass++) {
-            fkm_pass_options o = {true, pass == 0, false};
+            fkm_pass_options o = {true, pass == 0, false, false};
             fkm_rows r = {p.row(0), 0, ROWS};
             OK(ops[i]->begin(b, &o, &e));
             OK(ops[i]->feed(b, &r, labels[i].data(), NULL, &e));

@@ -58,7 +58,7 @@ void run(layout l, fkm_dtype type, const char *isa, const char *first, const cha
     for (int start = 0; start < (l == TURNING ? 2 : 1); start++) {
         both.start();
         for (int i = 0; i < 4; i++) {
-            fkm_pass_options o = {true, i == 0, true};
+            fkm_pass_options o = {true, i == 0, true, false};
             both.compare_passes(o, i == 2);
             const char *name = both.ops[1]->isa(both.b[1]), *want = i == 0 ? first : last;
             seen += std::string(name) + " ";

@@ -157,9 +157,10 @@ static void write_report()
         die("CUO_REPORT=%s: cannot write", report_path.c_str());
     fprintf(f,
         "{\"calls\": %lld, \"kernels\": %lld, \"peak_bytes\": %lld, \"device_blocks\": %lld, "
-        "\"host_blocks\": %lld}\n",
+        "\"host_blocks\": %lld, \"copied_bytes\": %lld, \"pageable\": %lld, \"graphs\": %lld}\n",
         (long long)counts.calls, (long long)counts.kernels, (long long)counts.peak_bytes,
-        (long long)counts.device_blocks, (long long)counts.host_blocks);
+        (long long)counts.device_blocks, (long long)counts.host_blocks,
+        (long long)counts.copied_bytes, (long long)counts.pageable, (long long)counts.graphs);
     fclose(f);
 }
 

@@ -1,4 +1,5 @@
 /* The parts of fkm bench that do not depend on a clock. */
+#include "../../src/cpu/backend_cpu.h"
 #include "../../src/measure.h"
 
 #include <setjmp.h>
@@ -87,12 +88,110 @@ static void test_wrong_label(void **state)
     assert_int_equal(fkm_find_wrong_label(&nearest, &small, bytes, far, own, 3, &row), 1);
 }
 
+/* ---- a shape is fed to its backend as a fit feeds it: the CPU's, overheard ---- */
+
+enum { CHUNK = 100, HEARD_ROWS = 250 };
+static struct {
+    int passes, squares, resets, scales, wrong;
+    bool fresh; /* labels are -1: a scale was set, and no pass since */
+    bool fetched;
+    const void *pinned;
+    size_t pinned_bytes;
+} heard;
+
+static void hear_reset(fkm_backend *b)
+{
+    heard.resets++;
+    fkm_backend_cpu.reset(b);
+}
+
+static fkm_status hear_scale(fkm_backend *b, fkm_scale s, fkm_err *e)
+{
+    heard.scales++;
+    heard.fresh = true;
+    return fkm_backend_cpu.set_scale(b, s, e);
+}
+
+static fkm_status hear_begin(fkm_backend *b, const fkm_pass_options *o, fkm_err *e)
+{
+    heard.passes++;
+    heard.squares += o->squares;
+    heard.wrong += !o->update || !o->labels_later || o->unlabelled != heard.fresh;
+    heard.fresh = false;
+    return fkm_backend_cpu.begin(b, o, e);
+}
+
+static fkm_status hear_feed(
+    fkm_backend *b, const fkm_rows *r, int32_t *labels, double *distances, fkm_err *e)
+{
+    const int64_t left = HEARD_ROWS - r->row0;
+    heard.wrong += r->row0 % CHUNK != 0 || r->count != (left < CHUNK ? left : CHUNK) || distances ||
+                   (r->row0 == 0 && heard.pinned && r->x != heard.pinned);
+    return fkm_backend_cpu.feed(b, r, labels, distances, e);
+}
+
+static fkm_status hear_labels(fkm_backend *b, int32_t *labels, fkm_err *e)
+{
+    heard.fetched = true;
+    return fkm_backend_cpu.labels(b, labels, e);
+}
+
+static bool hear_pin(void *p, size_t bytes)
+{
+    heard.pinned = p;
+    heard.pinned_bytes = bytes;
+    return true;
+}
+
+static void hear_unpin(void *p)
+{
+    heard.wrong += p != heard.pinned;
+    heard.pinned = NULL;
+}
+
+static bool does_stream(const fkm_backend *b)
+{
+    (void)b;
+    return true;
+}
+
+static void test_feeding(void **state)
+{
+    (void)state;
+    fkm_backend_ops ops = fkm_backend_cpu;
+    ops.reset = hear_reset;
+    ops.set_scale = hear_scale;
+    ops.begin = hear_begin;
+    ops.feed = hear_feed;
+    ops.labels = hear_labels;
+    ops.pin = hear_pin;
+    ops.unpin = hear_unpin;
+    ops.chunk_rows = CHUNK;
+    const fkm_measure m = {.ops = &ops, .threads = 1, .memory_bytes = 1 << 28};
+    const fkm_bench_shape shape = {HEARD_ROWS, 5, 7, FKM_F32, false, 1};
+    for (int streams = 0; streams < 2; streams++) {
+        fkm_speed speed;
+        fkm_err e = {0};
+        memset(&heard, 0, sizeof heard);
+        ops.streams = streams ? does_stream : fkm_backend_cpu.streams;
+        assert_int_equal(fkm_measure_shape(&speed, &m, &shape, &e), FKM_OK);
+        assert_int_equal(heard.wrong, 0);
+        assert_true(heard.fetched && speed.checked_rows == 64);
+        /* squares follow from rows and scale alone: once a start, never in the cold passes */
+        assert_int_equal(heard.squares, heard.resets);
+        assert_true(heard.scales > heard.resets && heard.passes > heard.scales);
+        assert_int_equal(heard.pinned_bytes, streams ? HEARD_ROWS * 5 * sizeof(float) : 0);
+        assert_null(heard.pinned);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_spread),
         cmocka_unit_test(test_blobs),
         cmocka_unit_test(test_wrong_label),
+        cmocka_unit_test(test_feeding),
     };
     return cmocka_run_group_tests_name("measure", tests, NULL, NULL);
 }
