@@ -13,18 +13,23 @@ if not os.environ.get("EMULATED"):
 
 
 def bench(grid, *more):
-    """The shape, what the layer counted, and what was said."""
+    """The result, what the layer counted, and what was said."""
     d = cli.new_directory()
     report = os.path.join(d, "report")
     run = cli.fkm("bench", "--quick", "--json", "-v", "-d", "cuda", "--grid", grid, *more, cwd=d,
                   env={"CUO_REPORT": report})
     cli.check_equal(run.returncode, 0, grid, run.stderr)
     with open(report) as f:
-        return json.loads(run.stdout)["shapes"][0], json.load(f), run.stderr
+        return json.loads(run.stdout), json.load(f), run.stderr
 
 
-def check_parts(shape):
-    """Sums are a part of the update, as labelling is one of the iteration."""
+def check_parts(result, arithmetic="f16"):
+    """Sums are a part of the update, as labelling is one of the iteration; and what they are compared with."""
+    shape, medians = result["shapes"][0], {(c["name"], c["isa"]): c["median"] for c in result["ceilings"]}
+    reading = medians[("device memory read", None)]
+    for part, rate, ceiling in (("sums", "bytes_per_s", reading), ("update", "bytes_per_s", reading),
+                                ("assign", "flop_per_s", medians[("matrix unit, mma.sync", arithmetic)])):
+        cli.check(abs(shape[part]["of_ceiling"] * ceiling / shape[part][rate] - 1) < 1e-9, part, shape, ceiling)
     for parts in (shape, shape["cold"]):
         for part in ("iteration", "assign", "update", "sums"):
             cli.check(parts[part]["low_s"] > 0, part, parts)
@@ -32,17 +37,18 @@ def check_parts(shape):
 
 
 def main():
-    shape, counts, said = bench("2000x16x20")
+    result, counts, said = bench("2000x16x20")
     cli.check("1 pieces of 2000 rows" in said, said)
     cli.check(counts["graphs"] >= 5, "warm passes are graphs", counts)
-    check_parts(shape)
+    check_parts(result)
     resident = counts["pageable"]
     # Centroids of a start and labels that are asked for are pageable, as in a fit: a few a start, none a pass.
     cli.check(resident <= 12, "pageable copies", counts)
-    shape, counts, said = bench("3000x16x20", "--gpu-memory", "400K")
+    result, counts, said = bench("3000x16x20", "--gpu-memory", "400K")
     cli.check("labels of 4, rows of 2," in said, said)
     cli.check(counts["pageable"] <= resident + 8, "rows that stream are pinned", counts, said)
-    check_parts(shape)
+    check_parts(result)
+    check_parts(bench("500x16x20xu8", "--isa", "s8-portable")[0], "s8")
     cli.finish()
 
 
