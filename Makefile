@@ -262,4 +262,5 @@ help:
 	@echo 'CUDA=auto|0|1|emulated  HDF5=auto|0|1           now: $(CUDA) $(HDF5)'
 	@echo 'CJSON_DIR=DIR                                cJSON from there instead of the system'
 	@echo 'CUDA_ARCHS="80 90 100 120"                   now: $(CUDA_ARCHS); NVCC=$(NVCC)'
+	@echo 'WATCHDOG=1                                   hangs of kernels for Hopper end, and say where'
 	@echo 'CC, CXX, CFLAGS, CXXFLAGS, NVCCFLAGS, CPPFLAGS, LDFLAGS, LDLIBS are honoured; V=1 shows commands'

@@ -777,8 +777,9 @@ cudaError_t launch_kernel(const fkm_assign_args *a, const layout &n, const fkm_t
 {
     const int32_t block_rows = row_groups(MODE) * GROUP, bytes = shared_needed(n, MODE);
     auto kernel = screen_rows_sm90a<UNIT, MODE>;
-    cudaError_t st =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    cudaError_t st = fkm_watchdog_arm();
+    if (st == cudaSuccess)
+        st = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     if (st != cudaSuccess)
         return st;
     const int32_t busy = a->parts.room > 0 ? a->chip.processors : 1;

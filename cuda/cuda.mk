@@ -4,10 +4,13 @@
 #   CUDA=1         with nvcc, or an error
 #   CUDA=0         without
 #   CUDA=emulated  for tests: the same sources on the CPU, by tests/cuda_on_cpu
+# WATCHDOG=1: waits of Hopper's kernels end, and say where (cuda/watchdog.cuh). To find a fault by.
 
 CUDA_HOME ?= /usr/local/cuda
 NVCC ?= $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard $(CUDA_HOME)/bin/nvcc))
 CUDA_ARCHS ?= 80 90 100 120
+WATCHDOG ?= 0
+CUDA_WATCHDOG := $(if $(filter 1,$(WATCHDOG)),-DFKM_WATCHDOG)
 
 CUDA_SRC := $(sort $(wildcard cuda/*.cu cuda/*.cpp))
 SM90A_SRC := $(filter %_sm90a.cu,$(CUDA_SRC))
@@ -54,7 +57,7 @@ space := $(subst ,, )
 NVCC_HOST := -Wall -Wextra -fPIE -fstack-protector-strong -ffp-contract=off
 NVCC_FLAGS := -std=c++17 -O3 --fmad=false --objdir-as-tempdir -ccbin $(CXX) \
 	$(if $(filter debug,$(CONFIG)),-g -lineinfo) -Xcompiler=$(subst $(space),$(comma),$(NVCC_HOST))
-CUDA_CPPFLAGS := -D_GNU_SOURCE -DFKM_HAVE_SM90A=$(HAVE_SM90A)
+CUDA_CPPFLAGS := -D_GNU_SOURCE -DFKM_HAVE_SM90A=$(HAVE_SM90A) $(CUDA_WATCHDOG)
 CUDA_NOTE = CUDA=1 (sm_$(subst $(space), sm_,$(strip $(CUDA_ARCHS))))
 CUDA_OBJ := $(patsubst %,$(B)/%.o,$(CUDA_SRC))
 CUDA_LIB_DIR := $(firstword $(wildcard $(dir $(NVCC))../lib64 $(dir $(NVCC))../lib /usr/lib/x86_64-linux-gnu))

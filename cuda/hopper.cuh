@@ -166,22 +166,32 @@ static __device__ __forceinline__ void fkm_mbarrier_expect(fkm_mbarrier *b, unsi
         : "memory");
 }
 
+/* Has the phase of this parity ended? A no may take as long as the device likes. */
+static __device__ __forceinline__ bool fkm_mbarrier_try(fkm_mbarrier *b, unsigned parity)
+{
+    uint32_t done;
+    asm volatile("{\n\t"
+                 ".reg .pred p;\n\t"
+                 "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n\t"
+                 "selp.u32 %0, 1, 0, p;\n\t"
+                 "}"
+                 : "=r"(done)
+                 : "r"(fkm_shared_address(b)), "r"(parity)
+                 : "memory");
+    return done;
+}
+
+#ifdef FKM_WATCHDOG
+#include "watchdog.cuh" /* a wait that ends, in place of: */
+#else
 /* Waits for the end of the phase of this parity: 0, 1, 0 ... from the beginning. A new barrier
  * counts as one whose phase of parity 1 has just ended. */
 static __device__ __forceinline__ void fkm_mbarrier_wait(fkm_mbarrier *b, unsigned parity)
 {
-    uint32_t done;
-    do
-        asm volatile("{\n\t"
-                     ".reg .pred p;\n\t"
-                     "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n\t"
-                     "selp.u32 %0, 1, 0, p;\n\t"
-                     "}"
-                     : "=r"(done)
-                     : "r"(fkm_shared_address(b)), "r"(parity)
-                     : "memory");
-    while (!done);
+    while (!fkm_mbarrier_try(b, parity))
+        ;
 }
+#endif
 
 /* Queues the copy of a box from byte `byte` of row `row` on; what is outside the map becomes zero
  * and counts like the rest. Completes FKM_BOX bytes of b. By one thread. */
@@ -296,4 +306,24 @@ FKM_WGMMA(fkm_wgmma_s8, int, FKM_INT, "wgmma.mma_async.sync.aligned.m64n128k32.s
 #undef FKM_INT
 
 #endif
+
+/* ---- waits that end: make WATCHDOG=1 ---- */
+
+#ifdef FKM_WATCHDOG
+/* bar.sync cannot be bounded so; but whoever is missing there waits for an mbarrier, or another
+ * warp of its block soon will. */
+static __device__ __forceinline__ void fkm_mbarrier_wait(fkm_mbarrier *b, unsigned parity)
+{
+    const uint32_t begin = (uint32_t)clock64();
+    while (!fkm_mbarrier_try(b, parity))
+        if ((uint32_t)clock64() - begin > FKM_WATCHDOG_CLOCKS)
+            fkm_watchdog_bites(b, parity);
+}
+#else
+static inline cudaError_t fkm_watchdog_arm()
+{
+    return cudaSuccess;
+}
+#endif
+
 #endif

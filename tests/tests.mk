@@ -23,6 +23,9 @@ LINT_TESTS := scripts/check-layers scripts/check-circles scripts/check-format
 CUDA_TEST_SRC := $(if $(filter 1,$(HAVE_CUDA)),$(sort $(wildcard tests/cuda/test_*.cu tests/cuda/test_*.cpp)))
 CUDA_SCRIPTS := $(if $(filter 1,$(HAVE_CUDA)),$(sort $(shell find tests/cuda -maxdepth 1 -type f \
 	\( -name '*.sh' -o -name '*.py' \) -perm -u+x 2>/dev/null)))
+ifeq ($(filter emulated,$(CUDA))$(filter 1,$(HAVE_SM90A)),) # nothing to compile them for
+  CUDA_TEST_SRC := $(filter-out %_sm90a.cu,$(CUDA_TEST_SRC))
+endif
 ifeq ($(CUDA),emulated)
   CUDA_TEST_SRC += $(sort $(wildcard tests/cuda_on_cpu/test_*.cpp))
   UNIT_SRC :=

@@ -4,7 +4,7 @@
  * listed; of each the bound of all other centroids is asked for. Runs on the layer of
  * tests/cuda_on_cpu, in three orders of threads, with copies and products as late or as early as
  * they may be, and on a GPU of compute capability 9.0. */
-#include "cuda_test.h"
+#include "hopper_test.h"
 
 #include "../../cuda/assign.cuh"
 #include "../../cuda/hopper.cuh"
@@ -12,29 +12,6 @@
 #include <algorithm>
 
 extern fkm_assign_fn fkm_assign_f16_sm90a, fkm_assign_bf16_sm90a, fkm_assign_s8_sm90a;
-
-/* A device array that starts as a copy, or as zeros. */
-template <class T> struct device_array {
-    T *p;
-    size_t n;
-    explicit device_array(const std::vector<T> &v) : p(NULL), n(v.size())
-    {
-        assert_int_equal(cudaMalloc((void **)&p, n * sizeof(T)), cudaSuccess);
-        assert_int_equal(
-            cudaMemcpy(p, v.data(), n * sizeof(T), cudaMemcpyHostToDevice), cudaSuccess);
-    }
-    ~device_array()
-    {
-        (void)cudaFree(p);
-    }
-    std::vector<T> fetch() const
-    {
-        std::vector<T> v(n);
-        assert_int_equal(
-            cudaMemcpy(v.data(), p, n * sizeof(T), cudaMemcpyDeviceToHost), cudaSuccess);
-        return v;
-    }
-};
 
 struct shape {
     int32_t rows, clusters, dims;
@@ -346,18 +323,6 @@ static void test_accumulators(void **state)
     assert_true(fkm_wgmma_column(37, 5) == 11);
 }
 
-/* Is there a device whose own kernel this is? */
-static bool is_hopper()
-{
-    int device = 0, major = 0, minor = 0;
-    return cudaGetDevice(&device) == cudaSuccess &&
-           cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) ==
-               cudaSuccess &&
-           cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) ==
-               cudaSuccess &&
-           major == 9 && minor == 0;
-}
-
 int main()
 {
     const struct CMUnitTest pure[] = {cmocka_unit_test(test_boxes),
@@ -365,9 +330,7 @@ int main()
     const struct CMUnitTest device[] = {cmocka_unit_test(test_scores)};
     int failed = cmocka_run_group_tests(pure, NULL, NULL);
     skip_without_gpu();
-    if (failed == 0 && !is_hopper()) {
-        printf("skipped: not a GPU of compute capability 9.0\n");
-        return 77;
-    }
+    if (failed == 0)
+        skip_without_hopper();
     return failed + cmocka_run_group_tests(device, NULL, NULL);
 }

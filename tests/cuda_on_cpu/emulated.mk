@@ -6,7 +6,7 @@ HAVE_SM90A := 0
 CUO_SRC := $(addprefix tests/cuda_on_cpu/,fibers.cpp hopper.cpp runtime.cpp streams.cpp warp.cpp)
 CUO_OBJ := $(patsubst %,$(B)/%.o,$(CUO_SRC))
 CUDA_OBJ := $(patsubst %,$(B)/%.o,$(CUDA_SRC)) $(CUO_OBJ)
-CUDA_CPPFLAGS := -D_GNU_SOURCE -DFKM_CUDA_ON_CPU=1 -DFKM_HAVE_SM90A=0 -Itests/cuda_on_cpu/include
+CUDA_CPPFLAGS := -D_GNU_SOURCE -DFKM_CUDA_ON_CPU=1 -DFKM_HAVE_SM90A=0 $(CUDA_WATCHDOG) -Itests/cuda_on_cpu/include
 CUDA_LIBS :=
 LINK := $(CXX)
 

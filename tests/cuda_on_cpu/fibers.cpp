@@ -235,9 +235,24 @@ static inline Fiber *pick(Warp *mine)
     die("a barrier that not all reach, or lanes that a mask names and that do not come");
 }
 
+/* Nobody can go on: wakes those who would not wait forever. */
+static bool wake_dozers()
+{
+    bool any = false;
+    for (int i = 0; i < threads; i++)
+        if (pool[i]->state == ASLEEP && pool[i]->dozes) {
+            pool[i]->state = READY;
+            wake(pool[i]->warp, 1u << pool[i]->lane);
+            any = true;
+        }
+    return any;
+}
+
 static inline void next()
 {
     Fiber *f = pick(cur->warp);
+    if (!f && alive && wake_dozers())
+        f = pick(cur->warp);
     if (!f) {
         if (alive)
             deadlock();
@@ -293,6 +308,14 @@ void fall_asleep(const void *what, const char *op, const char *file, int line)
     me->args = const_cast<void *>(what);
     me->state = ASLEEP;
     next();
+}
+
+/* The same, or until nobody else can go on. */
+void doze(const void *what, const char *op, const char *file, int line)
+{
+    cur->dozes = true;
+    fall_asleep(what, op, file, line);
+    cur->dozes = false;
 }
 
 void wake_up(const void *what)

@@ -11,6 +11,7 @@ namespace cuo
 {
 
 void fall_asleep(const void *what, const char *op, const char *file, int line); /* fibers.cpp */
+void doze(const void *what, const char *op, const char *file, int line);
 void wake_up(const void *what);
 
 /* Shared memory begins at an odd multiple of 16: alignment is the kernel's business. */
@@ -167,6 +168,16 @@ void mbarrier_wait(fkm_mbarrier *b, unsigned parity, const char *file, int line)
             fall_asleep(b, "mbarrier wait", file, line);
     }
     fence();
+}
+
+bool mbarrier_try(fkm_mbarrier *b, unsigned parity, const char *file, int line)
+{
+    while ((b->phase & 1) == parity && !in_flight.empty())
+        land_one();
+    if ((b->phase & 1) == parity)
+        doze(b, "mbarrier wait", file, line);
+    fence();
+    return (b->phase & 1) != parity;
 }
 
 /* ---- barriers of some warps ---- */

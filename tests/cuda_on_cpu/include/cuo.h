@@ -51,6 +51,7 @@ struct Fiber {
     int lane, id;
     Warp *warp;
     int state;
+    bool dozes; /* asleep, but only until nobody else can go on */
     void *args; /* of the collective it waits in */
     const char *op, *file;
     int line;

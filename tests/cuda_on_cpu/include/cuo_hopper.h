@@ -9,6 +9,8 @@
 
 #include "cuda_runtime.h"
 
+#include <stdio.h>
+
 struct fkm_tensor_map {
     const unsigned char *base;
     int64_t row_bytes, rows;
@@ -29,6 +31,7 @@ void mbarrier_init(fkm_mbarrier *b, unsigned arrivals);
 void mbarriers_ready();
 void mbarrier_arrive(fkm_mbarrier *b, unsigned bytes);
 void mbarrier_wait(fkm_mbarrier *b, unsigned parity, const char *file, int line);
+bool mbarrier_try(fkm_mbarrier *b, unsigned parity, const char *file, int line);
 void load_box(void *to, const fkm_tensor_map *map, int32_t byte, int32_t row, fkm_mbarrier *b);
 void load_bytes(void *to, const void *from, unsigned bytes, fkm_mbarrier *b);
 void bar(int id, int threads, bool wait, const char *file, int line);
@@ -64,10 +67,28 @@ static inline void fkm_mbarrier_expect(fkm_mbarrier *b, unsigned bytes)
 {
     cuo::mbarrier_arrive(b, bytes);
 }
+#ifdef FKM_WATCHDOG /* of a layer that knows anyway when nobody can go on */
+#define FKM_WATCHDOG_CLOCKS (1u << 12)
+static inline cudaError_t fkm_watchdog_arm()
+{
+    return cudaSuccess;
+}
+static inline void fkm_watchdog_bites(const void *barrier, unsigned parity)
+{
+    fprintf(stderr, "watchdog: block %u, warp %u waits for parity %u of the mbarrier at %u\n",
+        blockIdx.x, threadIdx.x / 32, parity, cuo::shared_address(barrier));
+    __trap();
+}
+static inline bool fkm_mbarrier_try(fkm_mbarrier *b, unsigned parity, CUO_SITE)
+{
+    return cuo::mbarrier_try(b, parity, file, line);
+}
+#else
 static inline void fkm_mbarrier_wait(fkm_mbarrier *b, unsigned parity, CUO_SITE)
 {
     cuo::mbarrier_wait(b, parity, file, line);
 }
+#endif
 static inline void fkm_load_box(
     void *to, const fkm_tensor_map *map, int32_t byte, int32_t row, fkm_mbarrier *b)
 {
