@@ -7,6 +7,7 @@
 
 #include "../src/base/checked.h"
 #include "../src/base/file.h"
+#include "../src/base/log.h"
 #include "../src/base/mem.h"
 #include "../src/json.h"
 
@@ -75,6 +76,10 @@ static void print_shape(const fkm_reader *in)
         print_out("%-12s%" PRId64 " bytes (%s)\n", "size", f->id.bytes,
             fkm_bytes_text(size, sizeof size, f->id.bytes));
         print_out("%-12s%s\n", "type", fkm_dtype_name(f->dtype));
+        if (f->dtype == FKM_U16 || f->dtype == FKM_I16)
+            fkm_note("%s: read as integers; if they are the bits of bfloat16 numbers, say --dtype "
+                     "bf16, or save a.astype('float32')",
+                f->path);
     }
     if (s->ndim == 3)
         print_out("%-12s%" PRId64 " x %" PRId64 " x %" PRId32 " (a batch of %" PRId64

@@ -3,6 +3,7 @@
  * The header is a Python dict literal with exactly three keys. The parser below takes that and
  * nothing else: no evaluation, no pickles, no allocation. */
 #include "../src/base/checked.h"
+#include "../src/base/log.h"
 #include "elements.h"
 
 #include <stdarg.h>
@@ -298,6 +299,10 @@ static fkm_status parse_type(
         return unknown_type(path, descr, e);
     a->swap = descr[0] == '>';
     if (wanted != FKM_DTYPE_NONE && is_raw(descr, wanted)) {
+        if (!strchr(descr, 'V'))
+            fkm_warn(
+                "%s: the bits of its 16-bit integers are taken for %s numbers, as --dtype says",
+                path, fkm_dtype_name(wanted));
         a->dtype = wanted;
         return FKM_OK;
     }
