@@ -334,7 +334,7 @@ def hostile_npy():
     text("unclosed", "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2)", "expected '}'")
     text("after", "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2)} {}", "something follows")
     text("open_string", "{'descr", "unexpected character in a string")
-    text("terminal", "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2), '\x7fkey': 1}", "unknown key '?key'")
+    text("terminal", "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2), '\x7fkey': 1}", "unknown key '\\x7fkey'")
     header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2)} "
     bad("no_newline", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header, "does not end in a newline")
     np.save(path("overflow.npy"), np.array([[1, 2], [3, 1e39]]))
@@ -470,7 +470,7 @@ def hostile_safetensors():
     table("s_absent", one(), "has no tensor 'nope'", body, dataset="nope", hint="w (2 x 2 F32)")
     table("s_twice", json.dumps(one()).encode()[:-1] + b", " + json.dumps(one()).encode()[1:],
           "appears twice", body, dataset="w")
-    table("s_control", {"a\u001b[2Jb": one()["w"], "v": one()["w"]}, "a?[2Jb", body)
+    table("s_control", {"a\u001b[2Jb": one()["w"], "v": one()["w"]}, "a\\x1b[2Jb", body)
     put("s_huge.safetensors", struct.pack("<Q", 2**63), b"{}")
     refuse("s_huge.safetensors", "data", "safetensors header of 9223372036854775808 bytes")
     put("s_long.safetensors", struct.pack("<Q", 200), b"{}", b" " * 100)
