@@ -38,8 +38,9 @@ CMD_SRC := $(addprefix cmd/,bench.c centroids.c common_opts.c fit.c info.c label
 
 pkg = $(shell $(PKG_CONFIG) --exists $(1) 2>/dev/null && echo $(1))
 HDF5_PKG := $(or $(call pkg,hdf5-serial),$(call pkg,hdf5))
+ZLIB_PKG := $(call pkg,zlib)
 ifeq ($(HDF5),auto)
-  HAVE_HDF5 := $(if $(HDF5_PKG),1,0)
+  HAVE_HDF5 := $(if $(HDF5_PKG),$(if $(ZLIB_PKG),1,0),0)
 else
   HAVE_HDF5 := $(HDF5)
 endif
@@ -47,8 +48,11 @@ ifeq ($(HAVE_HDF5),1)
   ifeq ($(HDF5_PKG),)
     $(error HDF5=1, but pkg-config knows neither hdf5-serial nor hdf5: install libhdf5-dev)
   endif
-  FORMAT_SRC += formats/h5lib.c formats/hdf5.c
-  HDF5_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(HDF5_PKG))
+  ifeq ($(ZLIB_PKG),)
+    $(error HDF5=1, but pkg-config does not know zlib: install zlib1g-dev)
+  endif
+  FORMAT_SRC += $(addprefix formats/,h5chunk.c h5file.c h5filter.c h5find.c h5lib.c h5write.c hdf5.c)
+  HDF5_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(HDF5_PKG) $(ZLIB_PKG))
   # Loaded when an .h5 is opened (formats/h5lib.h), by the name that linking would have recorded.
   HDF5_SONAME := $(shell lib=$$(mktemp) && $(CC) -shared -nostdlib -Wl,--no-as-needed -o $$lib \
 	$$($(PKG_CONFIG) --libs $(HDF5_PKG)) && readelf -d $$lib | \
@@ -117,7 +121,7 @@ ALL_LDFLAGS := $(filter -fsanitize% --coverage,$(OPT)) -pie -pthread -Wl,-z,relr
 ALL_LDLIBS := $(CJSON_LIBS) $(CUDA_LIBS) -lm -ldl $(LDLIBS)
 
 $(B)/src/backend.o: ISA_FLAGS := -DFKM_HAVE_CUDA=$(HAVE_CUDA)
-$(O)/src/scan.o: ISA_FLAGS := -O3
+$(O)/src/scan.o $(O)/formats/h5filter.o: ISA_FLAGS := -O3
 $(O)/formats/h5lib.o: ISA_FLAGS := -DFKM_HDF5_SONAME='"$(HDF5_SONAME)"'
 # Instruction sets: for these objects only, chosen at run time. No -mfma for the canonical code:
 # -ffp-contract=off covers it.

@@ -44,7 +44,8 @@ static fkm_status refuse_hdf5(
     if (!signature && (!named || best_score >= CERTAIN_ENOUGH))
         return FKM_OK;
     fkm_fail(e, FKM_EUSAGE, "%s: is HDF5, and this fkm was built without HDF5", fkm_file_path(f));
-    return fkm_hint(e, "install libhdf5-dev and build again, or convert the file to .npy");
+    return fkm_hint(
+        e, "install libhdf5-dev and zlib1g-dev and build again, or convert the file to .npy");
 }
 #endif
 

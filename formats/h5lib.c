@@ -13,30 +13,43 @@
 
 fkm_h5_library fkm_h5;
 
+/* Of each kind of block that the library keeps for later rather than give back. */
+#define FREE_BYTES (256 << 10)
+#define ZLIB_SONAME "libz.so.1"
+
 /* Where each name goes. */
-static const struct {
+typedef struct symbol {
     const char *name;
     size_t offset;
-} symbols[] = {
+} symbol;
+
 /* Through a second macro, so that a name that hdf5.h defines as another one is that one. */
 #define SYMBOL(name) SYMBOL_(name)
 #define SYMBOL_(name) {#name, offsetof(fkm_h5_library, name)},
-    FKM_H5_FUNCTIONS(SYMBOL) FKM_H5_IDENTIFIERS(SYMBOL)};
+static const symbol of_hdf5[] = {FKM_H5_FUNCTIONS(SYMBOL) FKM_H5_IDENTIFIERS(SYMBOL){0}};
+static const symbol of_zlib[] = {FKM_Z_FUNCTIONS(SYMBOL){0}};
 
-static fkm_status not_loaded(fkm_err *e, const char *why)
+static fkm_status not_loaded(fkm_err *e, const char *soname, const char *why)
 {
-    fkm_fail(e, FKM_EFILE, "cannot load the HDF5 library: %s", why ? why : FKM_HDF5_SONAME);
-    return fkm_hint(
-        e, "install the package that holds %s, or convert the data to .npy", FKM_HDF5_SONAME);
+    fkm_fail(e, FKM_EFILE, "cannot load the HDF5 library: %s", why ? why : soname);
+    return fkm_hint(e, "install the package that holds %s, or convert the data to .npy", soname);
 }
 
-static fkm_status find_symbols(fkm_h5_library *library, void *handle, fkm_err *e)
+/* The handle stays open when FKM_OK. */
+static fkm_status load(
+    fkm_h5_library *library, void **handle, const char *soname, const symbol *symbols, fkm_err *e)
 {
-    for (size_t i = 0; i < sizeof symbols / sizeof symbols[0]; i++) {
-        void *p = dlsym(handle, symbols[i].name);
-        if (!p)
-            return not_loaded(e, dlerror());
-        memcpy((char *)library + symbols[i].offset, &p, sizeof p);
+    *handle = dlopen(soname, RTLD_NOW | RTLD_LOCAL);
+    if (!*handle)
+        return not_loaded(e, soname, dlerror());
+    for (; symbols->name; symbols++) {
+        void *p = dlsym(*handle, symbols->name);
+        if (!p) {
+            fkm_status st = not_loaded(e, soname, dlerror());
+            dlclose(*handle);
+            return st;
+        }
+        memcpy((char *)library + symbols->offset, &p, sizeof p);
     }
     return FKM_OK;
 }
@@ -59,20 +72,23 @@ fkm_status fkm_h5_load(fkm_err *e)
     if (loaded)
         return FKM_OK;
     fkm_h5_library library;
-    void *handle = dlopen(FKM_HDF5_SONAME, RTLD_NOW | RTLD_LOCAL);
-    if (!handle)
-        return not_loaded(e, dlerror());
-    fkm_status st = find_symbols(&library, handle, e);
+    void *hdf5, *zlib;
+    FKM_TRY(load(&library, &hdf5, FKM_HDF5_SONAME, of_hdf5, e));
+    fkm_status st = load(&library, &zlib, ZLIB_SONAME, of_zlib, e);
     if (st == FKM_OK) {
         /* The first call of all, or it has no effect. No cleaning up at exit: all files are closed
          * by then, and after a write that failed 1.10.8 ends the process by a bad access. */
         (void)library.H5dont_atexit();
         st = check_version(&library, e);
+        if (st != FKM_OK)
+            dlclose(zlib);
     }
     if (st != FKM_OK) {
-        dlclose(handle);
+        dlclose(hdf5);
         return st;
     }
+    (void)library.H5set_free_list_limits(
+        FREE_BYTES, FREE_BYTES, FREE_BYTES, FREE_BYTES, FREE_BYTES, FREE_BYTES);
     fkm_h5 = library;
     loaded = true;
     return FKM_OK;

@@ -1,4 +1,4 @@
-/* Writing HDF5: what writer.c needs of hdf5.c, the only file that knows the library. */
+/* Writing HDF5: what writer.c needs of it, without the library's own header. */
 #ifndef FKM_H5WRITE_H
 #define FKM_H5WRITE_H
 

@@ -230,7 +230,7 @@ static fkm_status unknown_format(const char *name, fkm_err *e)
 {
     if (!strcmp(name, "h5")) {
         fkm_fail(e, FKM_EUSAGE, "cannot write h5: this fkm was built without HDF5");
-        return fkm_hint(e, "install libhdf5-dev and build again, or choose npy");
+        return fkm_hint(e, "install libhdf5-dev and zlib1g-dev and build again, or choose npy");
     }
     char list[120] = "";
     size_t used = 0;
