@@ -463,20 +463,31 @@ static fkm_status write_outputs(struct job *job, fkm_err *e)
 
 /* ---- instead of the work ---- */
 
+/* Prints a file that may be larger than what is worth holding. */
+static fkm_status print_file(const char *path, fkm_err *e)
+{
+    char piece[1 << 14];
+    fkm_file *f = NULL;
+    fkm_status st = FKM_OK;
+    FKM_GO(fkm_file_open(&f, path, e));
+    for (int64_t at = 0, end = fkm_file_bytes(f), n; at < end; at += n) {
+        n = fkm_min_i64((int64_t)sizeof piece, end - at);
+        FKM_GO(fkm_file_read(f, at, piece, (size_t)n, e));
+        FKM_GO(cmd_stdout_sink(NULL, piece, (size_t)n, e));
+    }
+out:
+    fkm_file_close(f);
+    return st;
+}
+
 /* The run that made the outputs was killed before it could say so. */
 static fkm_status tell_complete(const struct job *job, fkm_err *e)
 {
     const char *stats = job->paths[job->count - 1];
-    char *text;
     if (!job->args->common.quiet)
         print_err("fkm: %s is already complete: the run that wrote it was killed before it ended\n",
             stats);
-    if (!job->args->common.json)
-        return FKM_OK;
-    FKM_TRY(fkm_file_slurp(&text, stats, INT64_MAX - 1, e));
-    fkm_status st = cmd_stdout_sink(NULL, text, strlen(text), e);
-    fkm_free(text);
-    return st;
+    return job->args->common.json ? print_file(stats, e) : FKM_OK;
 }
 
 /* All checks have passed; the lock is given back, so that a run may begin meanwhile. */

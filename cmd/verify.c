@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_STATS_BYTES ((int64_t)256 << 20)
 #define MAX_FILES 64
 #define STATS_SUFFIX ".stats.json"
 #define READ_BYTES ((int64_t)1 << 20)
@@ -99,48 +98,97 @@ static fkm_status take_files(verified_run *run, const cJSON *outputs, fkm_err *e
     return FKM_OK;
 }
 
-static const char *text_of(const cJSON *root, const char *name)
+static double number_of(const cJSON *object, const char *name)
 {
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(root, name);
-    return cJSON_IsString(item) ? item->valuestring : "unknown";
-}
-
-static double number_of(const cJSON *root, const char *object, const char *name)
-{
-    const cJSON *inner = cJSON_GetObjectItemCaseSensitive(root, object);
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(inner, name);
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
     return cJSON_IsNumber(item) ? item->valuedouble : 0;
 }
 
-static fkm_status take_run(verified_run *run, const cJSON *root, fkm_err *e)
+/* What is read of stats.json: of a batch, the rest can be a lot. */
+typedef struct parts {
+    verified_run *run;
+    char *schema;
+    double clusters;
+} parts;
+
+static fkm_status is_wanted(void *arg, const char *name, char first, bool *wanted, fkm_err *e)
 {
-    if (!cJSON_IsObject(root))
-        return not_stats(run->stats_path, "not a JSON object", e);
-    if (strcmp(text_of(root, "schema"), "fkm-stats/1") != 0)
-        return not_stats(run->stats_path, "another schema", e);
-    FKM_TRY(fkm_strdup(&run->started_utc, text_of(root, "started_utc"), e));
-    FKM_TRY(fkm_strdup(&run->status, text_of(root, "status"), e));
-    double k = number_of(root, "params", "k");
-    run->clusters = k >= 0 && k < 0x1p53 ? (int64_t)k : 0;
-    run->inertia = number_of(root, "result", "inertia");
-    return take_files(run, cJSON_GetObjectItemCaseSensitive(root, "outputs"), e);
+    static const char *const names[] = {
+        "schema", "started_utc", "status", "params", "result", "outputs"};
+    (void)arg, (void)first, (void)e;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        *wanted = *wanted || !strcmp(name, names[i]);
+    return FKM_OK;
+}
+
+static fkm_status take_text(char **out, const cJSON *value, fkm_err *e)
+{
+    fkm_free(*out);
+    *out = NULL;
+    return cJSON_IsString(value) ? fkm_strdup(out, value->valuestring, e) : FKM_OK;
+}
+
+static fkm_status take_part(void *arg, const char *name, const cJSON *value, fkm_err *e)
+{
+    parts *p = arg;
+    verified_run *run = p->run;
+    if (!strcmp(name, "schema"))
+        return take_text(&p->schema, value, e);
+    if (!strcmp(name, "started_utc"))
+        return take_text(&run->started_utc, value, e);
+    if (!strcmp(name, "status"))
+        return take_text(&run->status, value, e);
+    if (!strcmp(name, "outputs"))
+        return run->files ? not_stats(run->stats_path, "two lists of outputs", e)
+                          : take_files(run, value, e);
+    if (!strcmp(name, "params"))
+        p->clusters = number_of(value, "k");
+    else
+        run->inertia = number_of(value, "inertia");
+    return FKM_OK;
+}
+
+static fkm_status unknown_if_null(char **text, fkm_err *e)
+{
+    return *text ? FKM_OK : fkm_strdup(text, "unknown", e);
+}
+
+static fkm_status read_stats(verified_run *run, fkm_err *e)
+{
+    fkm_file *f = NULL;
+    parts p = {.run = run};
+    const fkm_json_visitor v = {&p, is_wanted, take_part};
+    fkm_status st = FKM_OK;
+    FKM_GO(fkm_file_open(&f, run->stats_path, e));
+    st = fkm_json_members(f, 0, fkm_file_bytes(f), &v, e);
+    if (st == FKM_EDATA && !e->hint[0]) {
+        const fkm_err why = *e;
+        st = not_stats(run->stats_path, why.msg, e);
+    }
+    if (st != FKM_OK)
+        goto out;
+    if (!p.schema || strcmp(p.schema, "fkm-stats/1") != 0)
+        FKM_GO(not_stats(run->stats_path, "another schema", e));
+    if (!run->files)
+        FKM_GO(not_stats(run->stats_path, "no list of outputs", e));
+    run->clusters = p.clusters >= 0 && p.clusters < 0x1p53 ? (int64_t)p.clusters : 0;
+    FKM_GO(unknown_if_null(&run->started_utc, e));
+    FKM_GO(unknown_if_null(&run->status, e));
+out:
+    fkm_free(p.schema);
+    fkm_file_close(f);
+    return st;
 }
 
 fkm_status verified_run_load(verified_run *out, const char *prefix, fkm_err *e)
 {
     fkm_status st = FKM_OK;
     verified_run run = {0};
-    char *text = NULL;
-    cJSON *root = NULL;
     FKM_GO(fkm_asprintf(&run.stats_path, e, "%s" STATS_SUFFIX, prefix));
-    FKM_GO(fkm_file_slurp(&text, run.stats_path, MAX_STATS_BYTES, e));
-    FKM_GO(fkm_json_parse(&root, text, strlen(text), e));
-    FKM_GO(take_run(&run, root, e));
+    FKM_GO(read_stats(&run, e));
     *out = run;
     memset(&run, 0, sizeof run);
 out:
-    cJSON_Delete(root);
-    fkm_free(text);
     verified_run_free(&run);
     return st;
 }

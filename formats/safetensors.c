@@ -33,8 +33,8 @@ static fkm_status damaged(const char *path, const char *what, fkm_err *e)
     return fkm_hint(e, "the file is damaged or was not written by safetensors");
 }
 
-/* *out = the parsed table (cJSON_Delete), *data = where the arrays begin. */
-static fkm_status read_table(cJSON **out, int64_t *data, fkm_file *f, fkm_err *e)
+/* *begin, *end = the table in the file. */
+static fkm_status find_table(int64_t *begin, int64_t *end, fkm_file *f, fkm_err *e)
 {
     const char *path = fkm_file_path(f);
     int64_t bytes = fkm_file_bytes(f);
@@ -49,21 +49,8 @@ static fkm_status read_table(cJSON **out, int64_t *data, fkm_file *f, fkm_err *e
             path, (unsigned long long)length, MAX_HEADER_BYTES, (long long)bytes);
         return fkm_hint(e, "the file may be truncated or of another format");
     }
-    char *text;
-    FKM_TRY(fkm_alloc(&text, (int64_t)length, 1, "a safetensors header", e));
-    fkm_status st = fkm_file_read(f, LENGTH_BYTES, text, (size_t)length, e);
-    cJSON *table = NULL;
-    if (st == FKM_OK)
-        st = fkm_json_parse(&table, text, (size_t)length, e);
-    fkm_free(text);
-    if (st != FKM_OK)
-        return fkm_wrap(e, "%s", path);
-    if (!cJSON_IsObject(table)) {
-        cJSON_Delete(table);
-        return damaged(path, "is not a JSON object", e);
-    }
-    *out = table;
-    *data = LENGTH_BYTES + (int64_t)length;
+    *begin = LENGTH_BYTES;
+    *end = LENGTH_BYTES + (int64_t)length;
     return FKM_OK;
 }
 
@@ -106,7 +93,8 @@ static fkm_dtype parse_type(const char *name)
 /* What the table says of one array; lengths and offsets are whole numbers, nothing more is known.
  */
 typedef struct tensor {
-    const char *name, *type;
+    const char *name;
+    char type[32];   /* printable */
     fkm_dtype dtype; /* NONE: one that fkm does not read */
     int ndim;
     int64_t rows, dims; /* of 2-D arrays; of larger ones the last two lengths */
@@ -130,16 +118,16 @@ static bool parse_shape(const cJSON *shape, tensor *out)
     return true;
 }
 
-static bool parse_tensor(const cJSON *item, tensor *out)
+static bool parse_tensor(const char *name, const cJSON *item, tensor *out)
 {
-    *out = (tensor){.name = item->string};
+    *out = (tensor){.name = name};
     const cJSON *type = cJSON_GetObjectItemCaseSensitive(item, "dtype");
     const cJSON *shape = cJSON_GetObjectItemCaseSensitive(item, "shape");
     const cJSON *offsets = cJSON_GetObjectItemCaseSensitive(item, "data_offsets");
     if (!cJSON_IsObject(item) || cJSON_GetArraySize(item) != 3 || !cJSON_IsString(type) ||
         !cJSON_IsArray(offsets) || cJSON_GetArraySize(offsets) != 2 || !parse_shape(shape, out))
         return false;
-    out->type = type->valuestring;
+    fkm_printable(out->type, sizeof out->type, type->valuestring);
     out->dtype = parse_type(type->valuestring);
     return whole_number(offsets->child, &out->begin) &&
            whole_number(offsets->child->next, &out->end) && out->begin <= out->end;
@@ -148,39 +136,50 @@ static bool parse_tensor(const cJSON *item, tensor *out)
 /* ---- choosing ---- */
 
 typedef struct choice {
+    const char *path, *wanted; /* wanted: NULL for the only 2-D one */
     tensor picked;
-    tensor larger;  /* the first of more than two dimensions */
-    int matches;    /* arrays that fit the question */
-    int64_t end;    /* of the last array */
-    char list[400]; /* of the 2-D arrays, for messages */
+    char *name;        /* its own */
+    tensor larger;     /* the first of more than two dimensions, should none have two */
+    char *larger_name; /* its own; NULL: there is none */
+    int matches;       /* arrays that fit the question */
+    int64_t end;       /* of the last array */
+    char list[400];    /* of the 2-D arrays, for messages */
     size_t used;
 } choice;
 
-static fkm_status scan_table(
-    choice *c, const cJSON *table, const char *path, const char *wanted, fkm_err *e)
+static fkm_status judge_tensor(void *arg, const char *name, char first, bool *wanted, fkm_err *e)
 {
-    const cJSON *item;
-    cJSON_ArrayForEach(item, table)
-    {
-        tensor t;
-        char safe[80], what[120];
-        if (!strcmp(item->string, "__metadata__"))
-            continue;
-        if (!parse_tensor(item, &t)) {
-            snprintf(what, sizeof what, "tensor '%s' needs exactly dtype, shape and data_offsets",
-                fkm_printable(safe, sizeof safe, item->string));
-            return damaged(path, what, e);
-        }
-        c->end = fkm_max_i64(c->end, t.end);
-        if (t.ndim == 2)
-            fkm_list_array(c->list, sizeof c->list, &c->used, t.name, t.rows, t.dims, t.type);
-        if (t.ndim > 2 && !c->larger.name)
-            c->larger = t;
-        if (wanted ? !strcmp(wanted, t.name) : t.ndim == 2) {
-            c->picked = t;
-            c->matches++;
-        }
+    const choice *c = arg;
+    *wanted = strcmp(name, "__metadata__") != 0;
+    if (!*wanted && first != '{')
+        return damaged(c->path, "__metadata__ is not an object", e);
+    return FKM_OK;
+}
+
+static fkm_status take_tensor(void *arg, const char *name, const cJSON *value, fkm_err *e)
+{
+    choice *c = arg;
+    tensor t;
+    char safe[80], what[120];
+    if (!parse_tensor(name, value, &t)) {
+        snprintf(what, sizeof what, "tensor '%s' needs exactly dtype, shape and data_offsets",
+            fkm_printable(safe, sizeof safe, name));
+        return damaged(c->path, what, e);
     }
+    c->end = fkm_max_i64(c->end, t.end);
+    if (t.ndim == 2)
+        fkm_list_array(c->list, sizeof c->list, &c->used, name, t.rows, t.dims, t.type);
+    if (t.ndim > 2 && !c->larger_name) {
+        FKM_TRY(fkm_strdup(&c->larger_name, name, e));
+        c->larger = t;
+        c->larger.name = c->larger_name;
+    }
+    if (c->wanted ? strcmp(c->wanted, name) != 0 : t.ndim != 2)
+        return FKM_OK;
+    if (c->matches++ == 0)
+        FKM_TRY(fkm_strdup(&c->name, name, e));
+    c->picked = t;
+    c->picked.name = c->name;
     return FKM_OK;
 }
 
@@ -196,24 +195,32 @@ static fkm_status hint_reshape(const tensor *t, fkm_err *e)
         (long long)t->dims, safe);
 }
 
-static fkm_status pick(
-    choice *c, const cJSON *table, const char *path, const char *wanted, fkm_err *e)
+static fkm_status pick(choice *c, fkm_file *f, int64_t begin, int64_t end, fkm_err *e)
 {
-    FKM_TRY(scan_table(c, table, path, wanted, e));
+    const fkm_json_visitor v = {c, judge_tensor, take_tensor};
+    char safe[160];
+    fkm_status st = fkm_json_members(f, begin, end, &v, e);
+    if (st == FKM_EDATA && !e->hint[0]) {
+        fkm_wrap(e, "%s: safetensors header", c->path);
+        return fkm_hint(e, "the file is damaged or was not written by safetensors");
+    }
+    if (st != FKM_OK)
+        return st;
     if (c->matches == 1)
         return FKM_OK;
-    if (wanted && c->matches > 1)
-        return damaged(path, "the chosen tensor appears twice", e);
-    if (wanted) {
-        fkm_fail(e, FKM_EDATA, "%s: has no tensor '%s'", path, wanted);
+    if (c->wanted && c->matches > 1)
+        return damaged(c->path, "the chosen tensor appears twice", e);
+    if (c->wanted) {
+        fkm_fail(e, FKM_EDATA, "%s: has no tensor '%s'", c->path,
+            fkm_printable(safe, sizeof safe, c->wanted));
         return fkm_hint(e, "2-D tensors: %s", c->used ? c->list : "none");
     }
     if (c->matches == 0) {
-        fkm_fail(e, FKM_EDATA, "%s: has no 2-D tensor", path);
-        return c->larger.name ? hint_reshape(&c->larger, e)
+        fkm_fail(e, FKM_EDATA, "%s: has no 2-D tensor", c->path);
+        return c->larger_name ? hint_reshape(&c->larger, e)
                               : fkm_hint(e, "fkm clusters the rows of a 2-D tensor");
     }
-    fkm_fail(e, FKM_EDATA, "%s: has %d 2-D tensors: %s", path, c->matches, c->list);
+    fkm_fail(e, FKM_EDATA, "%s: has %d 2-D tensors: %s", c->path, c->matches, c->list);
     return fkm_hint(e, "choose one with --dataset NAME");
 }
 
@@ -222,7 +229,7 @@ static fkm_status pick(
 static fkm_status check_tensor(
     const tensor *t, const char *path, const fkm_format_options *o, fkm_err *e)
 {
-    char safe[80], type[32];
+    char safe[80];
     int64_t bytes;
     fkm_printable(safe, sizeof safe, t->name);
     if (t->ndim != 2) {
@@ -231,8 +238,8 @@ static fkm_status check_tensor(
         return hint_reshape(t, e);
     }
     if (t->dtype == FKM_DTYPE_NONE) {
-        fkm_fail(e, FKM_EDATA, "%s: tensor '%s' holds %s, which fkm does not read", path, safe,
-            fkm_printable(type, sizeof type, t->type));
+        fkm_fail(
+            e, FKM_EDATA, "%s: tensor '%s' holds %s, which fkm does not read", path, safe, t->type);
         return fkm_hint(e, "it reads F64 F32 F16 BF16, integers and BOOL; convert before saving");
     }
     FKM_TRY(fkm_check_wanted(path, t->dtype, o->dtype, e));
@@ -263,16 +270,16 @@ static fkm_status open_safetensors(
 {
     safetensors *s = priv;
     fkm_status st = FKM_OK;
-    cJSON *table = NULL;
-    choice c = {0};
-    int64_t data = 0;
-    FKM_GO(read_table(&table, &data, f, e));
-    FKM_GO(pick(&c, table, fkm_file_path(f), o->dataset, e));
+    choice c = {.path = fkm_file_path(f), .wanted = o->dataset};
     const tensor *t = &c.picked;
-    FKM_GO(check_tensor(t, fkm_file_path(f), o, e));
+    int64_t begin = 0, data = 0;
+    FKM_GO(find_table(&begin, &data, f, e));
+    FKM_GO(pick(&c, f, begin, data, e));
+    FKM_GO(check_tensor(t, c.path, o, e));
     s->data = (fkm_dense){.offset = data + t->begin, .dims = (int32_t)t->dims, .dtype = t->dtype};
     FKM_GO(check_end(s, &c, data, f, o, e));
-    FKM_GO(fkm_strdup(&s->name, t->name, e));
+    s->name = c.name;
+    c.name = NULL;
     *shape = (fkm_shape){.batch = 1,
         .rows = t->rows,
         .dims = (int32_t)t->dims,
@@ -280,7 +287,8 @@ static fkm_status open_safetensors(
         .dtype = t->dtype,
         .row_bytes = t->dims * (int64_t)fkm_dtype_size(t->dtype)};
 out:
-    cJSON_Delete(table);
+    fkm_free(c.name);
+    fkm_free(c.larger_name);
     return st;
 }
 
