@@ -18,7 +18,6 @@
 #include <string.h>
 
 #define WRITE_ELEMENTS ((int64_t)1 << 20) /* between two looks at the stop flag */
-#define STATS_BYTES ((int64_t)1 << 20)    /* room kept for stats.json */
 
 struct fit_args {
     fkm_fit_options fit;
@@ -360,7 +359,7 @@ static fkm_status open_outputs(struct job *job, fkm_err *e)
     fkm_array_spec both[2] = {center, labels};
     bool one_file = !kinds[format].labels_suffix && !job->args->fit.no_labels;
     spec.bytes[c] = fkm_writer_predict_bytes(kinds[format].centroids, both, one_file ? 2 : 1);
-    spec.bytes[c + 1] = STATS_BYTES;
+    spec.bytes[c + 1] = fkm_fit_json_bytes(&job->args->fit, job->in);
     if (c > 0)
         spec.bytes[0] = fkm_writer_predict_bytes(kinds[format].labels, &labels, 1);
     memcpy(job->bytes, spec.bytes, sizeof job->bytes);

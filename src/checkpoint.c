@@ -389,7 +389,7 @@ static void xfer_iterations(struct archive *a, fkm_problem_state *p, int64_t pro
         p->iteration_count != ended + (int64_t)p->best_iterations)
         damaged(a, "iterations are missing, or too many");
     if (a->in && a->st == FKM_OK) {
-        p->iteration_room = fkm_max_i64(64, p->iteration_count);
+        p->iteration_room = fkm_max_i64(p->stage == FKM_DONE ? 1 : 64, p->iteration_count);
         a->st = fkm_alloc(
             &p->iterations, p->iteration_room, sizeof *p->iterations, "iteration statistics", a->e);
     }
@@ -536,8 +536,10 @@ int64_t fkm_state_bytes(const fkm_fit_options *o, const fkm_shape *shape)
     int64_t centroids = fkm_mul_sat(fkm_mul_sat(shape->batch, o->restarts > 1 ? 2 : 1), cells);
     int64_t labels = fkm_mul_sat(fkm_mul_sat(shape->batch, shape->rows), label_bytes(o->clusters));
     int64_t more = fkm_mul_sat(shape->batch, 200 + fkm_mul_sat(o->restarts, 32));
-    int64_t iterations =
-        fkm_mul_sat(fkm_mul_sat(shape->batch, fkm_min_i64(o->max_iter, 4096)), ITERATION_BYTES);
+    int64_t lists =
+        fkm_add_sat(fkm_problems_listed(o, shape->batch), 2 * fkm_min_i64(shape->batch, 64));
+    int64_t iterations = fkm_mul_sat(
+        lists, fkm_min_i64(o->max_iter, FKM_USUAL_ITERATIONS) * (int64_t)ITERATION_BYTES);
     int64_t total = fkm_add_sat(fkm_mul_sat(centroids, sizeof(float)), labels);
     total = fkm_add_sat(total, fkm_add_sat(more, iterations));
     return fkm_add_sat(total, fkm_add_sat(fkm_checksums_bytes(shape), 8192));

@@ -198,8 +198,11 @@ static int64_t result_bytes(const fkm_fit_options *o, const fkm_shape *shape)
                                          fkm_mul_sat(k, 4 * (int64_t)shape->dims)));
     if (o->init) /* the caller's */
         result = fkm_add_sat(result, fkm_mul_sat(o->init_batch ? batch : 1, 4 * k * shape->dims));
-    result = fkm_add_sat(result,
-        3 * (int64_t)sizeof(fkm_iteration) * fkm_mul_sat(fkm_min_i64(o->max_iter, 4096), batch));
+    /* Iterations: lists of those at work, of two starts and while they grow; of those that are
+     * done, and when all are gathered. */
+    int64_t lists = 6 * fkm_min_i64(batch, FKM_MOST_LANES) + 2 * fkm_problems_listed(o, batch);
+    result = fkm_add_sat(result, fkm_mul_sat(lists, fkm_min_i64(o->max_iter, FKM_USUAL_ITERATIONS) *
+                                                        (int64_t)sizeof(fkm_iteration)));
     result = fkm_add_sat(result, fkm_checksums_bytes(shape));
     return result;
 }

@@ -86,6 +86,8 @@ void fkm_fit_options_default(fkm_fit_options *o);
 
 /* ---- what is told while it runs ---- */
 
+#define FKM_USUAL_ITERATIONS 4096 /* no problem is planned to need more */
+
 typedef struct fkm_iteration {
     int32_t restart;  /* from 0 */
     int32_t problem;  /* which of a batch */
@@ -210,6 +212,10 @@ fkm_status fkm_fit(fkm_result *out, fkm_reader *in, const fkm_fit_options *o, co
  * fkm_free. */
 fkm_status fkm_fit_key(
     char **out, const fkm_fit_options *o, const fkm_reader *in, fkm_err *e) FKM_MUST_USE;
+
+/* Iterations are kept of so many problems of a batch, the first ones: of all, in a batch where they
+ * cannot be more than a quarter of a million. */
+int64_t fkm_problems_listed(const fkm_fit_options *o, int64_t batch);
 
 /* Bytes of the file at o->saving->path, at most, for checks of space. */
 int64_t fkm_fit_state_bytes(const fkm_fit_options *o, const fkm_shape *shape);

@@ -917,6 +917,23 @@ static fkm_status run_problem(problem *p, fkm_err *e)
     return describe_clusters(p, e);
 }
 
+/* Of a problem that is done: its iterations without room for more, if they are told of at all. */
+static void keep_listed(const fkm_run *r, fkm_problem_state *s, int64_t index)
+{
+    fkm_err ignored = {0};
+    fkm_iteration *few = NULL;
+    int32_t count = index < fkm_problems_listed(r->o, r->out->batch) ? s->iteration_count : 0;
+    if (count > 0) {
+        if (fkm_alloc(&few, count, sizeof *few, "iteration statistics", &ignored) != FKM_OK)
+            return; /* it stays as it is */
+        memcpy(few, s->iterations, (size_t)count * sizeof *few);
+    }
+    fkm_free(s->iterations);
+    s->iterations = few;
+    s->iteration_count = count;
+    s->iteration_room = count;
+}
+
 fkm_status fkm_solve(fkm_lane *l, int64_t index, fkm_err *e)
 {
     fkm_run *r = l->r;
@@ -937,6 +954,7 @@ fkm_status fkm_solve(fkm_lane *l, int64_t index, fkm_err *e)
     fkm_status st = run_problem(&p, e);
     if (st == FKM_OK) {
         s->stage = FKM_DONE;
+        keep_listed(r, s, index);
         fkm_free(s->best);
         s->best = NULL;
     } else {

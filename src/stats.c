@@ -1,6 +1,7 @@
 /* What a run did, as JSON and as text: see stats.h. */
 #include "stats.h"
 
+#include "base/checked.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/sysinfo.h"
@@ -331,6 +332,18 @@ static void put_head(fkm_json *j, const char *schema, const char *status, const 
     put_input(j, r->in);
 }
 
+int64_t fkm_fit_json_bytes(const fkm_fit_options *o, const fkm_reader *in)
+{
+    const int64_t head = 64 << 10, file = 300, problem = 420, restart = 110, iteration = 240;
+    int64_t batch = fkm_reader_shape(in)->batch, bytes = head;
+    for (int i = 0; i < fkm_reader_input_count(in); i++)
+        bytes = fkm_add_sat(bytes, file + 2 * (int64_t)strlen(fkm_reader_input(in, i)->path));
+    int64_t iterations = fkm_mul_sat(
+        fkm_problems_listed(o, batch), fkm_min_i64(o->max_iter, FKM_USUAL_ITERATIONS) * iteration);
+    int64_t problems = fkm_mul_sat(batch, problem + restart * o->restarts);
+    return fkm_add_sat(bytes, fkm_add_sat(problems, iterations));
+}
+
 fkm_status fkm_fit_json(const fkm_fit_report *r, fkm_text_sink sink, void *arg, fkm_err *e)
 {
     fkm_json j;
@@ -350,8 +363,11 @@ fkm_status fkm_fit_json(const fkm_fit_report *r, fkm_text_sink sink, void *arg, 
     put_peak(&j, &r->common);
     put_gpu(&j, r->common.run);
     put_checkpoint(&j, r->options->saving);
-    if (r->result->batch > 1)
+    if (r->result->batch > 1) {
         put_problems(&j, r->result);
+        fkm_json_field(&j, "problems_with_iterations",
+            fkm_json_i64(fkm_problems_listed(r->options, r->result->batch)));
+    }
     put_iterations(&j, r->result);
     put_warnings(&j);
     return fkm_json_end(&j);

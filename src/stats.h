@@ -59,6 +59,9 @@ fkm_status fkm_preview_json(
 fkm_status fkm_predict_json(
     const fkm_predict_report *r, fkm_text_sink sink, void *arg, fkm_err *e) FKM_MUST_USE;
 
+/* Bytes of stats.json, at most unless names are odd, for checks of space. */
+int64_t fkm_fit_json_bytes(const fkm_fit_options *o, const fkm_reader *in);
+
 /* The summary for people. The marker (stats.json) is named after the outputs when not NULL. */
 fkm_status fkm_fit_summary(const fkm_fit_report *r, const char *marker, fkm_text_sink sink,
     void *arg, fkm_err *e) FKM_MUST_USE;

@@ -110,7 +110,24 @@ def check_batch(validate):
     for b in range(3):
         steps = [s for s in stats["iterations"] if s["problem"] == b]
         cli.check_equal(len(steps), problems[b]["iterations"])
+    cli.check_equal(stats["problems_with_iterations"], 3)
     check_outputs(d, stats)
+    check_large_batch(d, validate)
+
+
+def check_large_batch(d, validate):
+    """Of many problems the iterations of the first ones are told, and space and memory are planned for no more."""
+    batch = 4000
+    cli.save(d, "many.npy", cli.npy(cli.blobs(4 * batch, 2, seed=3), (batch, 4, 2)))
+    args = ["fit", "-k", 2, "-f", "-q", "-m", "100M", "--json", "-o", "many", "many.npy"]
+    stats = strict(cli.fkm(*args, cwd=d).stdout)
+    validate(stats)
+    listed = (1 << 18) // 100
+    cli.check_equal((len(stats["problems"]), stats["problems_with_iterations"]), (batch, listed))
+    cli.check_equal(len(stats["iterations"]), sum(p["iterations"] for p in stats["problems"][:listed]))
+    cli.check_equal({s["problem"] for s in stats["iterations"]}, set(range(listed)))
+    cli.check_equal(cli.fkm("info", "many", cwd=d).returncode, 0)
+    cli.check_equal(cli.fkm("predict", "-q", "-c", "many", "-o", "l.npy", "many.npy", cwd=d).returncode, 0)
 
 
 def check_restarts(validate):
