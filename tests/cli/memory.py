@@ -1,8 +1,12 @@
 #!/usr/bin/python3
 """Little memory: limits of address space (ulimit -v) and of a control group. A run either does with
-what there is, or says no before the work (exit code 5); it is never killed, and never ends otherwise."""
+what there is, or says no before the work (exit code 5); it is never killed, and never ends otherwise.
+
+And --memory, over HDF5 whose chunks have random shapes and filters: what a library takes is within it, too.
+FKM_TEST_CHUNKS=100 tries so many instead of a few; FKM_TEST_SEED=N repeats a sweep."""
 import json
 import os
+import random
 import resource
 import subprocess
 
@@ -108,10 +112,84 @@ def check_stack(d):
                                             "hint: raise the limit: ulimit -s 1024\n")
 
 
+# ---- chunks ----
+
+PROMISE = 16 * MIB      # beyond --memory: code, stacks, small change
+
+# Written in a process of its own: h5py is not fkm's, and one that is killed for memory should not be this one.
+WRITE = """
+import h5py, json, sys
+import numpy as np
+c = json.loads(sys.argv[1])
+x = np.random.default_rng(c["seed"]).standard_normal((c["rows"], c["dims"])).astype(c["type"])
+with h5py.File(sys.argv[2], "w", libver=c["libver"]) as f:
+    f.create_dataset("x", data=x, chunks=tuple(c["chunks"]), maxshape=[None if free else n for free, n in
+                     zip(c["free"], x.shape)], **c["filters"])
+np.save(sys.argv[2] + ".npy", x)
+"""
+
+
+def random_case(rng):
+    """A file of at most 8 MiB, of at most 60000 chunks."""
+    dims = rng.choice((1, 3, 16, 64, 100, 512))
+    rows = rng.randrange(100, min(200000, (4 << 18) // dims + 200))
+    while True:
+        down = rng.choice((1, 2, 7, 100, 1000, 12500, rows))
+        across = rng.choice((1, 2, 8, dims, dims, dims))
+        chunks = (min(down, rows), min(across, dims))
+        if (rows // chunks[0] + 1) * (dims // chunks[1] + 1) <= 60000:
+            break
+    filters = rng.choice(({}, {}, {"compression": 1}, {"compression": 1, "shuffle": True}, {"compression": "lzf"},
+                          {"fletcher32": True}, {"compression": 1, "shuffle": True, "fletcher32": True}))
+    return {"seed": rng.randrange(1000), "rows": rows, "dims": dims, "type": rng.choice(("<f4", "<f4", ">f4", "<f8")),
+            "chunks": chunks, "filters": filters, "libver": rng.choice(("earliest", "latest")),
+            "free": (rng.random() < 0.3, rng.random() < 0.3)}
+
+
+def check_chunks(d):
+    """Peak memory is within --memory and 16 MiB, and labels are those of the same rows as .npy."""
+    python = os.environ.get("PYTHON", "python3")
+    if subprocess.run([python, "-c", "import h5py"], capture_output=True).returncode != 0 or \
+            "hdf5" not in cli.fkm("help", "formats", cwd=d).stdout:
+        print("chunks are not checked: no h5py, or built without HDF5")
+        return
+    seed = int(os.environ.get("FKM_TEST_SEED", random.randrange(1 << 30)))
+    count = int(os.environ.get("FKM_TEST_CHUNKS", 4))
+    rng = random.Random(seed)
+    print("chunks: seed", seed)
+    ends, worst, tightest = [], 0, 0
+    for _ in range(count):
+        case = random_case(rng)
+        path = os.path.join(d, "chunks.h5")
+        subprocess.run([python, "-c", WRITE, json.dumps(case), path], check=True)
+        args = ["fit", "-q", "-f", "-k", "3", "-n", "2", "-t", "0", "-j", "2", "--checkpoint", "off"]
+        cli.check_equal(cli.fkm(*args, "-o", "run", path + ".npy", cwd=d).returncode, 0)
+        with open(os.path.join(d, "run.labels.npy"), "rb") as f:
+            reference = f.read()
+        for limit in (8 * MIB, rng.randrange(5 * MIB, 40 * MIB)):
+            run = subprocess.run([cli.FKM, *args, "-m", str(limit), "-o", "run", path], cwd=d,
+                                 env=cli.clean_environment(), capture_output=True, text=True)
+            ends.append(run.returncode)
+            cli.check(run.returncode in (0, 5), case, limit, run.stderr)
+            if run.returncode != 0:
+                continue
+            with open(os.path.join(d, "run.labels.npy"), "rb") as f:
+                cli.check(f.read() == reference, "another result", case, limit)
+            with open(os.path.join(d, "run.stats.json")) as f:
+                peak = json.load(f)["peak"]["host_bytes"]
+            cli.check(peak <= limit + PROMISE, "peak", peak / MIB, "MiB at", limit / MIB, case)
+            worst = max(worst, peak - limit)
+            tightest = max(tightest, peak / (limit + PROMISE))
+    cli.check(0 in ends, "no run did with what it was given", ends)
+    print(f"chunks: {count} shapes, {len(ends)} runs, {ends.count(5)} said no; at most {worst / MIB:.1f} MiB beyond "
+          f"--memory, {100 * tightest:.0f} % of what is promised")
+
+
 def main():
     if cli.SLOW:
         cli.skip("sanitizers need more memory than there is to limit")
     d = cli.new_directory()
+    check_chunks(d)
     check_given_centroids(d)
     check_stack(d)
     args = ["fit", "-q", "-k", "40", "-n", "2", "-j", "2", "-o", "run", generate(d, 60000, 128)]
