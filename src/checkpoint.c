@@ -536,8 +536,9 @@ int64_t fkm_state_bytes(const fkm_fit_options *o, const fkm_shape *shape)
     int64_t centroids = fkm_mul_sat(fkm_mul_sat(shape->batch, o->restarts > 1 ? 2 : 1), cells);
     int64_t labels = fkm_mul_sat(fkm_mul_sat(shape->batch, shape->rows), label_bytes(o->clusters));
     int64_t more = fkm_mul_sat(shape->batch, 200 + fkm_mul_sat(o->restarts, 32));
-    int64_t lists =
-        fkm_add_sat(fkm_problems_listed(o, shape->batch), 2 * fkm_min_i64(shape->batch, 64));
+    /* Of problems that are told of and of those at work, which may have those of a best start. */
+    int64_t lists = fkm_min_i64(shape->batch, fkm_problems_listed(o, shape->batch) + 64);
+    lists += o->restarts > 1 ? fkm_min_i64(shape->batch, 64) : 0;
     int64_t iterations = fkm_mul_sat(
         lists, fkm_min_i64(o->max_iter, FKM_USUAL_ITERATIONS) * (int64_t)ITERATION_BYTES);
     int64_t total = fkm_add_sat(fkm_mul_sat(centroids, sizeof(float)), labels);
