@@ -97,8 +97,9 @@ static fkm_status unknown_command(const char *name, fkm_err *e)
     fkm_fail(e, FKM_EUSAGE, "unknown command '%s'", name);
     if (word && word->note)
         return fkm_hint(e, "%s", word->note);
-    if (word)
-        return fkm_hint(e, "here it is 'fkm %s': %s", word->ours, find_command(word->ours)->about);
+    const cmd *ours = word ? find_command(word->ours) : NULL;
+    if (ours)
+        return fkm_hint(e, "here it is 'fkm %s': %s", ours->name, ours->about);
     if (near)
         return fkm_hint(e, "did you mean 'fkm %s'?", near);
     return fkm_hint(e, "'fkm help' lists the commands");

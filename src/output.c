@@ -302,11 +302,10 @@ static fkm_status note_exchange(fkm_outputs *o, fkm_err *e)
     struct stat s;
     x->count = o->count;
     FKM_TRY(fkm_strdup(&x->key, o->key ? o->key : "", e));
-    FKM_TRY(fkm_strdup(&x->state, "", e));
-    if (o->all > o->count) {
-        fkm_free(x->state);
+    if (o->all > o->count)
         FKM_TRY(fkm_path_absolute(&x->state, o->items[o->count].target, e));
-    }
+    else
+        FKM_TRY(fkm_strdup(&x->state, "", e));
     for (int i = 0; i < o->count; i++) {
         struct item *it = &o->items[i];
         fkm_exchange_file *f = &x->files[i];
@@ -397,11 +396,15 @@ static void roll_back(fkm_outputs *o)
         fkm_exchange_free(&o->exchange);
 }
 
+/* The record stays if one could not be removed: the next run tries again. */
 static void drop_backups(fkm_outputs *o)
 {
+    bool all = true;
     for (int i = o->count - 1; i >= 0; i--)
         if (o->items[i].backed_up)
-            unlink(o->items[i].backup);
+            all = unlink(o->items[i].backup) == 0 && all;
+    if (!all)
+        fkm_exchange_free(&o->exchange);
 }
 
 fkm_status fkm_outputs_publish(fkm_outputs *o, fkm_err *e)

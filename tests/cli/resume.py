@@ -145,9 +145,9 @@ def check_changed_data():
 FIT = ["-t", "0", "-n", "15"]
 
 
-def stopped(d, *more, path="x.npy", args=FIT, **popen):
+def stopped(d, *more, path="x.npy", args=FIT, quiet=("-q",), **popen):
     """A run that is stopped as soon as it has a state."""
-    p = subprocess.Popen([cli.FKM, "fit", "-q", "-k", str(K), "-o", "run", *args, "--checkpoint", "1ms", "-j", "1",
+    p = subprocess.Popen([cli.FKM, "fit", *quiet, "-k", str(K), "-o", "run", *args, "--checkpoint", "1ms", "-j", "1",
                           *more, path], cwd=d, env=cli.clean_environment(), stderr=subprocess.PIPE, text=True, **popen)
     wait_for_state(d, p)
     p.terminate()
@@ -239,7 +239,7 @@ def check_pipe():
     for name in OUTPUTS:
         os.unlink(os.path.join(d, name))
     with open(os.path.join(d, "x.npy"), "rb") as f, subprocess.Popen(["cat"], stdin=f, stdout=subprocess.PIPE) as cat:
-        err = stopped(d, path="/dev/stdin", stdin=cat.stdout)
+        err = stopped(d, path="/dev/stdin", quiet=(), stdin=cat.stdout)
     cli.check("the same command goes on from there, given the same rows through the pipe again;" in err, err)
     changed_copy(d, "other.npy")
     for name, code in (("other.npy", 3), ("x.npy", 0)):
