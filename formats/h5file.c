@@ -221,6 +221,11 @@ static bool same_type(hid_t type, fkm_dtype dtype, bool big)
     return same;
 }
 
+bool fkm_h5_is_bool(hid_t type)
+{
+    return H5Tget_class(type) == H5T_ENUM && H5Tget_size(type) == 1 && H5Tget_nmembers(type) == 2;
+}
+
 /* NONE when it is none of ours. 16-bit integers with --dtype bf16 or f16 are what programs without
  * these types keep such numbers in. */
 fkm_dtype fkm_h5_recognise(hid_t type, fkm_dtype wanted, bool *big)
@@ -234,7 +239,8 @@ fkm_dtype fkm_h5_recognise(hid_t type, fkm_dtype wanted, bool *big)
         if (same_type(type, type_now, *big))
             return half && (type_now == FKM_U16 || type_now == FKM_I16) ? wanted : type_now;
     }
-    return FKM_DTYPE_NONE;
+    *big = false;
+    return fkm_h5_is_bool(type) ? FKM_BOOL : FKM_DTYPE_NONE;
 }
 
 const char *fkm_h5_describe_type(char *out, size_t cap, hid_t type)
@@ -247,6 +253,8 @@ const char *fkm_h5_describe_type(char *out, size_t cap, hid_t type)
         snprintf(out, cap, "%sint%zu", H5Tget_sign(type) == H5T_SGN_NONE ? "u" : "", bits);
     else if (class == H5T_FLOAT)
         snprintf(out, cap, "float%zu", bits);
+    else if (fkm_h5_is_bool(type))
+        snprintf(out, cap, "bool");
     else
         snprintf(out, cap, "%s", class >= 0 && class <= H5T_ARRAY ? names[class] : "unknown");
     return out;

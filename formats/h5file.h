@@ -37,8 +37,11 @@ fkm_status fkm_h5_open(hid_t *out, fkm_file *f, fkm_err *e) FKM_MUST_USE;
 /* A type of our own as HDF5 writes it, little- or big-endian. H5Tclose. */
 hid_t fkm_h5_make_type(fkm_dtype dtype, bool big);
 
-/* NONE when it is none of ours. uint16 with --dtype bf16 or f16 is what programs without these
- * types keep such numbers in. */
+/* As h5py writes numpy's: an enumeration of two bytes, FALSE and TRUE; values are not checked. */
+bool fkm_h5_is_bool(hid_t type);
+
+/* NONE when it is none of ours. 16-bit integers with --dtype bf16 or f16 is what programs without
+ * these types keep such numbers in. */
 fkm_dtype fkm_h5_recognise(hid_t type, fkm_dtype wanted, bool *big);
 
 /* "uint16", "compound": writes at most cap bytes, returns out. */

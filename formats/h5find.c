@@ -18,7 +18,7 @@
 static bool is_numeric(hid_t type)
 {
     H5T_class_t class = H5Tget_class(type);
-    return class == H5T_INTEGER || class == H5T_FLOAT;
+    return class == H5T_INTEGER || class == H5T_FLOAT || fkm_h5_is_bool(type);
 }
 
 typedef struct walk {

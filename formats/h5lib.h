@@ -35,8 +35,8 @@ fkm_status fkm_h5_load(fkm_err *e) FKM_MUST_USE;
     X(H5Pset_fclose_degree) X(H5Pset_file_locking) X(H5Pset_fill_time) X(H5Pset_layout) \
     X(H5Pset_mdc_config) X(H5Pset_obj_track_times) X(H5Sclose) X(H5Screate_simple) \
     X(H5Sget_simple_extent_dims) X(H5Sget_simple_extent_ndims) X(H5Sselect_hyperslab) \
-    X(H5Tclose) X(H5Tcopy) X(H5Tequal) X(H5Tget_class) X(H5Tget_sign) X(H5Tget_size) \
-    X(H5Tset_ebias) X(H5Tset_fields) X(H5Tset_order) X(H5Tset_size) \
+    X(H5Tclose) X(H5Tcopy) X(H5Tequal) X(H5Tget_class) X(H5Tget_nmembers) X(H5Tget_sign) \
+    X(H5Tget_size) X(H5Tset_ebias) X(H5Tset_fields) X(H5Tset_order) X(H5Tset_size) \
     X(H5set_free_list_limits) FKM_H5_RENAMED(X)
 
 /* Identifiers that the library makes when it begins. */
@@ -118,6 +118,7 @@ extern fkm_h5_library fkm_h5;
 #define H5Tcopy (fkm_h5.H5Tcopy)
 #define H5Tequal (fkm_h5.H5Tequal)
 #define H5Tget_class (fkm_h5.H5Tget_class)
+#define H5Tget_nmembers (fkm_h5.H5Tget_nmembers)
 #define H5Tget_sign (fkm_h5.H5Tget_sign)
 #define H5Tget_size (fkm_h5.H5Tget_size)
 #define H5Tset_ebias (fkm_h5.H5Tset_ebias)

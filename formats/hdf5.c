@@ -70,8 +70,7 @@ static fkm_status check_shape(facts *k, fkm_dtype wanted, fkm_err *e)
     if (k->dtype == FKM_DTYPE_NONE) {
         fkm_fail(e, FKM_EDATA, "%s: dataset '%s' holds %s, which fkm does not read", k->path,
             k->name, fkm_h5_describe_type(text, sizeof text, k->type));
-        return fkm_hint(e, "it reads floats of 16, 32 and 64 bits, and integers; store bools "
-                           "as a.astype('uint8')");
+        return fkm_hint(e, "it reads floats of 16, 32 and 64 bits, integers, and h5py's bool");
     }
     FKM_TRY(fkm_check_wanted(k->path, k->dtype, wanted, e));
     if (dim[0] > INT64_MAX || dim[1] > INT64_MAX)

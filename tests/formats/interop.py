@@ -246,6 +246,11 @@ def write_hdf5():
     with h5py.File(path("deep.h5"), "r") as f:
         first = "/x/again" if "again" in f["x"] else None
     expect("deep.h5", a, "f8", "hdf5", found=first)
+    for layout, options in {"contiguous": {}, "chunked": {"chunks": (9, 3), "compression": "gzip"}}.items():
+        with h5py.File(path(f"bool_{layout}.h5"), "w") as f:
+            a = values(30, 5, "b1")
+            f.create_dataset("a", data=a, **options)
+        expect(f"bool_{layout}.h5", a, "b1", "hdf5", found="/a")
     with h5py.File(path("userblock.h5"), "w", userblock_size=1024) as f:
         a = values(33, 5, "f4")
         f["a"] = a
@@ -590,13 +595,14 @@ def hostile_hdf5():
         f["flat"] = np.arange(4)
         f["cube"] = np.ones((2, 2, 2))
         f["long"] = np.full((2, 2), 2**53 - 1, "i8")
-        f["flag"] = np.ones((2, 2), "?")
+        f.create_dataset("colour", data=np.ones((2, 2), "u1"),
+                         dtype=h5py.enum_dtype({"RED": 1, "GREEN": 2, "BLUE": 3}, "u1"))
     refuse("many.h5", "data", "has 3 2-D numeric datasets: /", hint="--dataset PATH")
     refuse("many.h5", "data", "dataset 'flat' is 1-D, expected 2-D", dataset="flat")
     refuse("many.h5", "data", "dataset 'cube' is 3-D", dataset="cube")
     refuse("many.h5", "data", "dataset 'text' holds string", dataset="text")
     refuse("many.h5", "data", "row 0, column 0: 9007199254740991 is not exact", dataset="long")
-    refuse("many.h5", "data", "dataset 'flag' holds enumeration", dataset="flag", hint="a.astype('uint8')")
+    refuse("many.h5", "data", "dataset 'colour' holds enumeration", dataset="colour", hint="h5py's bool")
     refuse("many.h5", "data", "has no dataset 'nope'", dataset="nope", hint="/test (3 x 2 float32)")
     refuse("many.h5", "usage", "holds float32, --dtype asks for bfloat16", dataset="test", dtype="bf16")
     with make("none.h5") as f:

@@ -6,6 +6,7 @@
 #include "../../src/base/mem.h"
 #include "../../src/cpu/assign.h"
 #include "../../src/cpu/head.h"
+#include "../../src/cpu/pack.h"
 
 #include <math.h>
 #include <setjmp.h>
