@@ -306,13 +306,20 @@ static fkm_status open_run(fkm_run *r, fkm_err *e)
     return allocate_result(r, e);
 }
 
-static void close_run(fkm_run *r)
+/* Ends what still reads ahead, too. */
+static void close_lanes(fkm_run *r)
 {
     for (int32_t i = 0; r->lane && i < r->lanes.count; i++)
         close_lane(r, &r->lane[i]);
     if (r->lane)
         fkm_lanes_close(&r->lanes);
     fkm_free(r->lane);
+    r->lane = NULL;
+}
+
+static void close_run(fkm_run *r)
+{
+    close_lanes(r);
     fkm_free(r->key);
     fkm_state_close(&r->state, r->shape.batch);
     fkm_checksums_close(&r->checksums);
@@ -422,10 +429,12 @@ static void finish_stopped(fkm_run *r)
     finish_stats(r);
 }
 
-/* What a state is made of, beside the result: for fkm_fit_keep. */
+/* What a state is made of, beside the result: for fkm_fit_keep. Nothing reads rows any more that
+ * would be held to the checksums. */
 static void hand_over(fkm_run *r)
 {
     fkm_err ignored = {0}; /* then there are none in the state, and times must be the same */
+    close_lanes(r);
     r->out->key = r->key;
     r->key = NULL;
     if (!r->o->saving || fkm_calloc(&r->out->checksums, 1, sizeof *r->out->checksums, "checksums",

@@ -879,8 +879,8 @@ static fkm_status end(fkm_backend *b, fkm_pass *out, fkm_err *e)
     out->in_doubt = c.in_doubt;
     out->candidates = c.candidates;
     out->rescans = c.rescans;
-    if (out->rows + out->skipped < b->plan.rows)
-        return FKM_OK; /* broken off: inertia and what is best for the next pass take their time */
+    if (fkm_is_stopped(b->plan.stop)) /* inertia, and what is best for the next pass, take time */
+        return FKM_OK;
     judge_screening(b, c);
     if (b->pass.update) {
         out->inertia = fkm_update_end(&b->update, b->pass.squares, b->centroids);

@@ -98,7 +98,7 @@ def check_memory(data, args, whole, machine):
             d = cli.new_directory()
             step = i * (3 if cli.SLOW else 1)
             size = int(90e3 * 1.4 ** step) if option != "-m" else int(1.2e6 * 1.15 ** step)
-            run = cli.fkm(*command(data, [*args, *device, option, size], 4), cwd=d, env=env)
+            run = cli.fkm(*command(data, [*args, *device, option, f"{size}B"], 4), cwd=d, env=env)
             what = (args, machine, option, size, run.stderr)
             if run.returncode == 0:
                 lanes.append(stats(d)["machine"]["side_by_side"])

@@ -23,7 +23,7 @@ def one(command, outputs, budget, devices, expected):
     """Status; and the most bytes of one GPU, by the layer, when it succeeded."""
     d = cli.new_directory()
     report = os.path.join(d, "report")
-    run = cli.fkm(*command, "-q", "-d", "cuda", *(["--gpu-memory", budget] if budget else []), cwd=d,
+    run = cli.fkm(*command, "-q", "-d", "cuda", *(["--gpu-memory", f"{budget}B"] if budget else []), cwd=d,
                   env={"CUO_REPORT": report, "CUO_DEVICES": str(devices)})
     what = (command[0], "--gpu-memory", budget, devices, run.stderr)
     counts = json.loads(read(report))
