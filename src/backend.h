@@ -194,7 +194,8 @@ typedef struct fkm_backend_ops {
     bool (*ahead)(fkm_backend *b, const fkm_rows *r);
 
     /* Waits for the pass and fills *out. Before all rows were fed it breaks the pass off: labels of
-     * the rows that were, and out->moved, are right; what follows is get_centroids or close. */
+     * the rows that were, and out->moved, are right; what follows is get_centroids or close, or, if
+     * plan.stop is not set, set_scale and the pass anew. */
     fkm_status (*end)(fkm_backend *b, fkm_pass *out, fkm_err *e);
 
     /* After a pass with update: replaces each centroid that has rows by their mean, rounded once;
