@@ -620,6 +620,7 @@ static fkm_status fit_and_write(struct job *job, fkm_err *e)
 {
     const struct fit_args *a = job->args;
     cmd_catch_signals();
+    FKM_TRY(fkm_fit_check(&job->args->fit, fkm_reader_shape(job->in), e));
     FKM_TRY(open_outputs(job, e));
     if (fkm_outputs_are_complete(job->outputs))
         return tell_complete(job, e);

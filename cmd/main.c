@@ -38,7 +38,7 @@ static void print_overview(void)
     print_lines("fkm - exact k-means on data of any size\n\nExamples:\n"
                 "  fkm fit -k 1000 data.fvecs           cluster; writes data.k1000.*\n"
                 "  fkm predict -c data.k1000 new.npy    nearest centroid of every row\n"
-                "  fkm info data.fvecs                  shape, type and layout\n"
+                "  fkm info data.fvecs                  shape, type and size\n"
                 "\nUsage: fkm COMMAND [options] ...\n\nCommands:\n");
     for (int i = 0; i < COMMANDS; i++)
         print_out("  %-9s %s\n", commands[i]->name, commands[i]->about);

@@ -89,7 +89,8 @@ static fkm_status set_size(
     }
     bool bare = strspn(text, "0123456789.") == strlen(text);
     if (bare && value < LEAST_BARE_SIZE) { /* -m 8 */
-        fkm_fail(e, FKM_EUSAGE, "%s: %s without a unit is %" PRId64 " bytes", source, text, value);
+        fkm_fail(e, FKM_EUSAGE, "%s: %s without a unit is %" PRId64 " byte%s", source, text, value,
+            value == 1 ? "" : "s");
         return fkm_hint(e, "give the unit: %sG, %sM; %sB if it is bytes", text, text, text);
     }
     *out = value;

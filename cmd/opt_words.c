@@ -7,7 +7,7 @@
 
 #define UNIT_ROWS                                                                                  \
     "python3 -c \"import numpy as np; x = np.load('a.npy'); "                                      \
-    "np.save('unit.npy', x / np.linalg.norm(x, axis=1, keepdims=True))\""
+    "np.save('unit.npy', x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-30))\""
 
 /* clang-format off */
 /* A hint names what there is today; tests/cli/words.py looks at each. */

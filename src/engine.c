@@ -169,7 +169,7 @@ static fkm_status allocate_result(fkm_run *r, fkm_err *e)
     return fkm_calloc(&out->problems, out->batch, sizeof *out->problems, "results", e);
 }
 
-static fkm_status check_options(const fkm_fit_options *o, const fkm_shape *shape, fkm_err *e)
+fkm_status fkm_fit_check(const fkm_fit_options *o, const fkm_shape *shape, fkm_err *e)
 {
     if (o->clusters < 1 || o->clusters > FKM_MAX_CLUSTERS)
         return fkm_fail(
@@ -211,7 +211,7 @@ fkm_status fkm_fit_plan(fkm_run_plan *run_plan, fkm_plan *backend, const fkm_bac
     const fkm_fit_options *o, const fkm_reader *in, fkm_err *e)
 {
     const fkm_shape *shape = fkm_reader_shape(in);
-    FKM_TRY(check_options(o, shape, e));
+    FKM_TRY(fkm_fit_check(o, shape, e));
     int64_t labels = fkm_mul_sat(fkm_mul_sat(shape->batch, shape->rows), sizeof(int32_t));
     fkm_init_method method = o->init ? FKM_INIT_RANDOM : o->method;
     int64_t result = fkm_add_sat(result_bytes(o, shape), fkm_reader_heap_bytes(in));

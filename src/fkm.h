@@ -208,6 +208,10 @@ void fkm_result_free(fkm_result *r);
 fkm_status fkm_fit(fkm_result *out, fkm_reader *in, const fkm_fit_options *o, const fkm_observer *w,
     fkm_err *e) FKM_MUST_USE;
 
+/* Can there be such a fit of such data? fkm_fit asks, too; to be told before outputs are looked at.
+ * FKM_EUSAGE, FKM_EDATA. */
+fkm_status fkm_fit_check(const fkm_fit_options *o, const fkm_shape *shape, fkm_err *e) FKM_MUST_USE;
+
 /* *out = everything that decides the bits of a fit, as text: the same text, the same result.
  * fkm_free. */
 fkm_status fkm_fit_key(

@@ -11,9 +11,20 @@ ROWS, DIMS, K = 100000, 32, 100000      # 3e11 products a pass
 LIMIT_S = 30
 
 
+def await_handler(pid):
+    """Until the program listens for SIGTERM: before, the signal just ends it."""
+    while True:
+        with open(f"/proc/{pid}/status") as f:
+            caught = next((line.split()[1] for line in f if line.startswith("SigCgt")), "0")
+        if int(caught, 16) >> (signal.SIGTERM - 1) & 1:
+            return
+        time.sleep(0.01)
+
+
 def check_stop(d, *args):
     p = subprocess.Popen([cli.FKM, *args, "-q", "--isa", "scalar"], cwd=d, env=cli.clean_environment(),
                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    await_handler(p.pid)
     time.sleep(0.4)
     p.send_signal(signal.SIGTERM)
     begin = time.monotonic()
