@@ -66,9 +66,9 @@ static void print_isa(void)
         print_out("  %-12s %s\n", name, usable ? "yes" : "not on this CPU");
     }
     if (fkm_gpu_isa_name(0))
-        print_out("\nElement types of screening on GPUs: %s", fkm_gpu_isa_name(0));
-    for (int i = 1; fkm_gpu_isa_name(i); i++)
-        print_out(", %s", fkm_gpu_isa_name(i));
+        print_out("\nElement types of screening on GPUs:\n");
+    for (int i = 0; fkm_gpu_isa_name(i); i++)
+        print_out("%s%s", i > 0 ? ", " : "  ", fkm_gpu_isa_name(i));
     if (fkm_gpu_isa_name(0))
         print_out("\n");
 }
