@@ -92,7 +92,10 @@ static todo wait_for_turn(fkm_source *s, const slot *b, int64_t pass, int64_t ro
     pthread_mutex_lock(&s->lock);
     while (!s->closing && (b->full || (s->last_pass && pass > s->pass_begun)))
         pthread_cond_wait(&s->freed, &s->lock);
-    const bool wanted = pass != s->pass_begun || !s->skip[row / s->chunk_rows];
+    /* The consumer may be passes ahead: it waits for nothing of those that it has left out chunks
+     * of. */
+    const bool wanted =
+        pass > s->pass_begun || (pass == s->pass_begun && !s->skip[row / s->chunk_rows]);
     const todo what = s->closing ? STOP : wanted ? FILL : SKIP;
     pthread_mutex_unlock(&s->lock);
     return what;
